@@ -1,0 +1,111 @@
+"""Email addresses: the canonical form that keys every suppression, and the repairs for damaged ones.
+
+Canonical: NFC, local part lower-cased, domain as lower-case A-labels (UTS 46) without a trailing dot; a domain
+literal is kept. Nothing else is folded: dots and "+" belong to whoever owns the mailbox.
+
+RFC: 5321 2.4 (case) and 4.1.2 (mailbox), 5233 (subaddress), 6531 (UTF-8 addresses), 5890 (A-labels).
+"""
+
+import re
+import unicodedata
+from urllib.parse import unquote
+
+import idna
+
+from handlers.errors import AddressError
+
+MAX_ADDRESS_OCTETS = 320  # 64 + 1 + 255, RFC 5321 4.5.3.1; longer local parts exist, whole addresses this long do not
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_ASCII_DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_LITERAL = re.compile(r"\[[0-9A-Za-z:.-]+\]")
+
+
+def split(address: str) -> tuple[str, str]:
+    """Split *address* at its last "@".
+
+    Errors:  AddressError  either side is empty.    permanent
+    Example:
+        >>> split('"a@b"@example.com')
+        ('"a@b"', 'example.com')
+    """
+    local_part, at, domain = address.rpartition("@")
+    if not (at and local_part and domain):
+        raise AddressError(f"address of {len(address)} characters: expected local-part@domain")
+    return local_part, domain
+
+
+def canonical(address: str) -> str:
+    """Return the one spelling of *address* under which suppressions are stored and asked for.
+
+    Errors:  AddressError  no address, control characters, over 320 octets, or an impossible domain.    permanent
+    Repeat:  canonical(canonical(x)) == canonical(x).
+    Example:
+        >>> canonical(" Jane.Doe@BÜCHER.example. ")
+        'jane.doe@xn--bcher-kva.example'
+    """
+    text = unicodedata.normalize("NFC", address.strip())
+    if _UNPRINTABLE.search(text):
+        raise AddressError(f"address of {len(address)} characters: control characters are not allowed")
+    local_part, domain = split(text)
+    folded = _folded(local_part) + "@" + _canonical_domain(domain)
+    if len(folded.encode()) > MAX_ADDRESS_OCTETS:
+        raise AddressError(f"address of {len(folded.encode())} octets: expected at most {MAX_ADDRESS_OCTETS}")
+    return folded
+
+
+def _folded(local_part: str) -> str:
+    # Lower-casing may decompose ("İ"), composing may yield a capital again: repeat until nothing moves.
+    while (folded := unicodedata.normalize("NFC", local_part.lower())) != local_part:
+        local_part = folded
+    return local_part
+
+
+def _canonical_domain(domain: str) -> str:
+    if _LITERAL.fullmatch(domain):
+        return domain.lower()
+    try:
+        labels = idna.uts46_remap(domain, std3_rules=False).rstrip(".").split(".")
+    except idna.IDNAError as error:
+        raise AddressError(f"domain of {len(domain)} characters: not allowed by UTS 46") from error
+    ascii_domain = ".".join(_a_label(label) for label in labels)
+    if not _ASCII_DOMAIN.fullmatch(ascii_domain) or len(ascii_domain) > 253:
+        raise AddressError(f"domain of {len(domain)} characters: expected labels of letters, digits and hyphens")
+    return ascii_domain
+
+
+def _a_label(label: str) -> str:
+    if label.isascii():
+        return label.lower()
+    try:
+        return idna.alabel(label).decode()
+    except idna.IDNAError:
+        # UTS 46 allows what IDNA 2008 forbids (emoji domains exist and receive mail).
+        return "xn--" + label.encode("punycode").decode()
+
+
+def masked(address: str) -> str:
+    """Return *address* so that its owner recognises it and nobody else learns it.
+
+    Example:
+        >>> masked("jane@example.com"), masked("jo@example.com")
+        ('j···e@example.com', 'j···@example.com')
+    """
+    local_part, _, domain = address.rpartition("@")
+    return f"{local_part[:1]}···{local_part[-1:] if len(local_part) > 2 else ''}@{domain}"
+
+
+def undamaged(text: str) -> list[tuple[str, str]]:
+    """Return the spellings that *text* may have had before software damaged it, as (repair, text) pairs.
+
+    The first is the text as it came, repair "". Kept only if a MAC verifies; so the list may be generous.
+    Why:     reference: clients leave percent escapes in, read "+" as a space, keep "mailto:", quotes and the query.
+    Example:
+        >>> undamaged("<mailto:u%2Bx@d?subject=y>")[-1]
+        ('unwrap+percent', 'u+x@d')
+    """
+    bare = re.sub(r"^[\s<\"'(]*(?:mailto\s*:)?[\s<\"'(]*", "", text, flags=re.IGNORECASE)
+    bare = re.sub(r"[\s>\"')]*$", "", bare.partition("?")[0]).replace('"@', "@").replace("'@", "@")
+    steps = [("", text), ("unwrap", bare), ("unwrap+percent", unquote(bare, errors="replace"))]
+    steps += [(name + "+space", value.replace(" ", "+")) for name, value in steps[1:]]
+    seen: set[str] = set()
+    return [(name, value) for name, value in steps if not (value in seen or seen.add(value))]  # type: ignore[func-returns-value]

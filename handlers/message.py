@@ -1,0 +1,201 @@
+"""Raw bytes become an `InboundMessage`: what arrived, whatever the source, in bounded time and memory.
+
+Headers first, with the standard library's tolerant header parser: the tag is in them. mail-parser is 12 times slower
+and is asked only where a body matters (`read_text`). At most `MAX_LOOK_BYTES` of a message are ever looked at.
+
+RFC: 5322 (format), 3834, 8058; the order of the recipient headers is that of who writes them: our side first.
+"""
+
+import email.header
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.parser import BytesHeaderParser
+from hashlib import sha256
+
+import mailparser
+
+FIRST_LOOK_BYTES = 8192
+MAX_LOOK_BYTES = 262144
+_KEY_BODY_BYTES = 4096
+_MAX_CANDIDATES = 1000
+_BEFORE_TO = ("x-original-to", "delivered-to", "envelope-to", "x-envelope-to", "x-rcpt-to", "x-forwarded-to")
+_WRITTEN_BY_AUTHOR = ("to", "cc", "resent-to", "apparently-to")
+_HEADER_END = re.compile(rb"(?:\A|\r?\n)\r?\n")
+_MBOX_LINES = re.compile(rb"\A(?:>?From [^\n]*\n)+")
+_LOOSE_ADDRESS = re.compile(r"[^\s<>,;\"()\[\]]+@[^\s<>,;\"()]+")
+_RECEIVED_FOR = re.compile(r"\bfor\s+<([^<>\s]+@[^<>\s]+)>")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An address that may carry a tag, and where it stood ("envelope", or a header's name)."""
+
+    where: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class InboundMessage:
+    """What arrived.
+
+    Shape:   key: 64 hex digits, see `read`. raw: what was looked at, exact bytes. headers: lower-case names, unfolded
+             values in order. envelope_to: SMTP RCPT TO, None = not told. envelope_from: "" = null sender, None = not
+             told. candidates: in the order of trust, each address once.
+    Units:   received_ms: a time that the author could not write (INTERNALDATE, a signed timestamp), ms UTC; else None.
+    """
+
+    key: str
+    source: str
+    raw: bytes
+    size_bytes: int
+    headers: tuple[tuple[str, str], ...]
+    envelope_to: str | None
+    envelope_from: str | None
+    candidates: tuple[Candidate, ...]
+    received_ms: int | None
+    header_complete: bool
+
+    @property
+    def truncated(self) -> bool:
+        """Say whether there is more of the message than was looked at."""
+        return len(self.raw) < self.size_bytes
+
+    def values(self, name: str) -> list[str]:
+        """Return every value of the header *name* (lower case), topmost first."""
+        return [value for header, value in self.headers if header == name]
+
+    def value(self, name: str) -> str:
+        """Return the topmost value of the header *name*, "" when there is none."""
+        return next(iter(self.values(name)), "")
+
+    def text(self, name: str) -> str:
+        """Return the topmost value of *name* with its encoded words decoded."""
+        return decoded(self.value(name))
+
+
+def read(
+    raw: bytes,
+    *,
+    source: str,
+    envelope_to: str | None = None,
+    envelope_from: str | None = None,
+    received_ms: int | None = None,
+    size_bytes: int | None = None,
+) -> InboundMessage:
+    """Return what *raw* says. Never raises, whatever the bytes are.
+
+    Shape:   raw: a message or its beginning; size_bytes: of the whole message, when raw is only its beginning.
+    Repeat:  the key depends on Message-ID, Date, From, Subject and the candidate recipients (and on the body's first
+             4 KB when there is no Message-ID): never on source, folder or how much was fetched.
+    """
+    size = max(size_bytes or 0, len(raw))
+    raw = raw[:MAX_LOOK_BYTES]
+    header_block, body, complete = _split_header(raw)
+    headers = _headers(header_block)
+    candidates = _candidates(headers, envelope_to)
+    return InboundMessage(
+        key=_message_key(headers, candidates, body),
+        source=source,
+        raw=raw,
+        size_bytes=size,
+        headers=headers,
+        envelope_to=envelope_to,
+        envelope_from=_return_path(headers) if envelope_from is None else envelope_from.strip("<> "),
+        candidates=candidates,
+        received_ms=received_ms,
+        header_complete=complete or len(raw) >= size,
+    )
+
+
+def _split_header(raw: bytes) -> tuple[bytes, bytes, bool]:
+    start = match.end() if (match := _MBOX_LINES.match(raw)) else 0
+    end = _HEADER_END.search(raw, start)
+    return (raw[start : end.start()], raw[end.end() :], True) if end else (raw[start:], b"", False)
+
+
+def _headers(block: bytes) -> tuple[tuple[str, str], ...]:
+    parsed = BytesHeaderParser().parsebytes(block)
+    return tuple((name.lower(), re.sub(r"\r?\n(?=[ \t])", "", str(value)).strip()) for name, value in parsed.raw_items())
+
+
+def decoded(value: str) -> str:
+    """Return *value* with RFC 2047 encoded words decoded; what cannot be decoded stays readable."""
+    try:
+        return str(email.header.make_header(email.header.decode_header(value)))
+    except (LookupError, ValueError):  # unknown charset, broken base64
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _return_path(headers: tuple[tuple[str, str], ...]) -> str | None:
+    for name, value in headers:
+        if name == "received":
+            return None  # below the first trace line it is the author's own claim
+        if name == "return-path":
+            return value.strip("<> ")
+    return None
+
+
+def _candidates(headers: tuple[tuple[str, str], ...], envelope_to: str | None) -> tuple[Candidate, ...]:
+    found: dict[str, Candidate] = {}
+    for where, address in _named_addresses(headers, envelope_to):
+        found.setdefault(address.lower(), Candidate(where, address))
+        if len(found) >= _MAX_CANDIDATES:
+            break
+    return tuple(found.values())
+
+
+def _named_addresses(headers: tuple[tuple[str, str], ...], envelope_to: str | None) -> Iterator[tuple[str, str]]:
+    if envelope_to:
+        yield "envelope", envelope_to.strip("<> ")
+    by_name: dict[str, list[str]] = {}
+    for name, value in headers:
+        by_name.setdefault(name, []).append(value)
+    for name in _BEFORE_TO:
+        yield from ((name, address) for value in by_name.get(name, []) for address in addresses(value))
+    for value in by_name.get("received", [])[:1]:
+        yield from (("received", address) for address in _RECEIVED_FOR.findall(value))
+    for name in _WRITTEN_BY_AUTHOR:
+        yield from ((name, address) for value in by_name.get(name, []) for address in addresses(value))
+
+
+def addresses(value: str) -> Iterator[str]:
+    """Yield whatever in a header's value may be an address, damaged ones included.
+
+    Why:     the standard parsers lose `<mailto:x@d>`, encoded words and local parts with a space; the MAC decides later.
+    """
+    for text in dict.fromkeys((value, decoded(value))):
+        for piece in re.split(r"[,;]", text):
+            inside = re.search(r"<([^<>]*@[^<>]*)>", piece)
+            if "@" in piece:
+                yield (inside[1] if inside else piece).strip()
+        yield from (match.rstrip(".") for match in _LOOSE_ADDRESS.findall(text))
+
+
+def _message_key(headers: tuple[tuple[str, str], ...], candidates: tuple[Candidate, ...], body: bytes) -> str:
+    first = {name: value for name, value in reversed(headers)}
+    parts = [first.get(name, "") for name in ("message-id", "date", "from", "subject")]
+    parts += [candidate.address.lower() for candidate in candidates]
+    digest = sha256("\0".join(parts).encode("utf-8", "surrogateescape"))
+    if not first.get("message-id"):
+        digest.update(b"\0" + body[:_KEY_BODY_BYTES])
+    return digest.hexdigest()
+
+
+def key_is_final(message: InboundMessage) -> bool:
+    """Say whether fetching more of the message could change its key."""
+    if not message.truncated:
+        return True
+    if not message.header_complete:
+        return len(message.raw) >= MAX_LOOK_BYTES
+    _, body, _ = _split_header(message.raw)
+    return bool(message.value("message-id")) or len(body) >= _KEY_BODY_BYTES
+
+
+def read_text(message: InboundMessage) -> str:
+    """Return the plain text of the body, for recognising a client and for people; "" when there is none.
+
+    Why:     mail-parser raised on none of 22 hostile inputs; what it cannot read comes back empty.
+    """
+    parsed = mailparser.parse_from_bytes(message.raw)
+    return "\n".join(parsed.text_plain) or "\n".join(re.sub(r"<[^>]*>", " ", part) for part in parsed.text_html)

@@ -1,0 +1,128 @@
+"""The request, one frozen type for every way in, and what it did; with the wire format of the queue.
+
+A request id is a digest of what was asked, so it is the same on every repeat: after a crash the work is done again and
+its effect is recognised. Nobody keeps a list of applied ids.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from hashlib import sha256
+from typing import Any
+
+
+class Action(Enum):
+    """What is asked for."""
+
+    UNSUBSCRIBE = "unsubscribe"
+    COMPLAINT = "complaint"
+    RESUBSCRIBE = "resubscribe"
+
+
+class Effect(Enum):
+    """What a request did to its row; `queued` where only the enqueue is known."""
+
+    ADDED = "added"
+    ALREADY_PRESENT = "already-present"
+    STALE = "stale"
+    LIFTED = "lifted"
+    NOT_LIFTED = "not-lifted"
+    QUEUED = "queued"
+
+
+class Outcome(Enum):
+    """What became of a message: the closed list, the same word in code, JSON, journal, metrics and console."""
+
+    HONOUR = "honour"
+    COMPLAINT = "complaint"
+    BOUNCE = "ignore:bounce"
+    AUTO_REPLY = "ignore:auto-reply"
+    MDN = "ignore:mdn"
+    CALENDAR = "ignore:calendar"
+    JOURNAL = "ignore:journal"
+    CHALLENGE = "ignore:challenge"
+    REPORT = "ignore:report"
+    PING = "ignore:ping"
+    NO_TAG = "quarantine:no-tag"
+    BAD_TAG = "quarantine:bad-tag"
+    MALFORMED = "quarantine:malformed"
+
+    @property
+    def quarantined(self) -> bool:
+        """Say whether a person has to look."""
+        return self.value.startswith("quarantine:")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One wish about one recipient, one sender and one group.
+
+    Shape:   id: 32 hex digits. group: as the tag carries it, 0 = global. recipient: canonical.
+             source: the way in, e.g. "imap:INBOX", "relay:default", "one-click", "page", "api", "operator", "import".
+             evidence: the message key or form nonce. actor: who asked ("recipient", or an operator's name).
+             seen_version: for a resubscribe, the version of the row its actor saw; else "".
+    Units:   at_ms: milliseconds UTC, never a value that the author of a mail writes.
+    """
+
+    id: str
+    action: Action
+    sender: str
+    group: int
+    recipient: str
+    at_ms: int
+    source: str
+    evidence: str
+    actor: str = "recipient"
+    seen_version: str = ""
+
+    def as_wire(self) -> dict[str, Any]:
+        """Return JSON values; `from_wire` undoes it."""
+        wire: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        wire["action"] = self.action.value
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> "Request":
+        """Errors: KeyError, TypeError, ValueError  not what `as_wire` wrote."""
+        return cls(**{**wire, "action": Action(wire["action"])})
+
+
+def request_id(evidence: str, sender: str, group: int, recipient: str, action: Action) -> str:
+    """Return the id of a request: the same for every repeat of the same wish by the same message or form.
+
+    Example:
+        >>> request_id("5f1e", "acme", 12, "jane@example.com", Action.UNSUBSCRIBE)
+        '22af6cb7ab4ebe7f32add71ea8e4fcaa'
+    """
+    parts = [evidence, sender, str(group), recipient, action.value]
+    return sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedMessage:
+    """A message and what was decided about it: what the queue carries and the ledger records.
+
+    Shape:   key: the message key. reason: why, in a few words without personal data. evidence: short facts, none of
+             them an address. requests: possibly none.
+    Units:   received_ms: event time, milliseconds UTC.
+    """
+
+    key: str
+    source: str
+    outcome: Outcome
+    reason: str
+    received_ms: int
+    requests: tuple[Request, ...] = ()
+    evidence: dict[str, str] = field(default_factory=dict)
+
+    def as_wire(self) -> dict[str, Any]:
+        """Return JSON values; `from_wire` undoes it."""
+        wire: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        wire["outcome"] = self.outcome.value
+        wire["requests"] = [request.as_wire() for request in self.requests]
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> "DecidedMessage":
+        """Errors: KeyError, TypeError, ValueError  not what `as_wire` wrote."""
+        requests = tuple(Request.from_wire(request) for request in wire["requests"])
+        return cls(**{**wire, "outcome": Outcome(wire["outcome"]), "requests": requests})

@@ -1,0 +1,1 @@
+"""What runs: every effect of unsubd. `worker` imports `handlers`, never the reverse."""

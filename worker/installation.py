@@ -1,0 +1,146 @@
+"""One process's view of the installation: settings become connections, keys and the two doors.
+
+Opening checks what must hold before anything is promised: durable servers, no key lost. A forked job skips the checks:
+its parent made them.
+"""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from handlers.decision import Policy
+from handlers.errors import ConfigError, QueueUnavailable
+from handlers.tag import AddressTemplate, Keyring
+from worker import embedded, keys
+from worker.accounts import Accounts
+from worker.intake import Intake
+from worker.journal import Journal
+from worker.quarantine import Quarantine
+from worker.queue import RequestQueue
+from worker.server import away_as, connect, require_durable
+from worker.settings import Settings
+from worker.store import Store
+from worker.store.ledger import Ledger
+
+KEY_FILE, TOKEN_FILE = "secret_keys", "admin_token"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Everything a command, a source or a page works with."""
+
+    settings: Settings
+    redis: redis.Redis
+    store_redis: redis.Redis
+    store: Store
+    ledger: Ledger
+    accounts: Accounts
+    quarantine: Quarantine
+    queue: RequestQueue
+    journal: Journal
+    intake: Intake
+    keys: Keyring
+    pseudonyms: keys.Pseudonyms
+    weakness: str
+
+    def quarantine_failed(self, wire: Any, detail: str) -> None:
+        """Keep one element of a job that cannot be used, durably, for a person."""
+        content = wire if isinstance(wire, dict) else {"value": str(wire)[:1000]}
+        entry_id = str(content.get("key") or secrets.token_hex(16))
+        at_ms = content.get("received_ms", 0)
+        self.quarantine.keep_failed(entry_id, detail, content, at_ms if isinstance(at_ms, int) else 0)
+        self.journal.failed("job", detail, message=entry_id[:12])
+
+
+@contextmanager
+def open_installation(settings: Settings, *, forked: bool = False) -> Iterator[Installation]:
+    """Open the installation that *settings* describe; on leaving, close what was opened.
+
+    Errors:  ConfigError   weak persistence, a missing key, an unusable data folder.
+             Unavailable   Redis does not answer.    temporary
+    """
+    server = embedded.attach(settings.data_dir) if settings.embedded and not forked else None
+    try:
+        settings = _located(settings)
+        client = connect(settings.redis_url or "")
+        store_client = connect(settings.store_url) if settings.store_url != settings.redis_url else client
+        try:
+            yield _built(settings, client, store_client, checked=not forked)
+        finally:
+            client.close()
+            store_client.close()
+    finally:
+        if server:
+            server.close()
+
+
+def _located(settings: Settings) -> Settings:
+    """Fill in what the embedded default decides by itself: URLs, the key and the console's token."""
+    if not settings.embedded:
+        return settings.model_copy(update={"store_url": settings.store_url or settings.redis_url})
+    url = f"unix://{embedded.socket_path(settings.data_dir)}"
+    return settings.model_copy(update={"redis_url": url, "store_url": settings.store_url or url})
+
+
+def with_embedded_secrets(settings: Settings) -> Settings:
+    """Return *settings* with the key and token of the data folder, made at its first use (0600).
+
+    Errors:  ConfigError  the folder holds a store whose key file is gone.
+    """
+    if not settings.embedded:
+        return settings
+    update: dict[str, Any] = {}
+    if not settings.secret_keys.get_secret_value():
+        update["secret_keys"] = _kept_secret(settings.data_dir, KEY_FILE, make=not embedded.exists(settings.data_dir))
+    if not settings.admin_token.get_secret_value():
+        update["admin_token"] = _kept_secret(settings.data_dir, TOKEN_FILE, make=True)
+    return settings.model_copy(update=update)
+
+
+def _kept_secret(data_dir: Path, name: str, *, make: bool) -> Any:
+    from pydantic import SecretStr
+
+    path = data_dir / name
+    if not path.exists():
+        if not make:
+            raise ConfigError(
+                f"UNSUBD_SECRET_KEYS: {path} is gone, but {data_dir} holds a store that it signed for:"
+                " restore the file, or set UNSUBD_SECRET_KEYS"
+            )
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            keys.make_master(path)
+        except FileExistsError:
+            pass  # another process made it in the same moment
+        except OSError as error:
+            raise ConfigError(f"UNSUBD_DATA_DIR: {data_dir}: {error.strerror}, expected a folder we may write") from error
+    return SecretStr(path.read_text().strip())
+
+
+def _built(settings: Settings, client: redis.Redis, store_client: redis.Redis, *, checked: bool) -> Installation:
+    ring = settings.keys()
+    weak = ""
+    if checked:
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            client.ping()
+            allow = settings.allow_weak_durability
+            weak = require_durable(client, "UNSUBD_REDIS_URL", allow_weak=allow)
+            weak = weak or require_durable(store_client, "UNSUBD_STORE_URL", allow_weak=allow)
+        keys.require_masters(store_client, ring)
+    pseudonyms = keys.Pseudonyms(keys.pseudonym_key(store_client, ring))
+    store = Store(store_client, min_replicas=settings.min_replicas)
+    ledger = Ledger(store_client, pseudonyms)
+    accounts = Accounts(client)
+    quarantine = Quarantine(client, min_replicas=settings.min_replicas)
+    queue = RequestQueue(client, limit=settings.queue_limit, min_replicas=settings.min_replicas)
+    journal = Journal(client, pseudonyms)
+    policy = Policy(AddressTemplate.parse(settings.address) if settings.address else None)
+    intake = Intake(client, store, ledger, accounts, quarantine, queue, journal, ring, policy)
+    return Installation(
+        settings, client, store_client, store, ledger, accounts, quarantine, queue, journal, intake, ring, pseudonyms, weak
+    )

@@ -1,0 +1,165 @@
+"""The two doors. `accept` takes responsibility for messages; `record` is the only writer of suppressions and ledger.
+
+After `accept` returns, losing the message is our fault: its requests are in a durable queue, and what a person must see
+is in quarantine. Sources acknowledge only then.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import redis
+
+from handlers import decision
+from handlers.decision import FirstReceipt, Lookup, Policy
+from handlers.errors import QueueUnavailable, Rejected, Unavailable
+from handlers.message import InboundMessage
+from handlers.request import DecidedMessage, Effect, Outcome, Request
+from handlers.tag import Keyring, StoredTag, Tag
+from worker.accounts import Accounts
+from worker.journal import Journal
+from worker.quarantine import Quarantine
+from worker.queue import RequestQueue
+from worker.server import away_as
+from worker.store import Store
+from worker.store.ledger import Ledger, result_of
+
+_FIRST_RECEIPT_S = 7 * 86400  # longer than any provider retries (three days)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What both doors need. One per process."""
+
+    redis: redis.Redis
+    store: Store
+    ledger: Ledger
+    accounts: Accounts
+    quarantine: Quarantine
+    queue: RequestQueue
+    journal: Journal
+    keys: Keyring
+    policy: Policy
+
+    def decide(self, messages: Sequence[InboundMessage], *, remember: bool = True) -> list[DecidedMessage]:
+        """Return what each message means; `remember` False leaves no trace (for explain).
+
+        Errors:  Unavailable  a lookup cannot be answered.    temporary
+        """
+        found = self._found(messages, remember=remember)
+        return [self._decide_one(message, found) for message in messages]
+
+    def accept(self, messages: Sequence[InboundMessage], *, keep_untagged: bool = True) -> list[DecidedMessage]:
+        """Take responsibility for *messages*: decide, keep what a person must see, enqueue. Durable when it returns.
+
+        Shape:   keep_untagged False: mail that is not ours stays where it is, so no copy is kept (a shared mailbox).
+        Errors:  Unavailable  nothing may be acknowledged; come again.    temporary
+        Repeat:  safe: same keys, same requests, one effect, one ledger record.
+        """
+        decided = self.decide(messages)
+        self.quarantine.keep(
+            [
+                pair
+                for pair in zip(messages, decided, strict=True)
+                if _needs_a_person(pair[1]) and (keep_untagged or not is_foreign(pair[1]))
+            ]
+        )
+        self.queue.enqueue(decided)
+        return decided
+
+    def _found(self, messages: Sequence[InboundMessage], *, remember: bool) -> dict[Lookup, Tag | int]:
+        wanted = list(dict.fromkeys(key for message in messages for key in decision.lookups(message)))
+        receipts = [key for key in wanted if isinstance(key, FirstReceipt)]
+        tags = self.store.tags([key for key in wanted if isinstance(key, StoredTag)])
+        return {**self._first_receipts(receipts, remember=remember), **tags}
+
+    def _first_receipts(self, wanted: list[FirstReceipt], *, remember: bool) -> dict[FirstReceipt, int]:
+        now_ms = time.time_ns() // 1_000_000
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            pipeline = self.redis.pipeline(transaction=False)
+            for key in wanted:
+                name = f"unsubd:seen:{key.message_key[:32]}"  # STRING, ms UTC, lives 7 days
+                if remember:
+                    pipeline.set(name, now_ms, nx=True, ex=_FIRST_RECEIPT_S, get=True)
+                else:
+                    pipeline.get(name)
+            replies: list[bytes | None] = pipeline.execute()
+        return {key: int(reply or now_ms) for key, reply in zip(wanted, replies, strict=True)}
+
+    def _decide_one(self, message: InboundMessage, found: dict[Lookup, Tag | int]) -> DecidedMessage:
+        try:
+            return decision.decide(message, self.keys, self.policy, found)
+        except Exception as error:  # noqa: BLE001  a poison message must not stop its neighbours: a person gets it
+            self.journal.failed("decide", f"{type(error).__name__}: quarantined", message=message.key[:12])
+            received_ms = found.get(FirstReceipt(message.key), 0)
+            return DecidedMessage(
+                key=message.key, source=message.source, outcome=Outcome.MALFORMED,
+                reason=f"deciding it failed: {type(error).__name__}",
+                received_ms=received_ms if isinstance(received_ms, int) else 0,
+            )  # fmt: skip
+
+    def record(self, messages: Sequence[DecidedMessage]) -> list[list[dict[str, Any]]]:
+        """Apply the requests of *messages*, write ledger and journal, and return each message's results.
+
+        Shape:   a result: {"id", "sender", "group", "recipient", "effect"}, "redirected_from" where a group is gone.
+        Errors:  Unavailable  the store is away.    temporary
+        Repeat:  safe: effects, records and counters of a crash are made good, none is doubled.
+        """
+        targets = self._targets([request for message in messages for request in message.requests])
+        entries = []
+        for message, effects in self._applied(messages, targets):
+            results = [
+                result_of(effect, request.sender, targets[request].group, request.recipient, request.id,
+                          action=request.action.value, **_redirection(request, targets[request]))
+                for request, effect in zip(message.requests, effects, strict=True)
+            ]  # fmt: skip
+            entries.append((message, results))
+        self.ledger.write(entries)
+        self.journal.recorded(entries)
+        return [results for _, results in entries]
+
+    def _targets(self, requests: Sequence[Request]) -> dict[Request, Request]:
+        """Where each request goes: to its group, or to group 0 when that group is archived, unknown or another's."""
+        live = self.accounts.live_groups({(request.sender, request.group) for request in requests}) if requests else {}
+        stray = [request for request in requests if not live[request.sender, request.group]]
+        rows = self.store.rows([(each.sender, each.group, each.recipient) for each in stray]) if stray else []
+        # A recipient who has a row in that group already keeps it: old mail read again must not widen an old request.
+        widened = {each for each, row in zip(stray, rows, strict=True) if row is None}
+        return {request: replace(request, group=0) if request in widened else request for request in requests}
+
+    def _applied(
+        self, messages: Sequence[DecidedMessage], targets: dict[Request, Request]
+    ) -> list[tuple[DecidedMessage, list[Effect]]]:
+        """All at once; when that breaks, one by one, so that the bad message is quarantined alone."""
+        try:
+            effects = iter(self.store.apply([targets[request] for message in messages for request in message.requests]))
+            return [(message, [next(effects) for _ in message.requests]) for message in messages]
+        except Unavailable:
+            raise
+        except (Rejected, redis.RedisError, ValueError, TypeError) as error:
+            self.journal.failed("batch", f"{type(error).__name__}: repeated one by one", messages=len(messages))
+        applied = []
+        for message in messages:
+            try:
+                applied.append((message, self.store.apply([targets[request] for request in message.requests])))
+            except Unavailable:
+                raise
+            except Exception as error:  # noqa: BLE001  whatever one message breaks is that message's, kept for a person
+                detail = f"applying it failed: {type(error).__name__}"
+                self.quarantine.keep_failed(message.key, detail, message.as_wire(), message.received_ms)
+                self.journal.failed("apply", detail, message=message.key[:12])
+        return applied
+
+
+def _redirection(request: Request, target: Request) -> dict[str, int]:
+    return {} if request.group == target.group else {"redirected_from": request.group}
+
+
+def _needs_a_person(decided: DecidedMessage) -> bool:
+    return decided.outcome.quarantined or (decided.outcome is Outcome.COMPLAINT and not decided.requests)
+
+
+def is_foreign(decided: DecidedMessage) -> bool:
+    """Say whether a message has nothing of ours: no verifying tag and nothing shaped like one."""
+    return not decided.requests and "tag_in" not in decided.evidence and decided.outcome is not Outcome.BAD_TAG

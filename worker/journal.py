@@ -1,0 +1,120 @@
+"""The journal: one method per event. It alone knows the log line, the counter and the redaction.
+
+Lines go to stderr, the last 1,000 and all counters to Redis, where the console and /metrics read them, whichever process
+wrote them. A line may repeat after a crash, with the same message digest. Never in a line: an address, a tag, a subject.
+
+| key               | type | holds                                   | lives    |
+|-------------------|------|-----------------------------------------|----------|
+| `unsubd:journal`  | LIST | the last 1,000 lines, newest first      | for good |
+| `unsubd:counters` | HASH | "METRIC|LABEL" -> count                 | for good |
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+import structlog
+
+from handlers.request import DecidedMessage
+
+_LINES, _COUNTERS = "unsubd:journal", "unsubd:counters"
+_KEPT_LINES = 1000
+
+METRICS = {
+    "unsubd_messages_total": ("outcome", "Messages by what became of them"),
+    "unsubd_requests_total": ("effect", "Requests by what they did to their row"),
+    "unsubd_webhook_answers_total": ("answer", "Webhook posts by provider and answer"),
+    "unsubd_failures_total": ("kind", "What failed, by kind"),
+}
+
+
+def configure_logging(*, quiet: bool = False) -> None:
+    """Send structlog to stderr as one line an event, and hold the libraries that would log mail or credentials."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    # It logs received mail and encoded credentials at DEBUG, whatever the root level is.
+    logging.getLogger("aioimaplib").setLevel(logging.WARNING)
+
+
+class Journal:
+    """The journal of one process. `client` None: lines only (before Redis is known)."""
+
+    def __init__(self, client: redis.Redis | None, pseudonym: Callable[[str], str] | None = None) -> None:
+        self._redis = client
+        self._pseudonym = pseudonym or (lambda _: "?")
+        self._log = structlog.get_logger()
+
+    def recorded(self, entries: Sequence[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
+        """Write one line per message whose requests were applied, or that needed none."""
+        lines: list[dict[str, Any]] = []
+        counts: list[str] = []
+        for message, results in entries:
+            age_s = round(time.time() - message.received_ms / 1000, 3)
+            line = {"event": message.outcome.value, "message": message.key[:12], "source": message.source, "age_s": age_s}
+            counts.append(f"unsubd_messages_total|{message.outcome.value}")
+            counts += [f"unsubd_requests_total|{result['effect']}" for result in results]
+            lines += [line | self._redacted(result) for result in results] or [line | {"reason": message.reason}]
+        self._write(lines, counts)
+
+    def _redacted(self, result: dict[str, Any]) -> dict[str, Any]:
+        shown = {name: result[name] for name in ("sender", "group", "effect", "redirected_from") if name in result}
+        return shown | {"recipient": self._pseudonym(result["recipient"])}
+
+    def failed(self, kind: str, detail: str, **facts: Any) -> None:
+        """Something is our fault: a message that broke the program, a job that ran out of tries."""
+        self._write([{"event": "failed", "kind": kind, "detail": detail, **facts}], [f"unsubd_failures_total|{kind}"])
+
+    def webhook(self, provider: str, answer: str, detail: str = "") -> None:
+        """A post was answered with anything but plain acceptance."""
+        line = {"event": "webhook", "provider": provider, "answer": answer, "detail": detail}
+        self._write([line] if answer != "accepted" else [], [f"unsubd_webhook_answers_total|{provider}:{answer}"])
+
+    def source(self, name: str, state: str, detail: str = "") -> None:
+        """A source changed its state: connected, idle, waiting, refused."""
+        self._write([{"event": "source", "source": name, "state": state, "detail": detail}], [])
+
+    def service(self, event: str, **facts: Any) -> None:
+        """A process started, stopped, or re-queued another's work."""
+        self._write([{"event": event, **facts}], [])
+
+    def _write(self, lines: list[dict[str, Any]], counts: list[str]) -> None:
+        for line in lines:
+            self._log.info(**line)
+        if self._redis is None or not (lines or counts):
+            return
+        now_ms = time.time_ns() // 1_000_000
+        pipeline = self._redis.pipeline(transaction=False)
+        if lines:
+            pipeline.lpush(_LINES, *[json.dumps({"at_ms": now_ms, **line}) for line in lines])
+            pipeline.ltrim(_LINES, 0, _KEPT_LINES - 1)
+        for name in counts:
+            pipeline.hincrby(_COUNTERS, name, 1)
+        try:
+            pipeline.execute()
+        except redis.RedisError as error:
+            # The journal tells of work already done: its own trouble must never undo or repeat that work.
+            self._log.warning("journal-unwritten", error=type(error).__name__, lines=len(lines))
+
+    @staticmethod
+    def lines(client: redis.Redis, count: int) -> list[dict[str, Any]]:
+        """Return the last *count* lines of all processes, newest first."""
+        return [json.loads(line) for line in client.lrange(_LINES, 0, count - 1)]
+
+    @staticmethod
+    def counters(client: redis.Redis) -> dict[tuple[str, str], int]:
+        """Return every (metric, label) and its count."""
+        rows: dict[bytes, bytes] = client.hgetall(_COUNTERS)
+        return {(name, label): int(count) for (name, _, label), count in
+                ((key.decode().partition("|"), value) for key, value in rows.items())}  # fmt: skip

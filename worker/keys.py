@@ -1,0 +1,127 @@
+"""Keys that must not be lost quietly: the masters in use, and the pseudonym key.
+
+The store remembers the fingerprint of every master that a process started with in first place; a process that lacks one
+refuses, because tags already mailed would stop working. The pseudonym key is made once, never rotated, and kept wrapped
+under every active master, so that the ledger stays readable over a rotation.
+"""
+
+import hmac
+import json
+import os
+import secrets
+from hashlib import sha256
+from pathlib import Path
+
+import redis
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from handlers.errors import ConfigError, Rejected, StoreUnavailable
+from handlers.tag import Keyring, fingerprint
+from worker.server import away_as
+
+_MASTERS = "unsubd:masters"  # SET of fingerprints, for good
+_PSEUDONYM = "unsubd:pseudonym-key"  # STRING, JSON: fingerprint -> key wrapped under that master, for good
+
+
+def make_master(path: Path) -> str:
+    """Create a master key at *path* (0600) and return it as hex; an existing file is never touched."""
+    key = secrets.token_hex(32)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return key
+
+
+def require_masters(client: redis.Redis, keys: Keyring) -> None:
+    """Check the active masters against those in use, and remember the first one.
+
+    Errors:  ConfigError  no key, or a key in use is missing.
+    """
+    if not keys.masters:
+        raise ConfigError(
+            "UNSUBD_SECRET_KEYS: no key, expected hex digits: set it (or UNSUBD_SECRET_KEYS_FILE) to the keys of this store,"
+            " or for a new one to the output of: openssl rand -hex 32"
+        )
+    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+        missing = in_use(client) - set(keys.fingerprints())
+        if missing:
+            names = ", ".join(sorted(missing))
+            raise ConfigError(
+                f"UNSUBD_SECRET_KEYS: the key with fingerprint {names} is in use but not here: restore it,"
+                f" or give up its tags with: unsubd keys retire {sorted(missing)[0]}"
+            )
+        client.sadd(_MASTERS, keys.fingerprints()[0])
+
+
+def in_use(client: redis.Redis) -> set[str]:
+    """Return the fingerprints of the masters that this store's processes started with."""
+    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+        return {name.decode() for name in client.smembers(_MASTERS)}
+
+
+def retire(client: redis.Redis, name: str) -> None:
+    """Forget the master with fingerprint *name*: tags that only it signed are refused from now on.
+
+    Errors:  Rejected  no such master is in use.    permanent
+    """
+    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+        if not client.srem(_MASTERS, name):
+            raise Rejected(f"fingerprint {name[:20]!r}: not in use, see: unsubd keys list")
+
+
+def pseudonym_key(client: redis.Redis, keys: Keyring) -> bytes:
+    """Return the pseudonym key, made at the first start and re-wrapped under new masters.
+
+    Errors:  ConfigError  no active master unwraps it.
+    """
+    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+        fresh = json.dumps(_wrapped(secrets.token_bytes(32), keys.masters))
+        client.set(_PSEUDONYM, fresh, nx=True)
+        kept: dict[str, str] = json.loads(client.get(_PSEUDONYM) or b"{}")
+        key = _unwrapped(kept, keys.masters)
+        if lacking := [master for master in keys.masters if fingerprint(master) not in kept]:
+            client.set(_PSEUDONYM, json.dumps(kept | _wrapped(key, tuple(lacking))))
+    return key
+
+
+def _wrapping_key(master: bytes) -> bytes:
+    return hmac.digest(master, b"unsubd-wrap-1", sha256)
+
+
+def _wrapped(key: bytes, masters: tuple[bytes, ...]) -> dict[str, str]:
+    nonces = {fingerprint(master): secrets.token_bytes(12) for master in masters}
+    return {
+        fingerprint(master): (
+            (nonce := nonces[fingerprint(master)]) + AESGCM(_wrapping_key(master)).encrypt(nonce, key, None)
+        ).hex()
+        for master in masters
+    }
+
+
+def _unwrapped(kept: dict[str, str], masters: tuple[bytes, ...]) -> bytes:
+    for master in masters:
+        if blob := bytes.fromhex(kept.get(fingerprint(master), "")):
+            try:
+                return AESGCM(_wrapping_key(master)).decrypt(blob[:12], blob[12:], None)
+            except InvalidTag:
+                continue
+    raise ConfigError(
+        "UNSUBD_SECRET_KEYS: no active key unwraps this store's pseudonym key: restore a key that was active before"
+    )
+
+
+class Pseudonyms:
+    """Stable names for recipients that only this installation can compute: "067cf5e1d0@example.com".
+
+    Why:     the journal and the ledger must follow a person without spelling the address; the domain helps support.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __call__(self, recipient: str) -> str:
+        digest = hmac.digest(self._key, recipient.encode("utf-8", "surrogateescape"), sha256).hex()[:16]
+        return f"{digest}@{recipient.rpartition('@')[2]}"

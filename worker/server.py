@@ -1,0 +1,93 @@
+"""Connections to Redis or Valkey: how they are opened, when they count as away, and what durable means.
+
+"Accept, then acknowledge" rests on the server: `appendonly yes` and `appendfsync always`, and WAIT on the same
+connection where UNSUBD_MIN_REPLICAS asks for it. Provably weaker persistence refuses to start.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from handlers.errors import ConfigError, Unavailable
+
+_AWAY = ("LOADING", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "NOREPLICAS", "TRYAGAIN", "NOAUTH")
+_WAIT_MS = 5000
+
+
+def connect(url: str) -> redis.Redis:
+    """Return a client of *url*; nothing is sent yet.
+
+    Units:   5 s to connect and to answer; one quick retry, because the callers wait and repeat by themselves.
+    """
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=5,
+        socket_timeout=5,
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1),
+        health_check_interval=30,
+    )
+
+
+@contextmanager
+def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
+    """Turn "the server is away, loading, full or read-only" into *error_type*; other errors are bugs and stay."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise error_type(f"{setting}: the server does not answer ({type(error).__name__})") from error
+    except redis.ResponseError as error:
+        word = str(error).split(" ", 1)[0]
+        if word in _AWAY or "OOM" in str(error)[:80]:
+            raise error_type(f"{setting}: the server cannot write now ({word})") from error
+        raise
+
+
+def confirm(pipeline: Any, min_replicas: int) -> None:
+    """Append WAIT to *pipeline* (no MULTI), so that it runs on the connection that wrote; see `check_confirmed`."""
+    if min_replicas:
+        pipeline.execute_command("WAIT", min_replicas, _WAIT_MS)
+
+
+def check_confirmed(replies: list[Any], min_replicas: int, error_type: type[Unavailable]) -> list[Any]:
+    """Return *replies* without WAIT's own.
+
+    Errors:  error_type  fewer replicas than asked for have the write.    temporary
+    """
+    if not min_replicas:
+        return replies
+    if int(replies[-1]) < min_replicas:
+        raise error_type(f"UNSUBD_MIN_REPLICAS: {replies[-1]} of {min_replicas} replicas confirmed within 5 s")
+    return replies[:-1]
+
+
+def weakness(client: redis.Redis) -> str:
+    """Return why a crash of this server could lose accepted requests; "" when it could not, or does not tell.
+
+    Why:     managed servers forbid CONFIG; what cannot be proved weak is not refused.
+    """
+    try:
+        config: dict[str, str] = client.config_get("append*")  # type: ignore[assignment]
+    except redis.ResponseError:
+        return ""
+    if config.get("appendonly") == "no":
+        return "appendonly is no"
+    if config.get("appendfsync") not in ("always", None):
+        return f"appendfsync is {config['appendfsync']}"
+    return ""
+
+
+def require_durable(client: redis.Redis, setting: str, *, allow_weak: bool) -> str:
+    """Return the server's weakness ("" = none).
+
+    Errors:  ConfigError  it is provably weak and nobody allowed that.
+    """
+    if (reason := weakness(client)) and not allow_weak:
+        raise ConfigError(
+            f"{setting}: {reason}, expected appendonly yes and appendfsync always: "
+            "set both on the server, or UNSUBD_ALLOW_WEAK_DURABILITY=1 to accept that a crash loses requests"
+        )
+    return reason

@@ -1,0 +1,193 @@
+"""Every UNSUBD_* setting in one table: read once, all problems reported together, no value in a message.
+
+Any setting may come from a file: NAME_FILE names it (for secrets, so that they stay out of the environment). Three
+families carry a name of yours: UNSUBD_IMAP_<NAME>_PASSWORD, UNSUBD_IN_<PROVIDER> and UNSUBD_IN_<PROVIDER>_<NAME>.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from handlers.errors import ConfigError
+from handlers.tag import AddressTemplate, Keyring
+
+_PREFIX = "UNSUBD_"
+_IMAP_PASSWORD = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_PASSWORD")
+_WEBHOOK = re.compile(r"UNSUBD_IN_([A-Z0-9]+)(?:_([A-Z0-9_]+))?")
+
+
+def _default_data_dir() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(state) / "unsubd"
+
+
+class Settings(BaseSettings):
+    """What the operator decided. The description of each field is its line in the README's table."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, hide_input_in_errors=True, env_ignore_empty=True, extra="forbid"
+    )
+
+    redis_url: str | None = Field(None, description="Redis or Valkey for queue and accounts; unset: the embedded Valkey")
+    store_url: str | None = Field(None, description="Redis or Valkey for suppressions and ledger; unset: the same")
+    data_dir: Path = Field(default_factory=_default_data_dir, description="folder of the embedded Valkey, its key and token")
+    secret_keys: SecretStr = Field(SecretStr(""), description="keys that sign tags: hex, comma-separated, newest first")
+    address: str | None = Field(None, description="template of the unsubscribe address, e.g. u+{tag}@unsub.example.com")
+    public_url: str | None = Field(None, description="https base of the links in headers, e.g. https://unsub.example.com")
+    http: str = Field("127.0.0.1:8125", description="host:port of the web server")
+    admin_token: SecretStr = Field(SecretStr(""), description="opens the console; made in the data folder when embedded")
+    imap_url: str = Field("", description="mailboxes to poll: imaps://user@host/INBOX#name, several separated by spaces")
+    imap_password: SecretStr = Field(SecretStr(""), description="password for every mailbox without one of its own")
+    imap_ca_file: Path | None = Field(None, description="PEM file of the authority that signed the IMAP server's certificate")
+    imap_backlog: str = Field("ask", description="a full mailbox seen for the first time: ask, all, or from a date 2026-11-21")
+    imap_untagged: Literal["leave", "take"] = Field("leave", description="mail that is not ours: leave it, or quarantine it")
+    imap_processed: str = Field("Processed", description="folder that handled mail is moved to")
+    poll_interval_s: PositiveInt = Field(60, description="seconds between two looks at a mailbox, besides IDLE")
+    maildir: Path | None = Field(None, description="Maildir to take mail from; embedded default: a folder in the data folder")
+    queue_limit: PositiveInt = Field(5000, description="jobs in the queue at which sources wait instead of adding more")
+    workers: PositiveInt = Field(1, description="RQ worker processes that unsubd run and unsubd work start")
+    min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")
+    allow_weak_durability: bool = Field(False, description="1: start although the server may lose accepted requests")
+    imap_passwords: dict[str, SecretStr] = Field({}, description="UNSUBD_IMAP_<NAME>_PASSWORD: password of one mailbox")
+    webhook_proofs: dict[str, SecretStr] = Field(
+        {}, description="UNSUBD_IN_<PROVIDER>[_<NAME>]: proofs a webhook may bring, separated by spaces"
+    )
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _hex(cls, value: SecretStr) -> SecretStr:
+        for number, key in enumerate(_words(value), 1):
+            if not re.fullmatch(r"(?:[0-9a-fA-F]{2}){16,}", key):
+                raise ValueError(f"key {number} of {len(key)} characters: expected at least 32 hex digits")
+        return value
+
+    @field_validator("address")
+    @classmethod
+    def _template(cls, value: str | None) -> str | None:
+        if value is not None:
+            AddressTemplate.parse(value)
+        return value
+
+    @field_validator("http")
+    @classmethod
+    def _host_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError("expected host:port, e.g. 127.0.0.1:8125")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _public(cls, value: str | None) -> str | None:
+        if value is not None and (urlsplit(value).scheme not in ("https", "http") or not urlsplit(value).hostname):
+            raise ValueError("expected a URL, e.g. https://unsub.example.com")
+        return value.rstrip("/") if value else value
+
+    @field_validator("redis_url", "store_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0")
+        return value
+
+    @field_validator("imap_backlog")
+    @classmethod
+    def _backlog(cls, value: str) -> str:
+        if not re.fullmatch(r"ask|all|\d{4}-\d{2}-\d{2}", value):
+            raise ValueError("expected ask, all, or a date such as 2026-11-21")
+        return value
+
+    @property
+    def embedded(self) -> bool:
+        """Say whether the embedded Valkey is used."""
+        return self.redis_url is None
+
+    def keys(self) -> Keyring:
+        """Return the master keys, newest first; none is allowed here, whoever signs complains."""
+        return Keyring(tuple(bytes.fromhex(key) for key in _words(self.secret_keys)))
+
+    def template(self) -> AddressTemplate:
+        """Errors: ConfigError  UNSUBD_ADDRESS is not set."""
+        if self.address is None:
+            raise ConfigError("UNSUBD_ADDRESS: not set, expected e.g. u+{tag}@unsub.example.com")
+        return AddressTemplate.parse(self.address)
+
+    def proofs(self, provider: str, name: str) -> list[str] | None:
+        """Return the proofs that a webhook source accepts, None when it is not configured."""
+        value = self.webhook_proofs.get(f"{provider}:{name}".lower())
+        return value.get_secret_value().split() if value else None
+
+
+def _words(value: SecretStr) -> list[str]:
+    return [word.strip() for word in value.get_secret_value().split(",") if word.strip()]
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Return the settings of this process, read from the environment.
+
+    Errors:  ConfigError  one line per problem, all of them.
+    """
+    environ = os.environ if environ is None else environ
+    problems: list[str] = []
+    values = _with_files(environ, problems)
+    named = {"imap_passwords": _imap_passwords(values), "webhook_proofs": _webhook_proofs(values)}
+    plain = {name: values[_PREFIX + name.upper()] for name in Settings.model_fields if values.get(_PREFIX + name.upper())}
+    try:
+        settings = Settings(**{**plain, **{k: v for k, v in named.items() if v}, **overrides})
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_url=False):
+            name = str(problem["loc"][0]) if problem["loc"] else "settings"
+            message = problem["msg"].removeprefix("Value error, ").removeprefix("UNSUBD_ADDRESS: ")
+            problems.append(f"{_PREFIX}{name.upper()}: {message}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return settings
+
+
+def _with_files(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    values = {name: value for name, value in environ.items() if name.startswith(_PREFIX) and value}
+    for name, path in list(values.items()):
+        if name.endswith("_FILE") and name != "UNSUBD_IMAP_CA_FILE":
+            try:
+                values[name.removesuffix("_FILE")] = Path(path).read_text().strip()
+            except OSError as error:
+                problems.append(f"{name}: {path}: {error.strerror}, expected a file we may read")
+    return values
+
+
+def _imap_passwords(values: Mapping[str, str]) -> dict[str, str]:
+    return {match[1].lower(): value for name, value in values.items() if (match := _IMAP_PASSWORD.fullmatch(name))}
+
+
+def _webhook_proofs(values: Mapping[str, str]) -> dict[str, str]:
+    return {
+        f"{match[1]}:{match[2] or 'default'}".lower(): value
+        for name, value in values.items()
+        if (match := _WEBHOOK.fullmatch(name)) and not name.endswith("_FILE")
+    }
+
+
+def unknown_names(environ: Mapping[str, str]) -> list[str]:
+    """Return the UNSUBD_ names that no setting claims: usually misspelt."""
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(
+        name
+        for name in environ
+        if name.startswith(_PREFIX)
+        and name.removesuffix("_FILE") not in known
+        and name not in known
+        and not _IMAP_PASSWORD.fullmatch(name.removesuffix("_FILE"))
+        and not _WEBHOOK.fullmatch(name.removesuffix("_FILE"))
+    )
+
+
+def too_open(path: Path) -> bool:
+    """Say whether a secret file may be read by anybody but its owner."""
+    return bool(path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))

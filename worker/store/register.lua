@@ -1,0 +1,91 @@
+-- Apply one request to one row: a last-writer-wins register by event time that leans towards the unsubscribe.
+-- KEYS[1] hash of (sender, group)
+-- ARGV[1] recipient  [2] "u" unsubscribe, "c" complaint, "r" resubscribe  [3] event time ms  [4] evidence, 8 bytes
+-- ARGV[5] source code 0..255  [6] "1": this entry holds the row / may lift a held one  [7] the row that a resubscribe's actor saw
+-- ARGV[8] now in ms, "" = the server's TIME
+-- Returns the effect.
+-- Row: first seen s (4), time ms (6), flags (1: 1 suppressed, 2 held, 4 complaint), source (1), evidence (8), and while
+-- resubscribed the time of the row that was lifted (6). string.byte and string.char only: fakeredis runs this too.
+local LEAN = 600000
+
+local function number(text, from, to)
+  local value = 0
+  for i = from, to do value = value * 256 + string.byte(text, i) end
+  return value
+end
+
+local function octets(value, width)
+  local text = ''
+  for _ = 1, width do
+    text = string.char(value % 256) .. text
+    value = math.floor(value / 256)
+  end
+  return text
+end
+
+local key, recipient, action = KEYS[1], ARGV[1], ARGV[2]
+local evidence, source, holds = ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
+local now
+if ARGV[8] == '' then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+else
+  now = tonumber(ARGV[8])
+end
+local at = math.min(tonumber(ARGV[3]), now)  -- a later event time counts as now
+
+local packed = redis.call('HGET', key, recipient)
+local first, time, suppressed, held, complaint, lifted, kept
+if packed then
+  local flags = string.byte(packed, 11)
+  first, time = number(packed, 1, 4), number(packed, 5, 10)
+  suppressed, held, complaint = flags % 2 == 1, math.floor(flags / 2) % 2 == 1, math.floor(flags / 4) % 2 == 1
+  kept = string.sub(packed, 13, 20)
+  if time > now then time = now - 1 end  -- a clock that once ran ahead must not rule for years
+  if not suppressed then
+    lifted = number(packed, 21, 26)
+    if lifted > now then lifted = now - 1 end
+  end
+end
+
+local function write(code)
+  local flags = (suppressed and 1 or 0) + (held and 2 or 0) + (complaint and 4 or 0)
+  local row = octets(first, 4) .. octets(time, 6) .. string.char(flags, code) .. kept
+  if not suppressed then row = row .. octets(lifted, 6) end
+  if row ~= packed then redis.call('HSET', key, recipient, row) end
+end
+
+if action == 'r' then
+  if not packed then return 'not-lifted' end
+  if kept == evidence and not suppressed then return 'lifted' end  -- a repeat hears its first effect
+  if ARGV[7] ~= packed or not suppressed or (held and not holds) then return 'not-lifted' end
+  lifted, time = time, math.max(now, time + 1)
+  suppressed, held, complaint, kept = false, false, false, evidence
+  write(source)
+  return 'lifted'
+end
+
+if not packed then
+  first, time, suppressed, held, complaint, kept = math.floor(at / 1000), at, true, holds, action == 'c', evidence
+  write(source)
+  return 'added'
+end
+local code = string.byte(packed, 12)
+held = held or holds  -- whatever its time: a later mail must not launder a complaint
+if suppressed then
+  complaint = complaint or action == 'c'
+  if kept == evidence then
+    write(code)
+    return 'added'
+  end
+  time = math.max(time, at)
+  write(code)
+  return 'already-present'
+end
+if at <= lifted or at < time - LEAN then
+  write(code)
+  return 'stale'
+end
+time, suppressed, complaint, kept = math.max(at, time), true, action == 'c', evidence
+write(source)
+return 'added'

@@ -1,0 +1,56 @@
+"""The suppression row as it lies in Redis, read back. `register.lua` is the only writer of this format."""
+
+from dataclasses import dataclass
+
+# One byte a row; append only, a removed name keeps its place.
+SOURCE_KINDS = (
+    "unknown", "imap", "maildir", "lmtp", "pipe", "relay", "sendgrid", "ses", "mailgun", "postmark", "postal",
+    "cloudmailin", "mandrill", "sparkpost", "mailjet", "forwardemail", "resend", "mailersend", "brevo", "mailtrap",
+    "one-click", "page", "api", "operator", "import",
+)  # fmt: skip
+_HOLDING = ("api", "operator", "import")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One suppression row.
+
+    Units:   first_seen_s: seconds UTC; time_ms: event time, milliseconds UTC.
+    Shape:   source: a kind of SOURCE_KINDS. evidence: first 8 bytes of the request id that last changed the row.
+             version: differs whenever the row differs.
+    """
+
+    suppressed: bool
+    held: bool
+    complaint: bool
+    first_seen_s: int
+    time_ms: int
+    source: str
+    evidence: bytes
+    version: bytes
+
+
+def unpack(packed: bytes) -> Row:
+    """Return the row that *packed* (20 or 26 bytes) holds."""
+    flags, code = packed[10], packed[11]
+    return Row(
+        suppressed=bool(flags & 1),
+        held=bool(flags & 2),
+        complaint=bool(flags & 4),
+        first_seen_s=int.from_bytes(packed[:4]),
+        time_ms=int.from_bytes(packed[4:10]),
+        source=SOURCE_KINDS[code] if code < len(SOURCE_KINDS) else "unknown",
+        evidence=packed[12:20],
+        version=packed,
+    )
+
+
+def source_code(source: str) -> int:
+    """Return the byte for *source* ("imap:INBOX" counts as "imap")."""
+    kind = source.partition(":")[0]
+    return SOURCE_KINDS.index(kind) if kind in SOURCE_KINDS else 0
+
+
+def holds(source: str) -> bool:
+    """Say whether an entry by this source holds the row, so that no tag lifts it."""
+    return source.partition(":")[0] in _HOLDING
