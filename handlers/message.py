@@ -6,6 +6,7 @@ and is asked only where a body matters (`read_text`). At most `MAX_LOOK_BYTES` o
 RFC: 5322 (format), 3834, 8058; the order of the recipient headers is that of who writes them: our side first.
 """
 
+import email.errors
 import email.header
 import re
 from collections.abc import Iterator
@@ -19,12 +20,16 @@ FIRST_LOOK_BYTES = 8192
 MAX_LOOK_BYTES = 262144
 _KEY_BODY_BYTES = 4096
 _MAX_CANDIDATES = 1000
+_MAX_DECODED = 4096  # the standard library's search for encoded words is quadratic
 _BEFORE_TO = ("x-original-to", "delivered-to", "envelope-to", "x-envelope-to", "x-rcpt-to", "x-forwarded-to")
 _WRITTEN_BY_AUTHOR = ("to", "cc", "resent-to", "apparently-to")
 _HEADER_END = re.compile(rb"(?:\A|\r?\n)\r?\n")
 _MBOX_LINES = re.compile(rb"\A(?:>?From [^\n]*\n)+")
-_LOOSE_ADDRESS = re.compile(r"[^\s<>,;\"()\[\]]+@[^\s<>,;\"()]+")
-_RECEIVED_FOR = re.compile(r"\bfor\s+<([^<>\s]+@[^<>\s]+)>")
+# Each pattern runs in linear time over hostile text: no repeated class is followed by what it also matches.
+_BRACKETED = re.compile(r"<([^<>]*)>")
+_BETWEEN_WORDS = re.compile(r"[\s<>,;\"()]+")
+_RECEIVED_FOR = re.compile(r"\bfor\s+<([^<>\s]+)>")
+_HTML_TAG = re.compile(r"<[^<>]*>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +121,17 @@ def _split_header(raw: bytes) -> tuple[bytes, bytes, bool]:
 
 def _headers(block: bytes) -> tuple[tuple[str, str], ...]:
     parsed = BytesHeaderParser().parsebytes(block)
-    return tuple((name.lower(), re.sub(r"\r?\n(?=[ \t])", "", str(value)).strip()) for name, value in parsed.raw_items())
+    return tuple(
+        (name.lower(), re.sub(r"\r?\n(?=[ \t])", "", str(value)).strip()) for name, value in parsed.raw_items()
+    )
 
 
 def decoded(value: str) -> str:
     """Return *value* with RFC 2047 encoded words decoded; what cannot be decoded stays readable."""
     try:
-        return str(email.header.make_header(email.header.decode_header(value)))
-    except (LookupError, ValueError):  # unknown charset, broken base64
+        begin = email.header.decode_header(value[:_MAX_DECODED])
+        return str(email.header.make_header(begin)) + value[_MAX_DECODED:]
+    except (LookupError, ValueError, email.errors.MessageError):  # unknown charset, broken octets, broken base64
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
@@ -154,7 +162,7 @@ def _named_addresses(headers: tuple[tuple[str, str], ...], envelope_to: str | No
     for name in _BEFORE_TO:
         yield from ((name, address) for value in by_name.get(name, []) for address in addresses(value))
     for value in by_name.get("received", [])[:1]:
-        yield from (("received", address) for address in _RECEIVED_FOR.findall(value))
+        yield from (("received", address) for address in _RECEIVED_FOR.findall(value) if "@" in address)
     for name in _WRITTEN_BY_AUTHOR:
         yield from ((name, address) for value in by_name.get(name, []) for address in addresses(value))
 
@@ -166,17 +174,25 @@ def addresses(value: str) -> Iterator[str]:
     """
     for text in dict.fromkeys((value, decoded(value))):
         for piece in re.split(r"[,;]", text):
-            inside = re.search(r"<([^<>]*@[^<>]*)>", piece)
             if "@" in piece:
-                yield (inside[1] if inside else piece).strip()
-        yield from (match.rstrip(".") for match in _LOOSE_ADDRESS.findall(text))
+                yield next((inside for inside in _BRACKETED.findall(piece) if "@" in inside), piece).strip()
+        yield from _loose_addresses(text)
+
+
+def _loose_addresses(text: str) -> Iterator[str]:
+    for word in _BETWEEN_WORDS.split(text):
+        local_part, _, domain = word.rpartition("@")
+        local_part = re.split(r"[\[\]]", local_part)[-1]
+        if local_part and domain:
+            yield f"{local_part}@{domain.rstrip('.')}"
 
 
 def _message_key(headers: tuple[tuple[str, str], ...], candidates: tuple[Candidate, ...], body: bytes) -> str:
     first = {name: value for name, value in reversed(headers)}
     parts = [first.get(name, "") for name in ("message-id", "date", "from", "subject")]
     parts += [candidate.address.lower() for candidate in candidates]
-    digest = sha256("\0".join(parts).encode("utf-8", "surrogateescape"))
+    # A provider's JSON and odd charsets yield lone surrogates of every kind: "surrogateescape" would raise.
+    digest = sha256("\0".join(parts).encode("utf-8", "surrogatepass"))
     if not first.get("message-id"):
         digest.update(b"\0" + body[:_KEY_BODY_BYTES])
     return digest.hexdigest()
@@ -195,7 +211,10 @@ def key_is_final(message: InboundMessage) -> bool:
 def read_text(message: InboundMessage) -> str:
     """Return the plain text of the body, for recognising a client and for people; "" when there is none.
 
-    Why:     mail-parser raised on none of 22 hostile inputs; what it cannot read comes back empty.
+    Why:     a body only adds a hint to a verified tag; what mail-parser refuses (deep nesting) must not stop a request.
     """
-    parsed = mailparser.parse_from_bytes(message.raw)
-    return "\n".join(parsed.text_plain) or "\n".join(re.sub(r"<[^>]*>", " ", part) for part in parsed.text_html)
+    try:
+        parsed = mailparser.parse_from_bytes(message.raw)
+    except Exception:  # noqa: BLE001 - a foreign parser over hostile bytes
+        return ""
+    return "\n".join(parsed.text_plain) or "\n".join(_HTML_TAG.sub(" ", part) for part in parsed.text_html)

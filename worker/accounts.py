@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -76,7 +76,7 @@ class Accounts:
     def senders(self) -> list[Sender]:
         """Return every sender, by id."""
         with _reachable():
-            rows: dict[bytes, bytes] = self._redis.hgetall(_SENDERS)
+            rows = cast(dict[bytes, bytes], self._redis.hgetall(_SENDERS))
         return [Sender(key.decode(), json.loads(row)["name"]) for key, row in sorted(rows.items())]
 
     def sender(self, sender: str) -> Sender:
@@ -115,7 +115,7 @@ class Accounts:
     def groups(self, sender: str | None = None) -> list[Group]:
         """Return the groups of *sender*, or all, by id; archived ones included."""
         with _reachable():
-            rows: dict[bytes, bytes] = self._redis.hgetall(_GROUPS)
+            rows = cast(dict[bytes, bytes], self._redis.hgetall(_GROUPS))
         every = sorted((Group(**json.loads(row)) for row in rows.values()), key=lambda group: group.id)
         return [group for group in every if sender in (None, group.sender)]
 
@@ -131,7 +131,9 @@ class Accounts:
             row = self._redis.hget(_GROUPS, str(group_id))
         group = Group(**json.loads(row)) if row else None
         if group is None or group.sender != sender:
-            raise UnknownAccount(f"group {group_id}: sender {sender!r} has none of that id, see: unsubd group list {sender}")
+            raise UnknownAccount(
+                f"group {group_id}: sender {sender!r} has none of that id, see: unsubd group list {sender}"
+            )
         return group
 
     def live_groups(self, names: set[tuple[str, int]]) -> dict[tuple[str, int], bool]:

@@ -72,7 +72,9 @@ def attach(data_dir: Path) -> Embedded:
         path = socket_path(data_dir)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if path.parent.stat().st_uid != os.getuid():
-            raise ConfigError(f"UNSUBD_DATA_DIR: {path.parent} belongs to another user, expected our own: choose another")
+            raise ConfigError(
+                f"UNSUBD_DATA_DIR: {path.parent} belongs to another user, expected our own: choose another"
+            )
         users = os.open(data_dir / "valkey.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError(f"UNSUBD_DATA_DIR: {data_dir}: {error.strerror}, expected a folder we may write") from error
@@ -115,16 +117,24 @@ def _start(data_dir: Path, path: Path) -> None:
         "port": "0", "unixsocket": path, "unixsocketperm": "700", "dir": data_dir, "appendonly": "yes",
         "appendfsync": "always", "save": "", "logfile": log_path, "daemonize": "no",
     }  # fmt: skip
-    arguments = [str(get_binary_path())] + [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
+    arguments = [str(get_binary_path())] + [
+        str(word) for name, value in settings.items() for word in (f"--{name}", value)
+    ]
     # A session of its own: Ctrl-C must reach the workers first, while the store still answers.
     process = subprocess.Popen(
-        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             last = log_path.read_text(errors="replace").strip().splitlines()[-1:] if log_path.exists() else []
-            raise ConfigError(f"UNSUBD_DATA_DIR: the embedded Valkey does not start in {data_dir}: {' '.join(last)[:200]}")
+            raise ConfigError(
+                f"UNSUBD_DATA_DIR: the embedded Valkey does not start in {data_dir}: {' '.join(last)[:200]}"
+            )
         if _answers(path) and not _loading(path):
             return
         time.sleep(0.02)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import redis
+from redis import Redis
 
 from handlers.decision import Policy
 from handlers.errors import ConfigError, QueueUnavailable
 from handlers.tag import AddressTemplate, Keyring
-from worker import embedded, keys
+from worker import embedded
+from worker import keys as key_store
 from worker.accounts import Accounts
 from worker.intake import Intake
 from worker.journal import Journal
@@ -35,8 +36,8 @@ class Installation:
     """Everything a command, a source or a page works with."""
 
     settings: Settings
-    redis: redis.Redis
-    store_redis: redis.Redis
+    redis: Redis
+    store_redis: Redis
     store: Store
     ledger: Ledger
     accounts: Accounts
@@ -45,7 +46,7 @@ class Installation:
     journal: Journal
     intake: Intake
     keys: Keyring
-    pseudonyms: keys.Pseudonyms
+    pseudonyms: key_store.Pseudonyms
     weakness: str
 
     def quarantine_failed(self, wire: Any, detail: str) -> None:
@@ -58,19 +59,23 @@ class Installation:
 
 
 @contextmanager
-def open_installation(settings: Settings, *, forked: bool = False) -> Iterator[Installation]:
+def open_installation(
+    settings: Settings, *, forked: bool = False, lost_key_allowed: bool = False
+) -> Iterator[Installation]:
     """Open the installation that *settings* describe; on leaving, close what was opened.
+
+    Shape:   forked: the parent made the checks. lost_key_allowed: a master in use may be missing (to retire it).
 
     Errors:  ConfigError   weak persistence, a missing key, an unusable data folder.
              Unavailable   Redis does not answer.    temporary
     """
     server = embedded.attach(settings.data_dir) if settings.embedded and not forked else None
     try:
-        settings = _located(settings)
-        client = connect(settings.redis_url or "")
-        store_client = connect(settings.store_url) if settings.store_url != settings.redis_url else client
+        redis_url, store_url = _urls(settings)
+        client = connect(redis_url)
+        store_client = connect(store_url) if store_url != redis_url else client
         try:
-            yield _built(settings, client, store_client, checked=not forked)
+            yield _built(settings, client, store_client, checked=not forked, lost_key_allowed=lost_key_allowed)
         finally:
             client.close()
             store_client.close()
@@ -79,12 +84,10 @@ def open_installation(settings: Settings, *, forked: bool = False) -> Iterator[I
             server.close()
 
 
-def _located(settings: Settings) -> Settings:
-    """Fill in what the embedded default decides by itself: URLs, the key and the console's token."""
-    if not settings.embedded:
-        return settings.model_copy(update={"store_url": settings.store_url or settings.redis_url})
-    url = f"unix://{embedded.socket_path(settings.data_dir)}"
-    return settings.model_copy(update={"redis_url": url, "store_url": settings.store_url or url})
+def _urls(settings: Settings) -> tuple[str, str]:
+    """Where queue and accounts are, and where suppressions and ledger are; by default both are one."""
+    redis_url = settings.redis_url or f"unix://{embedded.socket_path(settings.data_dir)}"
+    return redis_url, settings.store_url or redis_url
 
 
 def with_embedded_secrets(settings: Settings) -> Settings:
@@ -114,15 +117,19 @@ def _kept_secret(data_dir: Path, name: str, *, make: bool) -> Any:
             )
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            keys.make_master(path)
+            key_store.make_master(path)
         except FileExistsError:
             pass  # another process made it in the same moment
         except OSError as error:
-            raise ConfigError(f"UNSUBD_DATA_DIR: {data_dir}: {error.strerror}, expected a folder we may write") from error
+            raise ConfigError(
+                f"UNSUBD_DATA_DIR: {data_dir}: {error.strerror}, expected a folder we may write"
+            ) from error
     return SecretStr(path.read_text().strip())
 
 
-def _built(settings: Settings, client: redis.Redis, store_client: redis.Redis, *, checked: bool) -> Installation:
+def _built(
+    settings: Settings, client: Redis, store_client: Redis, *, checked: bool, lost_key_allowed: bool
+) -> Installation:
     ring = settings.keys()
     weak = ""
     if checked:
@@ -131,8 +138,9 @@ def _built(settings: Settings, client: redis.Redis, store_client: redis.Redis, *
             allow = settings.allow_weak_durability
             weak = require_durable(client, "UNSUBD_REDIS_URL", allow_weak=allow)
             weak = weak or require_durable(store_client, "UNSUBD_STORE_URL", allow_weak=allow)
-        keys.require_masters(store_client, ring)
-    pseudonyms = keys.Pseudonyms(keys.pseudonym_key(store_client, ring))
+        if not lost_key_allowed:
+            key_store.require_masters(store_client, ring)
+    pseudonyms = key_store.Pseudonyms(key_store.pseudonym_key(store_client, ring))
     store = Store(store_client, min_replicas=settings.min_replicas)
     ledger = Ledger(store_client, pseudonyms)
     accounts = Accounts(client)
@@ -142,5 +150,17 @@ def _built(settings: Settings, client: redis.Redis, store_client: redis.Redis, *
     policy = Policy(AddressTemplate.parse(settings.address) if settings.address else None)
     intake = Intake(client, store, ledger, accounts, quarantine, queue, journal, ring, policy)
     return Installation(
-        settings, client, store_client, store, ledger, accounts, quarantine, queue, journal, intake, ring, pseudonyms, weak
+        settings,
+        client,
+        store_client,
+        store,
+        ledger,
+        accounts,
+        quarantine,
+        queue,
+        journal,
+        intake,
+        ring,
+        pseudonyms,
+        weak,
     )

@@ -29,6 +29,14 @@ _FIRST_RECEIPT_S = 7 * 86400  # longer than any provider retries (three days)
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """What `accept` took: the decisions in the order of the messages, and the jobs that carry them."""
+
+    decided: list[DecidedMessage]
+    job_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Intake:
     """What both doors need. One per process."""
 
@@ -50,7 +58,7 @@ class Intake:
         found = self._found(messages, remember=remember)
         return [self._decide_one(message, found) for message in messages]
 
-    def accept(self, messages: Sequence[InboundMessage], *, keep_untagged: bool = True) -> list[DecidedMessage]:
+    def accept(self, messages: Sequence[InboundMessage], *, keep_untagged: bool = True) -> Accepted:
         """Take responsibility for *messages*: decide, keep what a person must see, enqueue. Durable when it returns.
 
         Shape:   keep_untagged False: mail that is not ours stays where it is, so no copy is kept (a shared mailbox).
@@ -65,16 +73,17 @@ class Intake:
                 if _needs_a_person(pair[1]) and (keep_untagged or not is_foreign(pair[1]))
             ]
         )
-        self.queue.enqueue(decided)
-        return decided
+        return Accepted(decided, self.queue.enqueue(decided))
 
     def _found(self, messages: Sequence[InboundMessage], *, remember: bool) -> dict[Lookup, Tag | int]:
         wanted = list(dict.fromkeys(key for message in messages for key in decision.lookups(message)))
         receipts = [key for key in wanted if isinstance(key, FirstReceipt)]
-        tags = self.store.tags([key for key in wanted if isinstance(key, StoredTag)])
+        tags: dict[Lookup, Tag | int] = dict(
+            self.store.tags([key for key in wanted if isinstance(key, StoredTag)]).items()
+        )
         return {**self._first_receipts(receipts, remember=remember), **tags}
 
-    def _first_receipts(self, wanted: list[FirstReceipt], *, remember: bool) -> dict[FirstReceipt, int]:
+    def _first_receipts(self, wanted: list[FirstReceipt], *, remember: bool) -> dict[Lookup, Tag | int]:
         now_ms = time.time_ns() // 1_000_000
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             pipeline = self.redis.pipeline(transaction=False)

@@ -18,8 +18,8 @@ def configure(settings: Settings) -> None:
     _settings = settings
 
 
-def record(batch: list[dict[str, Any]]) -> int:
-    """Record a batch of decided messages and return how many.
+def record(batch: list[dict[str, Any]]) -> list[list[str]]:
+    """Record a batch of decided messages and return the effects of each, in order.
 
     Errors:  none for an outage: the job waits (back-off to 60 s) as long as it lasts, which uses up no try. What breaks
              one message quarantines that one alone.
@@ -29,18 +29,17 @@ def record(batch: list[dict[str, Any]]) -> int:
     while True:
         try:
             with open_installation(_settings or load_settings(), forked=True) as installation:
-                _record_each(installation, batch)
-            return len(batch)
+                return _record_each(installation, batch)
         except Unavailable:
             time.sleep(waited_s)
             waited_s = min(waited_s * 2, _MAX_WAIT_S)
 
 
-def _record_each(installation: Installation, batch: list[dict[str, Any]]) -> None:
+def _record_each(installation: Installation, batch: list[dict[str, Any]]) -> list[list[str]]:
     messages = []
     for number, wire in enumerate(batch):
         try:
             messages.append(DecidedMessage.from_wire(wire))
         except (KeyError, TypeError, ValueError) as error:
             installation.quarantine_failed(wire, f"message {number} of the job: {type(error).__name__}")
-    installation.intake.record(messages)
+    return [[result["effect"] for result in results] for results in installation.intake.record(messages)]

@@ -14,7 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import redis
 import structlog
@@ -62,7 +62,12 @@ class Journal:
         counts: list[str] = []
         for message, results in entries:
             age_s = round(time.time() - message.received_ms / 1000, 3)
-            line = {"event": message.outcome.value, "message": message.key[:12], "source": message.source, "age_s": age_s}
+            line = {
+                "event": message.outcome.value,
+                "message": message.key[:12],
+                "source": message.source,
+                "age_s": age_s,
+            }
             counts.append(f"unsubd_messages_total|{message.outcome.value}")
             counts += [f"unsubd_requests_total|{result['effect']}" for result in results]
             lines += [line | self._redacted(result) for result in results] or [line | {"reason": message.reason}]
@@ -115,6 +120,6 @@ class Journal:
     @staticmethod
     def counters(client: redis.Redis) -> dict[tuple[str, str], int]:
         """Return every (metric, label) and its count."""
-        rows: dict[bytes, bytes] = client.hgetall(_COUNTERS)
+        rows = cast(dict[bytes, bytes], client.hgetall(_COUNTERS))
         return {(name, label): int(count) for (name, _, label), count in
                 ((key.decode().partition("|"), value) for key, value in rows.items())}  # fmt: skip

@@ -11,6 +11,7 @@ import os
 import secrets
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import redis
 from cryptography.exceptions import InvalidTag
@@ -59,7 +60,7 @@ def require_masters(client: redis.Redis, keys: Keyring) -> None:
 def in_use(client: redis.Redis) -> set[str]:
     """Return the fingerprints of the masters that this store's processes started with."""
     with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-        return {name.decode() for name in client.smembers(_MASTERS)}
+        return {name.decode() for name in cast(set[bytes], client.smembers(_MASTERS))}
 
 
 def retire(client: redis.Redis, name: str) -> None:

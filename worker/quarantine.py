@@ -8,7 +8,7 @@
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -55,11 +55,10 @@ class Quarantine:
     def counts(self) -> dict[str, int]:
         """Return how many entries wait, by reason."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            rows: dict[bytes, bytes] = self._redis.hgetall(_ENTRIES)
+            rows = cast(dict[bytes, bytes], self._redis.hgetall(_ENTRIES))
         return dict(Counter(str(json.loads(row)["reason"]) for row in rows.values()))
 
     def raw(self, entry_id: str) -> bytes | None:
         """Return what was kept of an entry."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            raw = self._redis.hget(_RAW, entry_id)
-        return bytes(raw) if raw is not None else None
+            return cast(bytes | None, self._redis.hget(_RAW, entry_id))

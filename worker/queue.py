@@ -8,7 +8,7 @@ kill loses a job. RQ itself recovers a killed worker's job in 60 to 90 s; `reap`
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import redis
 from rq import Queue, Retry, Worker
@@ -84,7 +84,7 @@ class RequestQueue:
         Repeat:  queues again: the same requests have the same ids and take effect once.
         """
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            if (depth := int(self._redis.llen(self.rq.key))) >= self._limit:  # type: ignore[arg-type]
+            if (depth := int(self._redis.llen(self.rq.key))) >= self._limit:
                 raise QueueUnavailable(f"UNSUBD_QUEUE_LIMIT: {depth} jobs wait, expected fewer than {self._limit}")
             pipeline = self._redis.pipeline(transaction=False)
             ids = [self._push(decided[start : start + BATCH], pipeline) for start in range(0, len(decided), BATCH)]
@@ -107,6 +107,20 @@ class RequestQueue:
         # The job's hash is written before its id is pushed, on one connection: a crash between leaves no empty id.
         self.rq.enqueue_job(job, pipeline=pipeline)
         return str(job.id)
+
+    def wait(self, job_ids: Sequence[str], seconds: float) -> list[list[str]] | None:
+        """Return the effects that these jobs had, message by message; None when they are not done after *seconds*."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+                jobs = UnsubdJob.fetch_many(job_ids, connection=self._redis, serializer=JSONSerializer)
+                results = [job.latest_result() if job else None for job in jobs]
+            done = [result.return_value for result in results if result and result.return_value is not None]
+            if len(done) == len(job_ids):
+                return [effects for each in done for effects in each]
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(0.05)
 
     def worker(self, name: str) -> UnsubdWorker:
         """Return an RQ worker for this queue alone."""
@@ -143,7 +157,9 @@ class RequestQueue:
                 "name": worker.name,
                 "state": str(getattr(worker.get_state(), "value", worker.get_state())),
                 "job": worker.get_current_job_id() or "",
-                "heartbeat_s": round(time.time() - worker.last_heartbeat.timestamp(), 1) if worker.last_heartbeat else -1,
+                "heartbeat_s": round(time.time() - worker.last_heartbeat.timestamp(), 1)
+                if worker.last_heartbeat
+                else -1,
             }
             for worker in workers
         ]
@@ -178,15 +194,18 @@ class RequestQueue:
 
     def _in_progress(self) -> dict[str, str]:
         """Job id -> its entry in RQ's started registry, "" when it was only taken from the queue so far."""
-        taken = {job_id.decode(): "" for job_id in self._redis.lrange(self.rq.intermediate_queue_key, 0, -1)}
-        started = [entry.decode() for entry in self._redis.zrange(self.rq.started_job_registry.key, 0, -1)]
+        waiting = cast(list[bytes], self._redis.lrange(self.rq.intermediate_queue_key, 0, -1))
+        taken = {job_id.decode(): "" for job_id in waiting}
+        entries = cast(list[bytes], self._redis.zrange(self.rq.started_job_registry.key, 0, -1))
+        started = [entry.decode() for entry in entries]
         return taken | {entry.partition(":")[0]: entry for entry in started}
 
     def _has_worker(self, job_id: str) -> bool:
-        name = self._redis.hget(UnsubdJob.key_for(job_id), "worker_name")
+        name = cast(bytes | None, self._redis.hget(UnsubdJob.key_for(job_id), "worker_name"))
         if not name:
             return False
-        beat = self._redis.hget(Worker.redis_worker_namespace_prefix + name.decode(), "last_heartbeat")
+        key = Worker.redis_worker_namespace_prefix + name.decode()
+        beat = cast(bytes | None, self._redis.hget(key, "last_heartbeat"))
         return beat is not None and time.time() - _timestamp(beat.decode()) < _DEAD_AFTER_S
 
     def _requeue(self, job_id: str, entry: str) -> None:
@@ -214,7 +233,7 @@ class RequestQueue:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             job = UnsubdJob.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
             job.meta["kept"] = True
-            job.save_meta()
+            job.save_meta()  # type: ignore[no-untyped-call]
 
 
 def _why(job: Job) -> str:

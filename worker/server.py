@@ -14,8 +14,12 @@ from redis.retry import Retry
 
 from handlers.errors import ConfigError, Unavailable
 
-_AWAY = ("LOADING", "READONLY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "NOREPLICAS", "TRYAGAIN", "NOAUTH")
-_WAIT_MS = 5000
+_AWAY = (
+    "READONLY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "NOREPLICAS", "TRYAGAIN",
+    "WAIT",  # what a replica answers to WAIT
+)  # fmt: skip
+_TIMEOUT_S = 5
+_WAIT_MS = 4000  # less than the socket's time-out, or nobody hears the answer
 
 
 def connect(url: str) -> redis.Redis:
@@ -25,8 +29,8 @@ def connect(url: str) -> redis.Redis:
     """
     return redis.Redis.from_url(
         url,
-        socket_connect_timeout=5,
-        socket_timeout=5,
+        socket_connect_timeout=_TIMEOUT_S,
+        socket_timeout=_TIMEOUT_S,
         retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1),
         health_check_interval=30,
     )
@@ -40,8 +44,11 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise error_type(f"{setting}: the server does not answer ({type(error).__name__})") from error
     except redis.ResponseError as error:
-        word = str(error).split(" ", 1)[0]
-        if word in _AWAY or "OOM" in str(error)[:80]:
+        # A pipeline writes its command before the answer, and the command spells an address.
+        answer = str(error.args[0]).rpartition(" of pipeline caused error: ")[2]
+        error.args = (answer, *error.args[1:])
+        # redis-py moves the word of an answer that has a class of its own into status_code.
+        if (word := error.status_code or answer.split(" ", 1)[0]) in _AWAY:
             raise error_type(f"{setting}: the server cannot write now ({word})") from error
         raise
 
@@ -60,7 +67,9 @@ def check_confirmed(replies: list[Any], min_replicas: int, error_type: type[Unav
     if not min_replicas:
         return replies
     if int(replies[-1]) < min_replicas:
-        raise error_type(f"UNSUBD_MIN_REPLICAS: {replies[-1]} of {min_replicas} replicas confirmed within 5 s")
+        raise error_type(
+            f"UNSUBD_MIN_REPLICAS: {replies[-1]} of {min_replicas} replicas confirmed within {_WAIT_MS / 1000:g} s"
+        )
     return replies[:-1]
 
 

@@ -35,22 +35,40 @@ class Settings(BaseSettings):
         env_prefix=_PREFIX, frozen=True, hide_input_in_errors=True, env_ignore_empty=True, extra="forbid"
     )
 
-    redis_url: str | None = Field(None, description="Redis or Valkey for queue and accounts; unset: the embedded Valkey")
+    redis_url: str | None = Field(
+        None, description="Redis or Valkey for queue and accounts; unset: the embedded Valkey"
+    )
     store_url: str | None = Field(None, description="Redis or Valkey for suppressions and ledger; unset: the same")
-    data_dir: Path = Field(default_factory=_default_data_dir, description="folder of the embedded Valkey, its key and token")
+    data_dir: Path = Field(
+        default_factory=_default_data_dir, description="folder of the embedded Valkey, its key and token"
+    )
     secret_keys: SecretStr = Field(SecretStr(""), description="keys that sign tags: hex, comma-separated, newest first")
     address: str | None = Field(None, description="template of the unsubscribe address, e.g. u+{tag}@unsub.example.com")
-    public_url: str | None = Field(None, description="https base of the links in headers, e.g. https://unsub.example.com")
+    public_url: str | None = Field(
+        None, description="https base of the links in headers, e.g. https://unsub.example.com"
+    )
     http: str = Field("127.0.0.1:8125", description="host:port of the web server")
-    admin_token: SecretStr = Field(SecretStr(""), description="opens the console; made in the data folder when embedded")
-    imap_url: str = Field("", description="mailboxes to poll: imaps://user@host/INBOX#name, several separated by spaces")
+    admin_token: SecretStr = Field(
+        SecretStr(""), description="opens the console; made in the data folder when embedded"
+    )
+    imap_url: str = Field(
+        "", description="mailboxes to poll: imaps://user@host/INBOX#name, several separated by spaces"
+    )
     imap_password: SecretStr = Field(SecretStr(""), description="password for every mailbox without one of its own")
-    imap_ca_file: Path | None = Field(None, description="PEM file of the authority that signed the IMAP server's certificate")
-    imap_backlog: str = Field("ask", description="a full mailbox seen for the first time: ask, all, or from a date 2026-11-21")
-    imap_untagged: Literal["leave", "take"] = Field("leave", description="mail that is not ours: leave it, or quarantine it")
+    imap_ca_file: Path | None = Field(
+        None, description="PEM file of the authority that signed the IMAP server's certificate"
+    )
+    imap_backlog: str = Field(
+        "ask", description="a full mailbox seen for the first time: ask, all, or from a date 2026-11-21"
+    )
+    imap_untagged: Literal["leave", "take"] = Field(
+        "leave", description="mail that is not ours: leave it, or quarantine it"
+    )
     imap_processed: str = Field("Processed", description="folder that handled mail is moved to")
     poll_interval_s: PositiveInt = Field(60, description="seconds between two looks at a mailbox, besides IDLE")
-    maildir: Path | None = Field(None, description="Maildir to take mail from; embedded default: a folder in the data folder")
+    maildir: Path | None = Field(
+        None, description="Maildir to take mail from; embedded default: a folder in the data folder"
+    )
     queue_limit: PositiveInt = Field(5000, description="jobs in the queue at which sources wait instead of adding more")
     workers: PositiveInt = Field(1, description="RQ worker processes that unsubd run and unsubd work start")
     min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")
@@ -138,7 +156,9 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     problems: list[str] = []
     values = _with_files(environ, problems)
     named = {"imap_passwords": _imap_passwords(values), "webhook_proofs": _webhook_proofs(values)}
-    plain = {name: values[_PREFIX + name.upper()] for name in Settings.model_fields if values.get(_PREFIX + name.upper())}
+    plain = {
+        name: values[_PREFIX + name.upper()] for name in Settings.model_fields if values.get(_PREFIX + name.upper())
+    }
     try:
         settings = Settings(**{**plain, **{k: v for k, v in named.items() if v}, **overrides})
     except ValidationError as error:

@@ -61,7 +61,7 @@ def read(headers: Headers, body: bytes) -> list[ProviderMessage]:
         raise ContentTypeInvalid(f"content type {kind[:40]!r}: expected message/rfc822")
     if not body.strip():
         raise PayloadInvalid("body of 0 octets: expected a message")
-    recipients = list(headers.get("x-envelope-to", [])) or _prepended(body)
+    recipients: list[str | None] = [*headers.get("x-envelope-to", [])] or [*_prepended(body)]
     sender = next(iter(headers.get("x-envelope-from", [])), None)
     return [ProviderMessage(body, recipient, sender) for recipient in recipients or [None]]
 

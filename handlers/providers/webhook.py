@@ -79,5 +79,7 @@ def fresh_ms(timestamp: str, now_s: float, window_s: float) -> int:
     if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 12):
         raise SignatureInvalid(f"timestamp of {len(timestamp)} characters: expected Unix seconds")
     if abs(now_s - int(timestamp)) > window_s:
-        raise SignatureInvalid(f"timestamp is {round(abs(now_s - int(timestamp)))} s away, expected at most {window_s:.0f}")
+        raise SignatureInvalid(
+            f"timestamp is {round(abs(now_s - int(timestamp)))} s away, expected at most {window_s:.0f}"
+        )
     return int(timestamp) * 1000

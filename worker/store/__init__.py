@@ -20,7 +20,7 @@ from handlers.errors import StoreUnavailable
 from handlers.request import Action, Effect, Request
 from handlers.tag import Minted, StoredTag, Tag
 from worker.server import away_as, check_confirmed, confirm
-from worker.store.row import Row, holds, source_code, unpack
+from worker.store.row import Row, holds, releases, source_code, unpack
 
 _SETTING = "UNSUBD_STORE_URL"
 _REGISTER = files("worker.store").joinpath("register.lua").read_text()
@@ -133,14 +133,17 @@ class Store:
 
 def _args(request: Request, now_ms: int | None) -> list[Any]:
     seen = bytes.fromhex(request.seen_version)
-    held = request.action is Action.COMPLAINT or holds(request.source)
+    if request.action is Action.RESUBSCRIBE:
+        privileged = releases(request.source)
+    else:
+        privileged = request.action is Action.COMPLAINT or holds(request.source)
     return [
         request.recipient,
         _CODES[request.action],
         request.at_ms,
         bytes.fromhex(request.id)[:8],
         source_code(request.source),
-        "1" if held else "0",
+        "1" if privileged else "0",
         seen,
         "" if now_ms is None else now_ms,
     ]

@@ -32,7 +32,7 @@ if ARGV[8] == '' then
 else
   now = tonumber(ARGV[8])
 end
-local at = math.min(tonumber(ARGV[3]), now)  -- a later event time counts as now
+local at = math.max(0, math.min(tonumber(ARGV[3]), now))  -- a later event time counts as now; none fits before 1970
 
 local packed = redis.call('HGET', key, recipient)
 local first, time, suppressed, held, complaint, lifted, kept

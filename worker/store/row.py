@@ -6,9 +6,10 @@ from dataclasses import dataclass
 SOURCE_KINDS = (
     "unknown", "imap", "maildir", "lmtp", "pipe", "relay", "sendgrid", "ses", "mailgun", "postmark", "postal",
     "cloudmailin", "mandrill", "sparkpost", "mailjet", "forwardemail", "resend", "mailersend", "brevo", "mailtrap",
-    "one-click", "page", "api", "operator", "import",
+    "one-click", "page", "api", "operator", "import", "provider",
 )  # fmt: skip
-_HOLDING = ("api", "operator", "import")
+_HOLDING = ("api", "operator", "import", "provider")
+_RELEASING = ("api", "operator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +55,8 @@ def source_code(source: str) -> int:
 def holds(source: str) -> bool:
     """Say whether an entry by this source holds the row, so that no tag lifts it."""
     return source.partition(":")[0] in _HOLDING
+
+
+def releases(source: str) -> bool:
+    """Say whether a resubscribe by this source may lift a held row: an import can add, never remove."""
+    return source.partition(":")[0] in _RELEASING

@@ -1,0 +1,18 @@
+"""The check: may this recipient be mailed? Asked before each send; it fails closed."""
+
+from collections.abc import Sequence
+
+from handlers.address import canonical
+from worker.installation import Installation
+from worker.store import Answer
+
+
+def check(installation: Installation, sender: str, group: int, recipients: Sequence[str]) -> list[Answer]:
+    """Return one answer per recipient, in order, whatever the spelling of the address.
+
+    Errors:  UnknownAccount  a sender or group that nobody registered: never "allowed".    permanent
+             AddressError    not an address.    permanent
+             Unavailable     the store or the accounts cannot be asked.    temporary
+    """
+    installation.accounts.group(sender, group)
+    return installation.store.check(sender, group, [canonical(recipient) for recipient in recipients])

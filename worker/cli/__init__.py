@@ -1,0 +1,42 @@
+"""`unsubd …`: every command is one call elsewhere. Exit codes are sysexits: 0, 64, 65, 69, 70, 75, 78."""
+
+import sys
+
+import typer
+
+from handlers.errors import EX_SOFTWARE, EX_USAGE
+from worker.cli import accounts, mail, service, tags
+from worker.cli.failure import explained
+from worker.journal import configure_logging
+
+app = typer.Typer(
+    name="unsubd",
+    help="Turns the mail that an Unsubscribe button sends into a suppression your next campaign obeys.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for commands in (service, mail, tags):
+    for command in commands.COMMANDS:
+        app.command()(command)
+app.add_typer(accounts.sender, name="sender")
+app.add_typer(accounts.group, name="group")
+app.add_typer(accounts.keys, name="keys")
+app.add_typer(tags.tag, name="tag")
+
+
+def main() -> None:
+    """Run a command and exit with its code."""
+    configure_logging(quiet=not {"run", "poll", "work", "web"} & set(sys.argv[1:2]))
+    try:
+        with explained():
+            app()
+    except SystemExit as stop:
+        # typer's own usage errors are 2; scripts of this field expect 64
+        raise SystemExit(EX_USAGE if stop.code == 2 else stop.code) from None
+    except Exception:  # noqa: BLE001  a bug: its traceback, and the exit code that says so
+        import traceback
+
+        traceback.print_exc()
+        raise SystemExit(EX_SOFTWARE) from None

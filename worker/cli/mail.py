@@ -1,0 +1,88 @@
+"""`unsubd deliver` and `unsubd explain`: one message through the path, with and without effect."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from handlers import message
+from handlers.errors import Rejected
+from handlers.message import InboundMessage
+from worker.cli.output import Json, own_settings, say, say_json
+from worker.explain import Explainer, as_json, message_files
+from worker.installation import open_installation
+
+_EFFECT_S = 10.0
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise Rejected(f"{path}: {error.strerror}, expected a message file") from error
+
+
+def deliver(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…|-", help="Message files, or - for standard input.")],
+    as_json_lines: Json = False,
+) -> None:
+    """Hand messages to the whole path. Exits 0 once they are durable; waits up to 10 s to tell the effect."""
+    inbound = [message.read(_read(path), source="pipe:deliver") for path in files]
+    with open_installation(own_settings()) as installation:
+        accepted = installation.intake.accept(inbound)
+        effects = installation.queue.wait(accepted.job_ids, _EFFECT_S)
+    for number, (path, decided) in enumerate(zip(files, accepted.decided, strict=True)):
+        row = {"file": str(path), **as_json(decided)}
+        known = effects[number] if effects and len(effects) == len(files) else ["queued"] * len(row["requests"])
+        for request, effect in zip(row["requests"], known, strict=True):
+            request["effect"] = effect
+        _print(row, as_json_lines)
+
+
+def explain(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE-OR-DIR…")],
+    provider: Annotated[str, typer.Option(help="Read FILE as the body of this provider's webhook.")] = "",
+    content_type: Annotated[str, typer.Option(help="The webhook's Content-Type.")] = "",
+    header: Annotated[
+        list[str] | None, typer.Option(help="A header of the webhook, 'Name: value'; repeatable.")
+    ] = None,
+    as_json_lines: Json = False,
+) -> None:
+    """Say what each hop makes of a message, by the functions that production calls, with no effect."""
+    explainer = Explainer(own_settings())
+    for path in message_files(files):
+        if provider:
+            headers = _headers(content_type, header or [])
+            for row in explainer.webhook(provider, headers, _read(path)):
+                _print({"file": str(path), **row}, as_json_lines)
+        else:
+            inbound: InboundMessage = message.read(_read(path), source="explain")
+            _print({"file": str(path), **explainer.explain(inbound)}, as_json_lines)
+
+
+def _headers(content_type: str, lines: list[str]) -> dict[str, list[str]]:
+    headers: dict[str, list[str]] = {"content-type": [content_type]} if content_type else {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers.setdefault(name.strip().lower(), []).append(value.strip())
+    return headers
+
+
+def _print(row: dict[str, Any], as_json_lines: bool) -> None:
+    if as_json_lines:
+        say_json(row)
+        return
+    say(f"{row['file']}")
+    if "envelope_to" in row:
+        say(f"  envelope  to={row['envelope_to']} from={row['envelope_from']} signature={row['signature']}")
+    say(f"  read      {' '.join(f'{name}={value}' for name, value in row.get('evidence', {}).items() if value)}")
+    say(f"  decide    {row['outcome']}: {row['reason']}")
+    for each in row["requests"]:
+        effect = f" -> {each['effect']}" if "effect" in each else ""
+        say(f"  request   sender={each['sender']} group={each['group']} recipient={each['recipient']}{effect}")
+    if "note" in row:
+        say(f"  note      {row['note']}")
+
+
+COMMANDS = (deliver, explain)

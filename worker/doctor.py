@@ -1,0 +1,100 @@
+"""`unsubd doctor`: one line per layer, with the remedy where one fails. It calls what production calls."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from handlers.errors import ConfigError, UnsubdError
+from handlers.tag import AddressTemplate, Tag, mint, read
+from worker.installation import KEY_FILE, Installation, open_installation
+from worker.settings import Settings, too_open, unknown_names
+from worker.sources.imap import DONE, ImapConnection, MailboxAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One layer's health. Shape: detail is what was found, or what is wrong and the remedy."""
+
+    layer: str
+    ok: bool
+    detail: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield one finding per layer; a layer that rests on a broken one says so."""
+    yield _looked("settings", lambda: _settings(settings))
+    try:
+        with open_installation(settings) as installation:
+            yield _looked("redis", lambda: _redis(installation))
+            yield _looked("keys", lambda: _keys(installation))
+            yield _looked("mailbox", lambda: asyncio.run(_mailboxes(settings)))
+            yield _looked("worker", lambda: _worker(installation))
+    except (UnsubdError, ConfigError) as error:
+        yield Finding("redis", False, str(error))
+        for layer in ("keys", "mailbox", "worker"):
+            yield Finding(layer, False, "not looked at: it needs the layer above")
+
+
+def _looked(layer: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(layer, True, look())
+    except (UnsubdError, ConfigError) as error:
+        return Finding(layer, False, str(error))
+
+
+def _settings(settings: Settings) -> str:
+    if unknown := unknown_names(os.environ):
+        raise ConfigError(f"{', '.join(unknown)}: no such setting, expected one of: unsubd config")
+    files: list[Path] = [settings.data_dir / KEY_FILE] if settings.embedded else []
+    for path in files:
+        if too_open(path):
+            raise ConfigError(f"{path}: others may read it, expected mode 0600: chmod 600 {path}")
+    count = sum(name.startswith("UNSUBD_") for name in os.environ)
+    return f"{count} set, all known" + (
+        "" if settings.address else "; UNSUBD_ADDRESS is not set: no header can be made"
+    )
+
+
+def _redis(installation: Installation) -> str:
+    info = installation.redis.info("server")
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = info.get("valkey_version", info.get("redis_version"))
+    where = f"embedded in {installation.settings.data_dir}" if installation.settings.embedded else "UNSUBD_REDIS_URL"
+    weak = f"WEAK: {installation.weakness}, allowed by UNSUBD_ALLOW_WEAK_DURABILITY" if installation.weakness else ""
+    return f"{name} {version}, {where}, {weak or 'appendonly yes, appendfsync always'}"
+
+
+def _keys(installation: Installation) -> str:
+    template = AddressTemplate("u+", "unsub.example.com")
+    tag = Tag("doctor", 0, "doctor@example.com")
+    if read(mint(installation.keys, tag, template).address, installation.keys).tag != tag:
+        raise ConfigError("UNSUBD_SECRET_KEYS: a tag signed with the first key does not read back")
+    names = installation.keys.fingerprints()
+    return f"{len(names)} active (newest {names[0]}), a tag signed and read back"
+
+
+async def _mailboxes(settings: Settings) -> str:
+    found = []
+    for url in settings.imap_url.split():
+        address = MailboxAddress.parse(url)
+        password = settings.imap_passwords.get(address.name, settings.imap_password).get_secret_value()
+        connection = await ImapConnection.open(address, password, settings.imap_ca_file)
+        try:
+            selected = await connection.select()
+            waiting = len(await connection.search("UNKEYWORD", DONE))
+        finally:
+            await connection.close()
+        if not selected.keywords:
+            raise ConfigError(f"UNSUBD_IMAP_URL: mailbox {address.mailbox!r} allows no keywords: choose another")
+        idle = "IDLE" if connection.can("IDLE") else f"no IDLE: polled every {settings.poll_interval_s} s"
+        found.append(f"{address.name}: {selected.exists} messages, {waiting} not marked, {idle}")
+    return "; ".join(found) or "none configured (UNSUBD_IMAP_URL is not set)"
+
+
+def _worker(installation: Installation) -> str:
+    workers = installation.queue.status()["workers"]
+    if not workers:
+        raise ConfigError("no worker is alive, expected at least one: start unsubd run, or unsubd work")
+    return f"{len(workers)} alive, last heartbeat {min(worker['heartbeat_s'] for worker in workers)} s ago"

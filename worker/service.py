@@ -1,0 +1,237 @@
+"""`unsubd run`: every part in one process group under one supervisor.
+
+A part is a process: `web`, `poll` (mailboxes and Maildir), `worker` (RQ), `reaper`. One that dies is started again, later
+each time; one that says "configuration" (78) stops all. SIGTERM or Ctrl-C stops all within 10 s: work in progress ends
+or is handed back.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from handlers.errors import EX_CONFIG, ConfigError, Unavailable
+from worker import jobs
+from worker.installation import Installation, open_installation, with_embedded_secrets
+from worker.journal import configure_logging
+from worker.settings import Settings, load_settings
+from worker.sources.imap import MailboxAddress
+from worker.sources.mailbox import poll
+from worker.sources.maildir import Maildir
+
+_REAP_EVERY_S = 1.0
+_FAILED_EVERY_S = 5.0
+_GRACE_S = 8.0
+_KILL_S = 2.0
+
+
+def run_web(settings: Settings) -> None:
+    """Serve HTTP until stopped."""
+    from worker.web.app import listen, serve
+
+    listener = listen(settings.http)
+    with open_installation(settings) as installation:
+        serve(installation, listener)
+
+
+def run_poll(settings: Settings, *, once: bool = False, strict: bool = False) -> None:
+    """Poll mailboxes and Maildir until stopped.
+
+    Errors:  ConfigError  there is nothing to poll.
+    """
+    with open_installation(settings) as installation:
+        path = maildir_path(settings)
+        if not settings.imap_url.split() and path is None:
+            raise ConfigError("UNSUBD_IMAP_URL: not set, expected e.g. imaps://user@host/INBOX (or set UNSUBD_MAILDIR)")
+        asyncio.run(_poll_all(installation, path, once=once, strict=strict))
+
+
+async def _poll_all(installation: Installation, path: Path | None, *, once: bool, strict: bool) -> None:
+    tasks = [asyncio.ensure_future(poll(installation, once=once, strict=strict))]
+    if path is not None and once:
+        while await asyncio.to_thread(Maildir(installation, path).take):
+            pass
+    elif path is not None:
+        tasks.append(asyncio.ensure_future(Maildir(installation, path).run()))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: [task.cancel() for task in tasks])
+    try:
+        await asyncio.gather(*tasks)
+    except asyncio.CancelledError:
+        return
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def maildir_path(settings: Settings) -> Path | None:
+    """Return the Maildir to take mail from: the configured one, else the embedded default's drop folder."""
+    return settings.maildir or (settings.data_dir / "maildir" if settings.embedded else None)
+
+
+def run_worker(settings: Settings) -> None:
+    """Work on the queue until stopped: RQ forks for each job, so that a poison message kills only its own process."""
+    import rq.utils  # noqa: F401  loaded before the fork, like everything a job needs
+
+    with open_installation(settings) as installation:
+        jobs.configure(installation.settings)
+        worker = installation.queue.worker(f"{socket.gethostname().partition('.')[0]}-{os.getpid()}")
+        worker.work(with_scheduler=True, logging_level="WARNING")
+
+
+def run_reaper(settings: Settings) -> None:
+    """Give the jobs of killed workers back to the queue, and the requests of failed jobs to the quarantine."""
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: stopped.append(number))
+    seen: dict[str, float] = {}
+    looked_at = 0.0
+    with open_installation(settings) as installation:
+        while not stopped:
+            try:
+                if job_ids := installation.queue.reap(seen):
+                    installation.journal.service("requeued", jobs=len(job_ids), why="their worker stopped beating")
+                if time.monotonic() - looked_at > _FAILED_EVERY_S:
+                    looked_at = time.monotonic()
+                    _quarantine_failed(installation)
+            except Unavailable:
+                seen.clear()  # heartbeats could not be written either: give the workers their time again
+            time.sleep(_REAP_EVERY_S)
+
+
+def _quarantine_failed(installation: Installation) -> None:
+    for job_id, batch, why in installation.queue.take_failed():
+        for wire in batch:
+            installation.quarantine_failed(wire, f"job {job_id} ran out of tries: {why}")
+        installation.queue.mark_kept(job_id)
+
+
+PARTS: dict[str, Callable[[Settings], None]] = {
+    "web": run_web, "poll": run_poll, "worker": run_worker, "reaper": run_reaper,
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Child:
+    name: str
+    process: subprocess.Popen[bytes]
+    started_at: float
+    failures: int = 0
+    restart_at: float = 0.0
+
+
+class Supervisor:
+    """The parts of one service, kept running."""
+
+    def __init__(self, names: Sequence[str], log: Path | None = None) -> None:
+        """Start them; *log*: where their journal goes instead of stderr."""
+        self._log = log
+        self._children = [self._spawn(name) for name in names]
+
+    def _spawn(self, name: str, failures: int = 0) -> _Child:
+        command = [sys.executable, "-m", "worker.service", name]
+        with open(self._log, "ab") if self._log else nullcontext() as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+        return _Child(name, process, time.monotonic(), failures)
+
+    def watch(self, until: Callable[[], bool]) -> int:
+        """Keep the parts running until *until* says so; return the exit code: 78 when a part could not be configured."""
+        while not until():
+            for child in self._children:
+                if (code := child.process.poll()) is None:
+                    continue
+                if code == EX_CONFIG:
+                    return EX_CONFIG
+                self._restart(child)
+            time.sleep(0.1)
+        return 0
+
+    def _restart(self, child: _Child) -> None:
+        now = time.monotonic()
+        if not child.restart_at:
+            quick = now - child.started_at < 10
+            child.failures = child.failures + 1 if quick else 0
+            child.restart_at = now + min(30.0, 0.5 * 2**child.failures)
+            note = f"unsubd: part {child.name} ended with {child.process.returncode}, starting it again\n"
+            sys.stderr.write(note)
+        elif now >= child.restart_at:
+            self._children[self._children.index(child)] = self._spawn(child.name, child.failures)
+
+    def stop(self) -> None:
+        """Stop every part: politely, then firmly, then by force. Repeat: safe."""
+        deadline = time.monotonic() + _GRACE_S
+        self._signal(signal.SIGTERM)
+        self._wait(deadline)
+        self._signal(signal.SIGTERM)  # RQ gives its job back at the second one
+        self._wait(time.monotonic() + _KILL_S)
+        self._signal(signal.SIGKILL)
+        for child in self._children:
+            child.process.wait()
+
+    def _signal(self, number: int) -> None:
+        for child in self._children:
+            if child.process.poll() is None:
+                child.process.send_signal(number)
+
+    def _wait(self, deadline: float) -> None:
+        while time.monotonic() < deadline and any(child.process.poll() is None for child in self._children):
+            time.sleep(0.05)
+
+
+def supervise(names: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
+    """Run the parts *names* until SIGTERM or Ctrl-C and return the exit code; *ready* is called once they are started."""
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: stopped.append(number))
+    supervisor = Supervisor(names)
+    try:
+        ready()
+        return supervisor.watch(lambda: bool(stopped))
+    finally:
+        supervisor.stop()
+
+
+def parts_of(settings: Settings) -> list[str]:
+    """Return the parts that `unsubd run` starts.
+
+    Errors:  ConfigError  a mailbox URL is wrong: said before anything starts.
+    """
+    for url in settings.imap_url.split():
+        MailboxAddress.parse(url)
+    polls = bool(settings.imap_url.split()) or maildir_path(settings) is not None
+    return ["web", *(["poll"] if polls else []), "reaper", *["worker"] * settings.workers]
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the supervisor dies, so that a kill -9 of it leaves no part behind (Linux)."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(name: str) -> int:
+    """Run one part in this process (the supervisor's way in)."""
+    from worker.cli.failure import explained
+
+    _end_with_parent()
+    configure_logging()
+    with explained():
+        PARTS[name](with_embedded_secrets(load_settings()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

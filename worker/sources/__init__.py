@@ -1,0 +1,57 @@
+"""Ways in: each source hands messages to `intake.accept` and acknowledges only what was accepted."""
+
+import json
+import time
+from typing import Any, cast
+
+import redis
+
+from worker.journal import Journal
+
+_STATES = "unsubd:sources"  # HASH: source name -> JSON {state, detail, at_ms, messages, last_ms, held}, for good
+SILENT_AFTER_S = 180
+
+
+class SourceReport:
+    """What one source says of itself, for status, doctor and console; a change of state is also a journal line."""
+
+    def __init__(self, client: redis.Redis, journal: Journal, name: str) -> None:
+        self._redis = client
+        self._journal = journal
+        self._name = name
+        self._facts: dict[str, Any] = {"state": "", "detail": "", "messages": 0, "last_ms": 0, "held": 0}
+
+    def say(self, state: str, detail: str = "", *, taken: int = 0, held: int | None = None) -> None:
+        """Tell the state (`connecting`, `idle`, `working`, `waiting`, `refused`, `stopped`) and what was taken."""
+        now_ms = time.time_ns() // 1_000_000
+        if (state, detail) != (self._facts["state"], self._facts["detail"]) and {
+            state,
+            self._facts["state"],
+        } - _ROUTINE:
+            self._journal.source(self._name, state, detail)
+        self._facts |= {"state": state, "detail": detail, "at_ms": now_ms}
+        if taken:
+            self._facts |= {"messages": self._facts["messages"] + taken, "last_ms": now_ms}
+        if held is not None:
+            self._facts["held"] = held
+        try:
+            self._redis.hset(_STATES, self._name, json.dumps(self._facts))
+        except redis.RedisError:
+            # Telling about the trouble needs what is in trouble; the journal line on stderr has said it.
+            self._facts["untold"] = True
+
+
+_ROUTINE = {"idle", "working"}
+
+
+def source_states(client: redis.Redis) -> list[dict[str, Any]]:
+    """Return what each source last said, with its age; a source that stopped saying anything is `silent`."""
+    rows = cast(dict[bytes, bytes], client.hgetall(_STATES))
+    states = []
+    for name, row in sorted(rows.items()):
+        facts = json.loads(row)
+        age_s = round(time.time() - facts["at_ms"] / 1000, 1)
+        if age_s > SILENT_AFTER_S and facts["state"] not in ("refused", "stopped"):
+            facts["state"] = "silent"
+        states.append({"name": name.decode(), **facts, "age_s": age_s})
+    return states

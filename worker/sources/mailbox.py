@@ -1,0 +1,205 @@
+"""A polled mailbox: connect, find what is not done, accept it, mark it, move it later; again and for ever.
+
+Work is every message without `$UnsubdDone`: somebody else's `\\Seen` never hides one. IDLE wakes us, a poll is the base.
+A message is flagged only after it was accepted, in one STORE a batch; handled mail is moved in bulk at quiet times, for
+MOVE costs 0.1 to 0.5 s a command on a large Maildir. What is not ours stays as it is (`UNSUBD_IMAP_UNTAGGED=leave`).
+
+| key                     | type | holds                                                          | lives    |
+|-------------------------|------|----------------------------------------------------------------|----------|
+| `unsubd:mailbox:NAME`   | HASH | uidvalidity, from_uid (older mail is held), left (UID ranges)  | for good |
+"""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import cast
+
+from handlers import decision, message
+from handlers.errors import QueueUnavailable, Unavailable
+from handlers.message import FIRST_LOOK_BYTES, MAX_LOOK_BYTES, InboundMessage
+from worker.installation import Installation
+from worker.intake import is_foreign
+from worker.server import away_as
+from worker.sources import SourceReport
+from worker.sources.imap import (
+    DONE,
+    Fetched,
+    ImapConnection,
+    MailboxAddress,
+    MailboxRefused,
+    Selected,
+    uid_set,
+    uids_of,
+)
+
+_BATCH = 50  # aioimaplib is quadratic in the batch size; 50 is its best
+_SECOND_LOOK_BATCH = 16  # times 256 KB = 4 MB
+_MOVE_BATCH = 200
+_BACKLOG_ASKED_ABOVE = 50
+_MAX_BACKOFF_S = 60.0
+_REFUSED_WAIT_S = 60.0  # a wrong password tried too often locks the account
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is remembered of a mailbox: where work begins, and the UIDs that are not ours."""
+
+    uidvalidity: int = 0
+    from_uid: int = 0
+    left: set[int] = field(default_factory=set)
+
+
+class Mailbox:
+    """One polled mailbox of this process."""
+
+    def __init__(self, installation: Installation, address: MailboxAddress) -> None:
+        settings = installation.settings
+        password = settings.imap_passwords.get(address.name, settings.imap_password)
+        self._installation = installation
+        self._settings = settings
+        self._address = address
+        self._password = password.get_secret_value()
+        self._source = f"imap:{address.name}"
+        self._report = SourceReport(installation.redis, installation.journal, self._source)
+        self._progress = _Progress()
+
+    async def run(self, *, once: bool = False, strict: bool = False) -> None:
+        """Poll until cancelled, coming back after every trouble.
+
+        Shape:   once: one look, then return. strict: give up when the very first connection fails.
+        Errors:  MailboxRefused, MailboxUnavailable  only with once or strict.
+        """
+        backoff_s, started = 1.0, False
+        while True:
+            try:
+                connection = await self._connect()
+                try:
+                    started = True
+                    backoff_s = 1.0
+                    await self._session(connection, once=once)
+                    return
+                finally:
+                    await connection.close()
+            except MailboxRefused as error:
+                wait_s, reason = _REFUSED_WAIT_S, str(error)
+                await asyncio.to_thread(self._report.say, "refused", reason)
+                if once or (strict and not started):
+                    raise
+            except Unavailable as error:
+                wait_s, reason = backoff_s * random.uniform(0.5, 1.0), str(error)
+                backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+                await asyncio.to_thread(self._report.say, "waiting", reason)
+                if once or (strict and not started):
+                    raise
+            await asyncio.sleep(wait_s)
+
+    async def _connect(self) -> ImapConnection:
+        await asyncio.to_thread(self._report.say, "connecting")
+        return await ImapConnection.open(self._address, self._password, self._settings.imap_ca_file)
+
+    async def _session(self, connection: ImapConnection, *, once: bool) -> None:
+        selected = await connection.select()
+        if not selected.keywords:
+            raise MailboxRefused(
+                f"UNSUBD_IMAP_URL: mailbox {self._address.mailbox!r} does not allow keywords, so that handled mail cannot"
+                f" be marked {DONE}: choose one that does"
+            )
+        held = await self._resume(connection, selected)
+        while True:
+            taken = await self._work(connection)
+            await asyncio.to_thread(self._report.say, "idle", _held_hint(held), taken=taken, held=held)
+            if once:
+                return
+            if not taken:
+                await self._tidy(connection)
+                await connection.wait_for_mail(self._settings.poll_interval_s)
+
+    async def _resume(self, connection: ImapConnection, selected: Selected) -> int:
+        """Load the progress; a mailbox (or UIDVALIDITY) never seen before asks about its backlog. Returns what is held."""
+        self._progress = await asyncio.to_thread(self._load)
+        backlog = self._settings.imap_backlog
+        if self._progress.uidvalidity != selected.uidvalidity:
+            unseen_backlog = backlog == "ask" and selected.exists > _BACKLOG_ASKED_ABOVE
+            self._progress = _Progress(selected.uidvalidity, selected.uidnext if unseen_backlog else 0)
+        elif backlog == "all":
+            self._progress.from_uid = 0
+        if backlog not in ("ask", "all"):
+            since = await connection.search("SINCE", date.fromisoformat(backlog).strftime("%d-%b-%Y"))
+            self._progress.from_uid = min(since, default=selected.uidnext)
+        await asyncio.to_thread(self._save)
+        if self._progress.from_uid <= 1:
+            return 0
+        return len(await connection.search("UID", f"1:{self._progress.from_uid - 1}", "UNKEYWORD", DONE))
+
+    async def _work(self, connection: ImapConnection) -> int:
+        """Take everything that is not done; return how many messages that were."""
+        found = await connection.search("UNKEYWORD", DONE)
+        uids = [uid for uid in found if uid >= self._progress.from_uid and uid not in self._progress.left]
+        for batch in _batches(uids, _BATCH):
+            await self._take(connection, await self._read(connection, batch))
+            await asyncio.to_thread(self._report.say, "working", taken=len(batch))
+        return len(uids)
+
+    async def _read(self, connection: ImapConnection, uids: list[int]) -> dict[int, InboundMessage]:
+        """The first look, and a larger second one where the first does not suffice."""
+        messages = {each.uid: self._message(each) for each in await connection.fetch(uids, FIRST_LOOK_BYTES)}
+        keys = self._installation.keys
+        more = [uid for uid, each in messages.items() if decision.needs_more(each, keys)]
+        for batch in _batches(more, _SECOND_LOOK_BATCH):
+            messages |= {each.uid: self._message(each) for each in await connection.fetch(batch, MAX_LOOK_BYTES)}
+        return messages
+
+    def _message(self, fetched: Fetched) -> InboundMessage:
+        return message.read(
+            fetched.raw, source=self._source, received_ms=fetched.received_ms, size_bytes=fetched.size_bytes
+        )
+
+    async def _take(self, connection: ImapConnection, messages: dict[int, InboundMessage]) -> None:
+        """Accept, then acknowledge: the flag is set when the work is durable, never before."""
+        leave = self._settings.imap_untagged == "leave"
+        accept = self._installation.intake.accept
+        accepted = await asyncio.to_thread(accept, list(messages.values()), keep_untagged=not leave)
+        left = {uid for uid, each in zip(messages, accepted.decided, strict=True) if leave and is_foreign(each)}
+        if done := [uid for uid in messages if uid not in left]:
+            await connection.mark_done(done)
+        if left:
+            self._progress.left |= left
+            await asyncio.to_thread(self._save)
+
+    async def _tidy(self, connection: ImapConnection) -> None:
+        """Move handled mail out of the way, when nothing else is to do. A failed move is not a failed message."""
+        if not connection.can("MOVE") or self._settings.imap_processed == self._address.mailbox:
+            return
+        for batch in _batches(await connection.search("KEYWORD", DONE), _MOVE_BATCH):
+            await connection.move(batch, self._settings.imap_processed)
+
+    def _load(self) -> _Progress:
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            row = cast(dict[bytes, bytes], self._installation.redis.hgetall(f"unsubd:mailbox:{self._address.name}"))
+        left = uids_of(row.get(b"left", b"").decode())
+        return _Progress(int(row.get(b"uidvalidity", 0)), int(row.get(b"from_uid", 0)), left)
+
+    def _save(self) -> None:
+        progress = self._progress
+        row = {"uidvalidity": progress.uidvalidity, "from_uid": progress.from_uid, "left": uid_set(progress.left)}
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            self._installation.redis.hset(f"unsubd:mailbox:{self._address.name}", mapping=row)  # type: ignore[arg-type]
+
+
+def _held_hint(held: int) -> str:
+    return f"{held} older messages are held; release them with UNSUBD_IMAP_BACKLOG=all" if held else ""
+
+
+def _batches(uids: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(uids), size):
+        yield uids[start : start + size]
+
+
+async def poll(installation: Installation, *, once: bool = False, strict: bool = False) -> None:
+    """Poll every configured mailbox side by side; one's trouble is not another's."""
+    addresses = [MailboxAddress.parse(url) for url in installation.settings.imap_url.split()]
+    async with asyncio.TaskGroup() as group:
+        for address in addresses:
+            group.create_task(Mailbox(installation, address).run(once=once, strict=strict and len(addresses) == 1))

@@ -1,0 +1,1 @@
+"""The HTTP side: recipients' pages, webhooks, the check API, and the console."""

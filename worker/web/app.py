@@ -1,0 +1,119 @@
+"""The web application: routes put together, security headers on every answer, no access log (tags spell addresses)."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.responses import Response
+
+from handlers.errors import ConfigError, Unavailable
+from worker.installation import Installation
+from worker.web import api, metrics, one_click, webhooks
+from worker.web.ops import console
+
+_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
+    " frame-ancestors 'none'; base-uri 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",  # the path of /u is a tag: it must not travel
+    "Cache-Control": "no-store",
+    "X-Robots-Tag": "noindex",
+}
+Next = Callable[[Request], Awaitable[Response]]
+
+
+def pages() -> Environment:
+    """Return the templates; an unknown name in one is an error."""
+    return Environment(loader=PackageLoader("worker.web"), autoescape=select_autoescape(), undefined=StrictUndefined)
+
+
+def create_app(installation: Installation) -> FastAPI:
+    """Return the application that serves *installation*."""
+    app = FastAPI(title="unsubd", version="0.1.0", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app.state.installation = installation
+    app.state.pages = pages()
+    app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
+    for part in (one_click, webhooks, api, metrics, console):
+        app.include_router(part.router)
+
+    @app.middleware("http")
+    async def secure(request: Request, call_next: Next) -> Response:
+        response = await call_next(request)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse("/ops")
+
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> Response:
+        return PlainTextResponse("ok\n")
+
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz() -> Response:
+        try:
+            await asyncio.to_thread(installation.queue.status)
+        except Unavailable as error:
+            return PlainTextResponse(f"{error}\n", status_code=503)
+        return PlainTextResponse("ok\n")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        page = app.state.pages.get_template("docs.html")
+        return HTMLResponse(page.render(title="API", spec=app.openapi(), operations=_operations(app.openapi())))
+
+    return app
+
+
+def _operations(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per path and method of an OpenAPI document, as the page of /docs shows them."""
+    return [
+        {"path": path, "method": method.upper(), **operation}
+        for path, methods in sorted(spec["paths"].items())
+        for method, operation in methods.items()
+    ]
+
+
+def listen(address: str) -> socket.socket:
+    """Return a socket bound to *address* ("host:port").
+
+    Errors:  ConfigError  the port is taken, or the host is not ours.
+    """
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), int(port)))
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"UNSUBD_HTTP: {address}: {error.strerror}: stop what listens there, or choose another port"
+        ) from error
+    return listener
+
+
+def serve(installation: Installation, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT; requests in progress get 5 s."""
+    config = uvicorn.Config(
+        create_app(installation),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,115 @@
+"""`/in/{provider}/{name}`: a provider posts mail; it hears "accepted" only when the work is durable.
+
+Exact bytes, read under a limit before any parsing; the proof is checked over them; one message per envelope recipient.
+A status is a promise, and each provider owns its four (`handlers.providers`).
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from handlers import message
+from handlers.errors import ContentTypeInvalid, Rejected, SignatureInvalid, Unavailable
+from handlers.message import InboundMessage
+from handlers.providers import PROVIDERS, Codes, Headers
+from worker.installation import Installation
+
+MAX_BODY_BYTES = 64 * 1024 * 1024  # every provider's own limit is lower
+router = APIRouter()
+
+
+class _TooLarge(Rejected):
+    """A body over MAX_BODY_BYTES."""
+
+
+@router.api_route("/in/{provider}", methods=["GET", "HEAD"], include_in_schema=False)
+@router.api_route("/in/{provider}/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+async def probe(provider: str, name: str = "default") -> Response:
+    """Providers look whether the URL exists before they show its key: 200, without authentication or content."""
+    return Response(status_code=200 if provider in PROVIDERS else 404)
+
+
+@router.post("/in/{provider}", tags=["webhooks"], summary="Inbound mail of the source named default")
+@router.post("/in/{provider}/{name}", tags=["webhooks"], summary="Inbound mail of a named source")
+async def receive(request: Request, provider: str, name: str = "default") -> Response:
+    """Take mail that a provider posts. The answer's status is what makes that provider keep, retry or drop it."""
+    module = PROVIDERS.get(provider)
+    if module is None:
+        return _answer(404, "unknown_provider", f"expected one of {', '.join(sorted(PROVIDERS))}")
+    codes: Codes = module.CODES
+    installation: Installation = request.app.state.installation
+    try:
+        body = await read_body(request, MAX_BODY_BYTES)
+        messages = read_messages(installation, provider, name, header_values(request), body)
+        await asyncio.to_thread(installation.intake.accept, messages)  # redis blocks
+    except SignatureInvalid as error:
+        status, word, detail = codes.auth_fail, "signature_invalid", str(error)
+    except ContentTypeInvalid as error:
+        status, word, detail = 415, "content_type_invalid", str(error)
+    except Rejected as error:
+        status, word, detail = codes.drop, "payload_invalid", str(error)
+    except Unavailable as error:
+        status, word, detail = codes.retry, "unavailable", str(error)
+    except ClientDisconnect:
+        status, word, detail = codes.retry, "disconnected", "the body ended early"
+    else:
+        status, word, detail = codes.ack, "accepted", ""
+    await asyncio.to_thread(installation.journal.webhook, provider, word, detail)
+    return Response(status_code=status) if word == "accepted" else _answer(status, word, detail)
+
+
+def read_messages(
+    installation: Installation, provider: str, name: str, headers: Headers, body: bytes
+) -> list[InboundMessage]:
+    """Verify a post and return its messages.
+
+    Errors:  SignatureInvalid  no proof, or none configured (then the sender keeps the mail).    permanent
+             Rejected          a body that can never be understood.    permanent
+    """
+    module = PROVIDERS[provider]
+    proofs = installation.settings.proofs(provider, name)
+    if not proofs:
+        setting = f"UNSUBD_IN_{provider.upper()}" + (f"_{name.upper()}" if name != "default" else "")
+        raise SignatureInvalid(f"{setting[:60]}: not set, expected the secret that {provider} signs with")
+    signed_ms = module.verify(headers, body, proofs, time.time())
+    return [
+        message.read(
+            each.raw,
+            source=f"{provider}:{name}",
+            envelope_to=each.envelope_to,
+            envelope_from=each.envelope_from,
+            received_ms=signed_ms,
+        )
+        for each in module.read(headers, body)
+    ]
+
+
+def header_values(request: Request) -> Mapping[str, list[str]]:
+    """Return every header's values by lower-case name, latin-1."""
+    values: dict[str, list[str]] = {}
+    for name, value in request.headers.raw:
+        values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return values
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """Return the body's exact bytes; Content-Length may be absent or lie, so they are counted while reading.
+
+    Errors:  Rejected  more than *limit_bytes*.    permanent
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise _TooLarge(f"body of more than {limit_bytes} octets: expected a mail, they are smaller")
+    return bytes(body)
+
+
+def _answer(status: int, word: str, detail: str) -> Response:
+    content: dict[str, Any] = {"error": word, "detail": detail}
+    return JSONResponse(content, status_code=status)
