@@ -47,8 +47,9 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
         # A pipeline writes its command before the answer, and the command spells an address.
         answer = str(error.args[0]).rpartition(" of pipeline caused error: ")[2]
         error.args = (answer, *error.args[1:])
-        # redis-py moves the word of an answer that has a class of its own into status_code.
-        if (word := error.status_code or answer.split(" ", 1)[0]) in _AWAY:
+        # redis-py moves the word of an answer that it has a class for into status_code.
+        word = error.status_code if error.status_code not in (None, "ERR") else answer.split(" ", 1)[0]
+        if word in _AWAY:
             raise error_type(f"{setting}: the server cannot write now ({word})") from error
         raise
 

@@ -20,6 +20,9 @@ class SourceReport:
         self._journal = journal
         self._name = name
         self._facts: dict[str, Any] = {"state": "", "detail": "", "messages": 0, "last_ms": 0, "held": 0}
+        kept = cast(bytes | None, client.hget(_STATES, name))
+        if kept:
+            self._facts |= {fact: json.loads(kept)[fact] for fact in ("messages", "last_ms", "held")}
 
     def say(self, state: str, detail: str = "", *, taken: int = 0, held: int | None = None) -> None:
         """Tell the state (`connecting`, `idle`, `working`, `waiting`, `refused`, `stopped`) and what was taken."""

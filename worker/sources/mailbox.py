@@ -68,30 +68,30 @@ class Mailbox:
     async def run(self, *, once: bool = False, strict: bool = False) -> None:
         """Poll until cancelled, coming back after every trouble.
 
-        Shape:   once: one look, then return. strict: give up when the very first connection fails.
+        Shape:   once: one look, then return. strict: give up when the mailbox cannot be opened even once.
         Errors:  MailboxRefused, MailboxUnavailable  only with once or strict.
         """
-        backoff_s, started = 1.0, False
+        backoff_s = 1.0
         while True:
             try:
                 connection = await self._connect()
                 try:
-                    started = True
-                    backoff_s = 1.0
-                    await self._session(connection, once=once)
+                    held = await self._open(connection)
+                    backoff_s, strict = 1.0, False
+                    await self._session(connection, held, once=once)
                     return
                 finally:
                     await connection.close()
             except MailboxRefused as error:
                 wait_s, reason = _REFUSED_WAIT_S, str(error)
                 await asyncio.to_thread(self._report.say, "refused", reason)
-                if once or (strict and not started):
+                if once or strict:
                     raise
             except Unavailable as error:
                 wait_s, reason = backoff_s * random.uniform(0.5, 1.0), str(error)
                 backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
                 await asyncio.to_thread(self._report.say, "waiting", reason)
-                if once or (strict and not started):
+                if once or strict:
                     raise
             await asyncio.sleep(wait_s)
 
@@ -99,14 +99,17 @@ class Mailbox:
         await asyncio.to_thread(self._report.say, "connecting")
         return await ImapConnection.open(self._address, self._password, self._settings.imap_ca_file)
 
-    async def _session(self, connection: ImapConnection, *, once: bool) -> None:
+    async def _open(self, connection: ImapConnection) -> int:
+        """Select the mailbox and load the progress; return how many older messages are held."""
         selected = await connection.select()
         if not selected.keywords:
             raise MailboxRefused(
                 f"UNSUBD_IMAP_URL: mailbox {self._address.mailbox!r} does not allow keywords, so that handled mail cannot"
                 f" be marked {DONE}: choose one that does"
             )
-        held = await self._resume(connection, selected)
+        return await self._resume(connection, selected)
+
+    async def _session(self, connection: ImapConnection, held: int, *, once: bool) -> None:
         while True:
             taken = await self._work(connection)
             await asyncio.to_thread(self._report.say, "idle", _held_hint(held), taken=taken, held=held)

@@ -63,6 +63,7 @@ def create_app(installation: Installation) -> FastAPI:
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
+        """Whether the queue can be asked: then posts and pages can be taken."""
         try:
             await asyncio.to_thread(installation.queue.status)
         except Unavailable as error:

@@ -29,14 +29,19 @@ class _TooLarge(Rejected):
 
 @router.api_route("/in/{provider}", methods=["GET", "HEAD"], include_in_schema=False)
 @router.api_route("/in/{provider}/{name}", methods=["GET", "HEAD"], include_in_schema=False)
-async def probe(provider: str, name: str = "default") -> Response:
+async def probe(provider: str) -> Response:
     """Providers look whether the URL exists before they show its key: 200, without authentication or content."""
     return Response(status_code=200 if provider in PROVIDERS else 404)
 
 
 @router.post("/in/{provider}", tags=["webhooks"], summary="Inbound mail of the source named default")
+async def receive_default(request: Request, provider: str) -> Response:
+    """Take mail that a provider posts, as the source named `default`."""
+    return await receive(request, provider, "default")
+
+
 @router.post("/in/{provider}/{name}", tags=["webhooks"], summary="Inbound mail of a named source")
-async def receive(request: Request, provider: str, name: str = "default") -> Response:
+async def receive(request: Request, provider: str, name: str) -> Response:
     """Take mail that a provider posts. The answer's status is what makes that provider keep, retry or drop it."""
     module = PROVIDERS.get(provider)
     if module is None:
