@@ -85,7 +85,7 @@ def _outcome(message: InboundMessage, tagged: bool, policy: Policy) -> tuple[Out
         return _outcome_of_tagged(message)
     if any(_looks_like_ours(candidate, policy) for candidate in message.candidates):
         return Outcome.BAD_TAG, "an address has a tag's shape, but no active key of its sender signed it"
-    if reports.auto_submitted(message) or reports.second_auto_sign(message) == "subject":
+    if reports.is_automatic(message):
         return Outcome.AUTO_REPLY, "automatic reply without a tag"
     if not message.headers or not (message.candidates or message.value("from")):
         return Outcome.MALFORMED, "no readable header names anybody"
@@ -93,14 +93,11 @@ def _outcome(message: InboundMessage, tagged: bool, policy: Policy) -> tuple[Out
 
 
 def _outcome_of_tagged(message: InboundMessage) -> tuple[Outcome, str]:
-    automatic = reports.auto_submitted(message)
-    second = reports.second_auto_sign(message)
-    vacation = second in ("subject", "x-autoreply", "x-autorespond", "x-mail-autoreply", "precedence")
-    if not automatic and not vacation:
+    if not reports.is_automatic(message):
         return Outcome.HONOUR, "valid tag"
     if client := reports.client_mark(message):
         return Outcome.HONOUR, f"valid tag, written by the unsubscribe function of {client}"
-    if second:
+    if second := reports.second_auto_sign(message):
         return Outcome.AUTO_REPLY, f"automatic reply, second sign: {second}"
     if reports.says_unsubscribe(message):
         return Outcome.HONOUR, "valid tag, automatic mark alone, and the subject asks"
@@ -150,8 +147,8 @@ def _evidence(message: InboundMessage, readings: Mapping[Tag, tuple[Candidate, R
     facts = {"size_bytes": str(message.size_bytes)}
     for candidate, reading in list(readings.values())[:1]:
         facts |= {"tag_in": candidate.where, "repair": reading.repair, "key_index": str(reading.key_index)}
-    if message.value("auto-submitted"):
-        facts["auto_submitted"] = message.value("auto-submitted")[:40]
+    if word := reports.auto_keyword(message):
+        facts["auto_submitted"] = word[:40]
     if message.value("x-apple-unsubscribe"):
         facts["client"] = "apple-mail"
     return facts

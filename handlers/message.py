@@ -20,7 +20,8 @@ FIRST_LOOK_BYTES = 8192
 MAX_LOOK_BYTES = 262144
 _KEY_BODY_BYTES = 4096
 _MAX_CANDIDATES = 1000
-_MAX_DECODED = 4096  # the standard library's search for encoded words is quadratic
+_TEXT_BYTES = 8192  # a mail client's line stands at the beginning; mail-parser is quadratic in hostile headers
+_MAX_DECODED = 2048  # the standard library's search for encoded words is quadratic
 _BEFORE_TO = ("x-original-to", "delivered-to", "envelope-to", "x-envelope-to", "x-rcpt-to", "x-forwarded-to")
 _WRITTEN_BY_AUTHOR = ("to", "cc", "resent-to", "apparently-to")
 _HEADER_END = re.compile(rb"(?:\A|\r?\n)\r?\n")
@@ -114,9 +115,9 @@ def read(
 
 
 def _split_header(raw: bytes) -> tuple[bytes, bytes, bool]:
-    start = match.end() if (match := _MBOX_LINES.match(raw)) else 0
-    end = _HEADER_END.search(raw, start)
-    return (raw[start : end.start()], raw[end.end() :], True) if end else (raw[start:], b"", False)
+    raw = _MBOX_LINES.sub(b"", raw)
+    end = _HEADER_END.search(raw)
+    return (raw[: end.start()], raw[end.end() :], True) if end else (raw, b"", False)
 
 
 def _headers(block: bytes) -> tuple[tuple[str, str], ...]:
@@ -188,7 +189,7 @@ def _loose_addresses(text: str) -> Iterator[str]:
 
 
 def _message_key(headers: tuple[tuple[str, str], ...], candidates: tuple[Candidate, ...], body: bytes) -> str:
-    first = {name: value for name, value in reversed(headers)}
+    first = dict(reversed(headers))
     parts = [first.get(name, "") for name in ("message-id", "date", "from", "subject")]
     parts += [candidate.address.lower() for candidate in candidates]
     # A provider's JSON and odd charsets yield lone surrogates of every kind: "surrogateescape" would raise.
@@ -209,12 +210,15 @@ def key_is_final(message: InboundMessage) -> bool:
 
 
 def read_text(message: InboundMessage) -> str:
-    """Return the plain text of the body, for recognising a client and for people; "" when there is none.
+    """Return the first plain text of the body, for recognising a client and for people; "" when there is none.
 
     Why:     a body only adds a hint to a verified tag; what mail-parser refuses (deep nesting) must not stop a request.
     """
+    names = ("content-type", "content-transfer-encoding")
+    headers = "".join(f"{name}: {message.value(name)[:_MAX_DECODED]}\n" for name in names if message.value(name))
+    _, body, _ = _split_header(message.raw)
     try:
-        parsed = mailparser.parse_from_bytes(message.raw)
+        parsed = mailparser.parse_from_bytes(headers.encode("utf-8", "surrogateescape") + b"\n" + body[:_TEXT_BYTES])
     except Exception:  # noqa: BLE001 - a foreign parser over hostile bytes
         return ""
     return "\n".join(parsed.text_plain) or "\n".join(_HTML_TAG.sub(" ", part) for part in parsed.text_html)

@@ -115,10 +115,16 @@ class AddressTemplate:
 
     @classmethod
     def parse(cls, text: str) -> "AddressTemplate":
-        """Errors: ConfigError  not `prefix{tag}@domain`, or a prefix that leaves no room for a stored tag."""
+        """Return the template that *text* spells.
+
+        Errors:  ConfigError  not `prefix{tag}@domain`, a prefix that leaves no room for a stored tag, or one that runs
+                 into the tag (reading finds a tag by the separator before its form letter).
+        """
         prefix, marker, domain = text.strip().partition("{tag}@")
         if not marker or not re.fullmatch(r"[A-Za-z0-9._+=-]*", prefix) or not _LDH.fullmatch(domain.lower()):
             raise ConfigError(f"UNSUBD_ADDRESS: {text[:60]!r}, expected e.g. u+{{tag}}@unsub.example.com")
+        if prefix[-1:].isalnum():
+            raise ConfigError(f"UNSUBD_ADDRESS: {text[:60]!r}, expected one of . _ + = - between prefix and {{tag}}")
         if len(prefix) > MAX_LOCAL_OCTETS - 1 - _MAC_LONG:
             raise ConfigError(f"UNSUBD_ADDRESS: the prefix has {len(prefix)} characters, expected at most 37")
         return cls(prefix, domain.lower())

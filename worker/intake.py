@@ -116,14 +116,10 @@ class Intake:
         Repeat:  safe: effects, records and counters of a crash are made good, none is doubled.
         """
         targets = self._targets([request for message in messages for request in message.requests])
-        entries = []
-        for message, effects in self._applied(messages, targets):
-            results = [
-                result_of(effect, request.sender, targets[request].group, request.recipient, request.id,
-                          action=request.action.value, **_redirection(request, targets[request]))
-                for request, effect in zip(message.requests, effects, strict=True)
-            ]  # fmt: skip
-            entries.append((message, results))
+        entries = [
+            (message, [self._result(each, targets[each], effect) for each, effect in effects])
+            for message, effects in self._applied(messages, targets)
+        ]
         self.ledger.write(entries)
         self.journal.recorded(entries)
         return [results for _, results in entries]
@@ -139,30 +135,35 @@ class Intake:
 
     def _applied(
         self, messages: Sequence[DecidedMessage], targets: dict[Request, Request]
-    ) -> list[tuple[DecidedMessage, list[Effect]]]:
+    ) -> list[tuple[DecidedMessage, list[tuple[Request, Effect]]]]:
         """All at once; when that breaks, one by one, so that the bad message is quarantined alone."""
         try:
             effects = iter(self.store.apply([targets[request] for message in messages for request in message.requests]))
-            return [(message, [next(effects) for _ in message.requests]) for message in messages]
+            return [(message, [(each, next(effects)) for each in message.requests]) for message in messages]
         except Unavailable:
             raise
         except (Rejected, redis.RedisError, ValueError, TypeError) as error:
             self.journal.failed("batch", f"{type(error).__name__}: repeated one by one", messages=len(messages))
-        applied = []
-        for message in messages:
-            try:
-                applied.append((message, self.store.apply([targets[request] for request in message.requests])))
-            except Unavailable:
-                raise
-            except Exception as error:  # noqa: BLE001  whatever one message breaks is that message's, kept for a person
-                detail = f"applying it failed: {type(error).__name__}"
-                self.quarantine.keep_failed(message.key, detail, message.as_wire(), message.received_ms)
-                self.journal.failed("apply", detail, message=message.key[:12])
-        return applied
+        return [self._applied_alone(message, targets) for message in messages]
 
+    def _applied_alone(
+        self, message: DecidedMessage, targets: dict[Request, Request]
+    ) -> tuple[DecidedMessage, list[tuple[Request, Effect]]]:
+        try:
+            effects = self.store.apply([targets[request] for request in message.requests])
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever one message breaks is that message's, kept for a person
+            detail = f"applying it failed: {type(error).__name__}"
+            self.quarantine.keep_failed(message.key, detail, message.as_wire(), message.received_ms)
+            self.journal.failed("apply", detail, message=message.key[:12])
+            return replace(message, reason=detail), []
+        return message, list(zip(message.requests, effects, strict=True))
 
-def _redirection(request: Request, target: Request) -> dict[str, int]:
-    return {} if request.group == target.group else {"redirected_from": request.group}
+    def _result(self, request: Request, target: Request, effect: Effect) -> dict[str, Any]:
+        moved = {} if request.group == target.group else {"redirected_from": request.group}
+        action = request.action.value
+        return result_of(effect, request.sender, target.group, request.recipient, request.id, action=action, **moved)
 
 
 def _needs_a_person(decided: DecidedMessage) -> bool:

@@ -12,6 +12,7 @@ from python_multipart.multipart import MultipartParser
 from handlers.errors import PayloadInvalid
 
 _MAX_FIELDS = 500
+_MAX_CONTENT_TYPE = 1000  # the standard library reads parameters in quadratic time
 
 
 def read_multipart(content_type: str, body: bytes) -> dict[str, bytes]:
@@ -20,7 +21,7 @@ def read_multipart(content_type: str, body: bytes) -> dict[str, bytes]:
     Errors:  PayloadInvalid  no boundary, a broken or unfinished body, or more than 500 fields.    permanent
     """
     header = Message()
-    header["Content-Type"] = content_type.encode("latin-1", "replace").decode("ascii", "replace")
+    header["Content-Type"] = content_type[:_MAX_CONTENT_TYPE].encode("latin-1", "replace").decode("ascii", "replace")
     boundary = header.get_param("boundary")
     if not isinstance(boundary, str) or not boundary:
         raise PayloadInvalid("multipart body: expected a boundary in Content-Type")
@@ -41,6 +42,7 @@ class _Collector:
 
     def __init__(self) -> None:
         self.fields: dict[str, bytes] = {}
+        self._count = 0
         self.ended = False
         self._name, self._value, self._data = bytearray(), bytearray(), bytearray()
         self._field = ""
@@ -53,7 +55,8 @@ class _Collector:
         }  # fmt: skip
 
     def _begin(self) -> None:
-        if len(self.fields) >= _MAX_FIELDS:
+        self._count += 1
+        if self._count > _MAX_FIELDS:
             raise PayloadInvalid(f"multipart body: expected at most {_MAX_FIELDS} fields")
         self._data, self._field = bytearray(), ""
 

@@ -31,7 +31,7 @@ def verify(headers: Headers, body: bytes, proofs: list[str], now_s: float) -> in
     message_id, timestamp, signatures = (single(headers, name) for name in names)
     if not (message_id and timestamp and signatures):
         raise SignatureInvalid(f"no proof: expected the headers {', '.join(names)}, or Authorization")
-    signed = message_id.encode("latin-1") + b"." + timestamp.encode("latin-1") + b"." + body
+    signed = f"{message_id}.{timestamp}.".encode("latin-1", "replace") + body
     expected = [_signature(proof, signed) for proof in proofs if _is_signing_secret(proof)]
     if not any(same(given, good) for given in signatures.split(" ") for good in expected):
         raise SignatureInvalid("signature matches none of the configured secrets")

@@ -10,7 +10,7 @@ import binascii
 import json
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -35,7 +35,7 @@ def verify(headers: Headers, body: bytes, proofs: list[str], now_s: float) -> in
     signature, timestamp = single(headers, _SIGNATURE), single(headers, _TIMESTAMP)
     if not (signature and timestamp):
         raise SignatureInvalid(f"no proof: expected the headers {_SIGNATURE} and {_TIMESTAMP}, or Authorization")
-    signed = timestamp.encode("latin-1") + body
+    signed = timestamp.encode("latin-1", "replace") + body
     keys = [proof for proof in proofs if not proof.startswith(("basic:", "bearer:"))]
     if not any(_verifies(key, signature, signed) for key in keys):
         raise SignatureInvalid("signature matches none of the configured public keys")
@@ -48,7 +48,7 @@ def _verifies(public_key: str, signature: str, signed: bytes) -> bool:
         if not isinstance(key, EllipticCurvePublicKey):
             return False
         key.verify(base64.b64decode(signature, validate=True), signed, ECDSA(SHA256()))
-    except (InvalidSignature, binascii.Error, ValueError):
+    except (InvalidSignature, UnsupportedAlgorithm, binascii.Error, ValueError):
         return False
     return True
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,11 @@ def until(holds: Callable[[], object], seconds: float = 30.0, what: str = "it") 
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
         time.sleep(0.05)
     return result
+
+
+def children(pid: int) -> list[int]:
+    """Return the process ids of the children of *pid* (Linux)."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Service:
@@ -77,6 +83,17 @@ class Service:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait(20)
+
+    def post(self, path: str, body: bytes, content_type: str = "message/rfc822", **headers: str) -> int:
+        """Post *body* and return the status. Header names are written with _ for -."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": content_type, **named})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
 
     def is_ready(self) -> bool:
         """Say whether the web server and its Redis answer."""

@@ -3,8 +3,6 @@
 import base64
 import hmac
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -27,16 +25,6 @@ def _signed(body: bytes, message_id: str) -> dict[str, str]:
     signed = f"{message_id}.{timestamp}.".encode() + body
     signature = base64.b64encode(hmac.digest(base64.b64decode(SECRET[6:]), signed, sha256)).decode()
     return {"webhook-id": message_id, "webhook-timestamp": timestamp, "webhook-signature": f"v1,{signature}"}
-
-
-def _post(url: str, body: bytes, headers: dict[str, str]) -> int:
-    request = urllib.request.Request(url, body, {"Content-Type": "message/rfc822", **headers})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
 
 
 def _mixed(first: int) -> tuple[list[bytes], set[str], Counter[str]]:
@@ -84,7 +72,7 @@ def test_500_mails_and_500_posts_each_take_effect_once(tmp_path: Path, redis_url
         with ThreadPoolExecutor(8) as pool:
             answers = list(
                 pool.map(
-                    lambda each: _post(f"{service.url}/in/relay", each[1], _signed(each[1], f"m{each[0]}")),
+                    lambda each: service.post("/in/relay", each[1], **_signed(each[1], f"m{each[0]}")),
                     enumerate(posts),
                 )
             )

@@ -9,11 +9,11 @@ from handlers.address import canonical
 from handlers.errors import ConfigError
 from handlers.headers import unsubscribe_headers
 from handlers.tag import Minted, Tag
+from worker.check import as_json as answer_json
 from worker.check import check as ask
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import open_installation
 from worker.settings import Settings
-from worker.web.api import as_json as answer_json
 
 tag = typer.Typer(help="Mint and read address tags.", no_args_is_help=True)
 SenderId = Annotated[str, typer.Argument(metavar="SENDER")]

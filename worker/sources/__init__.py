@@ -6,7 +6,9 @@ from typing import Any, cast
 
 import redis
 
+from handlers.errors import QueueUnavailable
 from worker.journal import Journal
+from worker.server import away_as
 
 _STATES = "unsubd:sources"  # HASH: source name -> JSON {state, detail, at_ms, messages, last_ms, held}, for good
 SILENT_AFTER_S = 180
@@ -20,7 +22,8 @@ class SourceReport:
         self._journal = journal
         self._name = name
         self._facts: dict[str, Any] = {"state": "", "detail": "", "messages": 0, "last_ms": 0, "held": 0}
-        kept = cast(bytes | None, client.hget(_STATES, name))
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            kept = cast(bytes | None, client.hget(_STATES, name))
         if kept:
             self._facts |= {fact: json.loads(kept)[fact] for fact in ("messages", "last_ms", "held")}
 

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from handlers.errors import StoreUnavailable
-from handlers.request import DecidedMessage, Effect
+from handlers.request import DecidedMessage, Effect, Request
 from worker.server import away_as
 
 _LIFE_S = 122 * 86400
@@ -39,7 +39,7 @@ class Ledger:
             pipeline.execute()
 
     def _write_one(self, pipeline: Any, message: DecidedMessage, results: list[dict[str, Any]]) -> None:
-        homes = list(dict.fromkeys(self._home(message, each) for each in results)) or [self._home(message, None)]
+        homes = list(dict.fromkeys(self._home(message, each) for each in message.requests or (None,)))
         record = {
             "outcome": message.outcome.value,
             "reason": message.reason,
@@ -53,11 +53,11 @@ class Ledger:
             pipeline.hsetnx(home, message.key, json.dumps(content, separators=(",", ":")))
             pipeline.expire(home, _LIFE_S)
 
-    def _home(self, message: DecidedMessage, result: dict[str, Any] | None) -> str:
+    def _home(self, message: DecidedMessage, request: Request | None) -> str:
         month = datetime.fromtimestamp(message.received_ms / 1000, UTC).strftime("%Y-%m")
-        if result is None:
+        if request is None:
             return f"unsubd:ledger:{{-}}:{month}"
-        return f"unsubd:ledger:{{{result['sender']}:{self._pseudonym(result['recipient'])[:2]}}}:{month}"
+        return f"unsubd:ledger:{{{request.sender}:{self._pseudonym(request.recipient)[:2]}}}:{month}"
 
     def _redacted(self, result: dict[str, Any]) -> dict[str, Any]:
         return {**result, "recipient": self._pseudonym(result["recipient"])}

@@ -1,17 +1,14 @@
 """`/v1/check`: ask before each send. More of /v1 follows; what SendGrid has a shape for belongs to /v3."""
 
 import asyncio
-from datetime import UTC, datetime
-from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
 from handlers.errors import Rejected, UnknownAccount
-from worker.check import check
+from worker.check import as_json, check
 from worker.installation import Installation
-from worker.store import Answer
 
 router = APIRouter(prefix="/v1", tags=["check"])
 
@@ -53,15 +50,3 @@ async def check_many(request: Request, question: CheckQuestion) -> Response:
     except Rejected as error:
         return JSONResponse({"error": "invalid", "detail": str(error)}, status_code=422)
     return JSONResponse([as_json(answer) for answer in answers])
-
-
-def as_json(answer: Answer) -> dict[str, Any]:
-    """Return the shape that scripts and the API share."""
-    row = answer.row
-    return {
-        "recipient": answer.recipient,
-        "suppressed": answer.suppressed,
-        "scope": answer.scope,
-        "since": datetime.fromtimestamp(row.first_seen_s, UTC).isoformat().replace("+00:00", "Z") if row else None,
-        "source": row.source if row else None,
-    }

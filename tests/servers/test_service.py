@@ -1,0 +1,261 @@
+"""`unsubd run` as its user meets it: the embedded default, its faults, and the end of it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from tests.harness.mails import address, mail
+from tests.harness.redis_server import RedisServer
+from tests.harness.service import MASTERS, Service, children, until
+
+KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
+
+
+def _embedded_client(service: Service) -> Redis:
+    return Redis.from_url(f"unix://{service.folder}/data/valkey.sock")
+
+
+def test_run_ends_its_start_with_three_links_and_the_demo_mail_takes_effect(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+
+    with service.running("run", "--demo"):
+        said = until(lambda: (log := service.log.read_text()) and "/docs" in log and log, what="the links")
+        links = re.findall(r"^(console|landing page|API) +(\S+)", said, re.M)
+        assert [name for name, _ in links] == ["console", "landing page", "API"]
+        rows = until(lambda: [r for r in service.rows("check", "demo", "1", "jane.doe@example.com") if r["suppressed"]])
+        doctor = service.command("doctor")
+
+    assert rows[0]["source"] == "maildir"
+    assert (doctor.returncode, doctor.stdout.count("ok  ")) == (0, 5), doctor.stdout
+
+
+def test_the_key_and_token_files_are_private(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+
+    service.last_line("sender", "add", "acme")
+
+    for name in ("secret_keys", "admin_token"):
+        assert (service.folder / "data" / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_last_user_stops_the_embedded_server(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+
+    service.last_line("sender", "add", "acme")
+
+    assert service.last_line("sender", "list") == "acme              acme"  # it was durable
+    with socket.socket(socket.AF_UNIX) as connection, pytest.raises(OSError):  # noqa: PT011
+        connection.connect(str(service.folder / "data" / "valkey.sock"))
+
+
+def test_a_killed_run_leaves_an_orphan_that_the_next_one_uses(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    with service.running("run") as process:
+        service.last_line("sender", "add", "acme")
+        with _embedded_client(service) as client:
+            first = client.info("server")["process_id"]
+        os.killpg(process.pid, signal.SIGKILL)  # the run and all its parts; the server has a session of its own
+        process.wait()
+    until(lambda: not service.is_ready(), what="the parts of the killed one ended")
+
+    with service.running("run"), _embedded_client(service) as client:
+        second = client.info("server")["process_id"]
+        senders = service.rows("sender", "list")
+
+    assert second == first
+    assert senders == [{"sender": "acme", "name": "acme"}]
+
+
+def test_a_data_folder_with_a_long_path_works(tmp_path: Path) -> None:
+    service = Service(tmp_path, data_dir=str(tmp_path / ("d" * 60) / ("e" * 60)))
+
+    assert service.last_line("sender", "add", "acme") == "acme"
+
+
+def test_sigterm_ends_everything_within_ten_seconds(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    with service.running("run") as process:
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(15) == 0
+        assert time.monotonic() - begun < 10
+    assert not service.is_ready()
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    with socket.create_server(("127.0.0.1", service.port)):
+        for command in ("run", "web"):
+            done = service.command(command)
+
+            assert done.returncode == 78
+            assert done.stderr.startswith(f"unsubd: UNSUBD_HTTP: 127.0.0.1:{service.port}: Address already in use")
+            assert len(done.stderr.splitlines()) == 1
+
+
+def test_redis_down_at_start_is_one_line_and_75(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    service = Service(tmp_path, redis_url=f"redis://127.0.0.1:{free_port()}", **KEYS)
+    for command in ("run", "poll", "work", "web", "status"):
+        done = service.command(command)
+
+        assert done.returncode == 75
+        assert done.stderr.splitlines() == ["unsubd: UNSUBD_REDIS_URL: the server does not answer (ConnectionError)"]
+
+
+@pytest.mark.parametrize(
+    ("weaker", "reason"),
+    [({"appendonly": "no"}, "appendonly is no"), ({"appendfsync": "everysec"}, "appendfsync is everysec")],
+)
+def test_weak_persistence_refuses_to_start(
+    tmp_path: Path, own_redis: Callable[..., RedisServer], weaker: dict[str, str], reason: str
+) -> None:
+    redis = own_redis(**weaker)
+
+    refused = Service(tmp_path, redis_url=redis.url, **KEYS).command("status")
+    allowed = Service(tmp_path, redis_url=redis.url, allow_weak_durability="1", **KEYS).command("status")
+
+    assert (refused.returncode, allowed.returncode) == (78, 0), allowed.stderr
+    assert f"UNSUBD_REDIS_URL: {reason}" in refused.stderr
+    assert reason in allowed.stdout
+
+
+def test_no_key_and_a_lost_key_refuse_to_start(tmp_path: Path, redis_url: str) -> None:
+    assert Service(tmp_path, redis_url=redis_url).command("status").returncode == 78
+    first, second = (Service(tmp_path, redis_url=redis_url, secret_keys=key) for key in MASTERS)
+    assert first.command("status").returncode == 0
+
+    lost = second.command("status")
+    name = re.search(r"keys retire ([0-9a-f]{16})", lost.stderr)
+
+    assert lost.returncode == 78
+    assert name is not None
+    assert first.rows("keys", "list")[0]["fingerprint"] == name[1]
+
+
+def test_rotation_appends_then_moves_to_the_front(tmp_path: Path, redis_url: str) -> None:
+    one, two = MASTERS
+    for keys in (one, f"{one},{two}", f"{two},{one}"):
+        done = Service(tmp_path, redis_url=redis_url, secret_keys=keys).command("status")
+        assert done.returncode == 0, done.stderr
+    alone = Service(tmp_path, redis_url=redis_url, secret_keys=two)
+    old = Service(tmp_path, redis_url=redis_url, secret_keys=one).command("keys", "list")
+
+    assert (alone.command("status").returncode, old.returncode) == (78, 78)
+
+
+def test_a_data_folder_whose_key_is_gone_refuses(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    service.last_line("sender", "add", "acme")
+    (service.folder / "data" / "secret_keys").unlink()
+
+    done = service.command("sender", "list")
+
+    assert done.returncode == 78
+    assert "restore the file" in done.stderr
+
+
+def test_every_problem_of_the_settings_is_named_at_once(tmp_path: Path) -> None:
+    service = Service(tmp_path, http="nonsense", secret_keys="zz", redis_url="mysql://x", poll_interval_s="soon")
+
+    done = service.command("status")
+
+    assert done.returncode == 78
+    named = {line.split(":")[1].strip() for line in done.stderr.splitlines()}
+    assert named == {"UNSUBD_HTTP", "UNSUBD_SECRET_KEYS", "UNSUBD_REDIS_URL", "UNSUBD_POLL_INTERVAL_S"}
+    assert "zz" not in done.stderr
+
+
+def _registered(service: Service) -> Service:
+    service.last_line("sender", "add", "acme")
+    service.last_line("group", "add", "acme", "Weekly news")
+    return service
+
+
+def _workers(service: Service) -> list[int]:
+    return [int(each["name"].rpartition("-")[2]) for each in service.rows("status")[0]["queue"]["workers"]]
+
+
+def _is_suppressed(service: Service, number: int) -> bool:
+    return bool(service.rows("check", "acme", "1", f"person.{number}@example.com")[0]["suppressed"])
+
+
+def test_a_job_taken_by_a_worker_that_died_at_once_is_done_by_another(tmp_path: Path, redis_url: str) -> None:
+    service = _registered(Service(tmp_path, redis_url=redis_url, **KEYS))
+    (tmp_path / "one.eml").write_bytes(mail(address(1), "one"))
+    assert service.command("deliver", str(tmp_path / "one.eml")).returncode == 0
+    with Redis.from_url(redis_url) as client:
+        taken = client.lmove("rq:queue:unsubd", "rq:queue:unsubd:intermediate", "LEFT", "RIGHT")  # as BLMOVE does
+    assert taken is not None
+
+    with service.running("work", ready=False):
+        until(lambda: _is_suppressed(service, 1), 40)
+
+
+def test_a_job_whose_worker_was_killed_in_the_middle_is_done_by_another(
+    tmp_path: Path, redis_url: str, own_redis: Callable[..., RedisServer]
+) -> None:
+    store = own_redis()
+    settings = {"redis_url": redis_url, "store_url": store.url, "in_relay": "bearer:t"} | KEYS
+    service = _registered(Service(tmp_path, **settings))
+
+    with service.running("run"), Redis.from_url(redis_url) as client:
+        worker = until(lambda: _workers(service))[0]
+        os.kill(store.pid, signal.SIGSTOP)  # the job waits for the store, which uses up no try
+        assert service.post("/in/relay", mail(address(1), "one"), authorization="Bearer t") == 204
+        until(lambda: client.zcard("rq:wip:unsubd"), what="the job started")
+        for pid in (worker, *children(worker)):
+            os.kill(pid, signal.SIGKILL)
+        os.kill(store.pid, signal.SIGCONT)
+        until(lambda: _is_suppressed(service, 1), 60)
+
+
+def test_a_job_injected_into_redis_runs_no_code(tmp_path: Path, redis_url: str) -> None:
+    service = Service(tmp_path, redis_url=redis_url, **KEYS)
+    proof = tmp_path / "owned"
+    with Redis.from_url(redis_url) as client, service.running("run"):
+        queue = Queue("unsubd", connection=client, serializer=JSONSerializer)
+        queue.enqueue("os.system", f"touch {proof}")
+        until(lambda: queue.failed_job_registry.count == 1, 30, "the refusal")
+        failed = service.rows("status")[0]["queue"]["failed"]
+
+    assert failed == 1
+    assert not proof.exists()
+
+
+def test_a_full_queue_makes_sources_wait(tmp_path: Path, redis_url: str) -> None:
+    service = Service(tmp_path, redis_url=redis_url, queue_limit="1", **KEYS)
+    paths = [tmp_path / f"{number}.eml" for number in range(2)]
+    for number, path in enumerate(paths):
+        path.write_bytes(mail(address(number), f"full-{number}"))
+
+    first, second = (service.command("deliver", str(path), "--json") for path in paths)
+
+    assert (first.returncode, second.returncode) == (0, 75)
+    assert '"effect": "queued"' in first.stdout
+    assert "UNSUBD_QUEUE_LIMIT: 1 jobs wait" in second.stderr
+
+
+def test_rqs_own_tools_work_on_the_queue(tmp_path: Path, redis_url: str) -> None:
+    service = Service(tmp_path, redis_url=redis_url, **KEYS)
+    with service.running("run"):
+        until(lambda: _workers(service))
+        (tmp_path / "one.eml").write_bytes(mail(address(1), "one"))
+        service.command("deliver", str(tmp_path / "one.eml"))
+        info = subprocess.run(
+            [Path(sys.executable).parent / "rq", "info", "--url", redis_url], capture_output=True, text=True, timeout=30
+        )
+
+    assert info.returncode == 0
+    assert "1 workers, 1 queues" in info.stdout

@@ -1,0 +1,179 @@
+"""The store on redis-server and Valkey: the rules and histories of `unit/test_store_model.py` once more, and what only a
+real server does: stop, fill up, turn read-only, lack a replica."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from handlers.errors import StoreUnavailable
+from handlers.request import Action, Effect, Request
+from handlers.tag import Minted, StoredTag, Tag
+from tests import store_model
+from tests.harness.redis_server import RedisServer
+from tests.store_model import NOW, asked
+
+pytest.register_assert_rewrite("tests.store_rules")
+from tests.store_rules import JANE, LedgerRules, NeighbourRules, RegisterRules  # noqa: E402
+from worker import server  # noqa: E402
+from worker.store import Store  # noqa: E402
+
+
+@pytest.fixture(params=["redis_url", "valkey_url"])
+def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    with server.connect(request.getfixturevalue(request.param)) as client:
+        yield client
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> Store:
+    return Store(client)
+
+
+class TestRegister(RegisterRules):
+    pass
+
+
+class TestNeighbours(NeighbourRules):
+    pass
+
+
+class TestLedger(LedgerRules):
+    pass
+
+
+def test_store_and_model_agree_on_random_histories(store: Store) -> None:
+    store_model.run_histories(store, examples=20, steps=30)
+
+
+def test_repeating_everything_in_any_order_flips_no_state(store: Store) -> None:
+    store_model.run_repeats(store, examples=20)
+
+
+# --- servers that cannot
+
+
+@pytest.fixture(params=[False, True], ids=["redis", "valkey"])
+def own_server(request: pytest.FixtureRequest, own_redis: Callable[..., RedisServer]) -> RedisServer:
+    return own_redis(valkey=request.param, repl_diskless_sync_delay="0")
+
+
+@pytest.fixture
+def own_client(own_server: RedisServer) -> Iterator[redis.Redis]:
+    with server.connect(own_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def own_store(own_client: redis.Redis) -> Store:
+    return Store(own_client)
+
+
+def _request(nonce: str = "form 1") -> Request:
+    return asked(Action.UNSUBSCRIBE, JANE, NOW, "page", nonce)
+
+
+def test_stopped_server_is_unavailable(own_server: RedisServer, own_store: Store) -> None:
+    own_store.apply([_request()])
+    own_server.stop()
+    ref, tag = "a" * 26, Tag(*JANE)
+    for ask in (
+        lambda: own_store.apply([_request()]),
+        lambda: own_store.check("acme", 12, [JANE[2]]),
+        lambda: own_store.row(*JANE),
+        lambda: list(own_store.listed("acme", 12)),
+        lambda: own_store.keep_tags([(Minted(f"h{ref}", f"u+h{ref}@unsub.example.com", True, ref), tag)]),
+        lambda: own_store.tags([StoredTag(ref)]),
+    ):
+        with pytest.raises(StoreUnavailable, match=r"^UNSUBD_STORE_URL: the server does not answer"):
+            ask()
+    own_server.restart()
+
+    assert own_store.apply([_request()]) == [Effect.ADDED]
+
+
+CANNOT_WRITE = {
+    "OOM": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+    "READONLY": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    "NOREPLICAS": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+    "MASTERDOWN": (
+        "CONFIG SET replica-serve-stale-data no\nREPLICAOF 127.0.0.1 1",
+        "REPLICAOF NO ONE\nCONFIG SET replica-serve-stale-data yes",
+    ),
+}
+
+
+def _say(client: redis.Redis, commands: str) -> None:
+    for command in commands.splitlines():
+        client.execute_command(*command.split())
+
+
+@pytest.mark.parametrize("word", CANNOT_WRITE)
+def test_server_that_cannot_write_is_unavailable(own_client: redis.Redis, own_store: Store, word: str) -> None:
+    own_store.check("acme", 12, [JANE[2]])
+    broken, mended = CANNOT_WRITE[word]
+    _say(own_client, broken)
+
+    with pytest.raises(StoreUnavailable, match=rf"cannot write now \({word}\)$"):
+        own_store.apply([_request()])
+
+    _say(own_client, mended)
+    assert own_store.apply([_request()]) == [Effect.ADDED]
+
+
+def test_full_server_still_answers_checks(own_client: redis.Redis, own_store: Store) -> None:
+    own_store.apply([_request()])
+    own_client.config_set("maxmemory", 1)
+
+    assert own_store.check("acme", 12, [JANE[2]])[0].suppressed
+    with pytest.raises(StoreUnavailable):
+        own_store.apply([asked(Action.UNSUBSCRIBE, ("acme", 12, "joe@example.com"), NOW, "page", "form 2")])
+
+
+@pytest.mark.parametrize("command", ["CONFIG SET maxmemory 1", "SET unsubd:supp:{acme}:12 not-a-hash"])
+def test_no_error_spells_an_address(own_client: redis.Redis, own_store: Store, command: str) -> None:
+    _say(own_client, command)
+
+    with pytest.raises((StoreUnavailable, redis.ResponseError)) as caught:
+        own_store.apply([_request()])
+
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "jane" not in str(error)
+        error = error.__cause__ or error.__context__
+
+
+def test_missing_replica_is_unavailable(own_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_WAIT_MS", 20)
+    store = Store(own_client, min_replicas=1)
+    tag = (Minted("h", "u+h@unsub.example.com", True, "a" * 26), Tag(*JANE))
+
+    with pytest.raises(StoreUnavailable, match="UNSUBD_MIN_REPLICAS: 0 of 1 replicas confirmed"):
+        store.apply([_request()])
+    with pytest.raises(StoreUnavailable, match="UNSUBD_MIN_REPLICAS: 0 of 1 replicas confirmed"):
+        store.keep_tags([tag])
+
+
+def test_wait_ends_before_socket_gives_up() -> None:
+    assert server._WAIT_MS < 1000 * server._TIMEOUT_S
+
+
+def test_replica_that_became_ours_is_unavailable_even_when_nothing_changes(own_client: redis.Redis) -> None:
+    store = Store(own_client)
+    store.apply([_request()], now_ms=NOW)
+    own_client.replicaof("127.0.0.1", "1")
+
+    with pytest.raises(StoreUnavailable, match=r"cannot write now \(WAIT\)"):
+        Store(own_client, min_replicas=1).apply([_request()], now_ms=NOW)
+
+
+def test_replica_confirms(
+    own_server: RedisServer, own_client: redis.Redis, own_redis: Callable[..., RedisServer]
+) -> None:
+    valkey = "valkey_version" in own_client.info("server")
+    replica = own_redis(valkey=valkey, appendonly="no", replicaof=f"127.0.0.1 {own_server.port}")
+    own_client.wait(1, 4000)
+    effects = Store(own_client, min_replicas=1).apply([_request()])
+
+    assert effects == [Effect.ADDED]
+    assert Store(replica.client()).check("acme", 12, [JANE[2]])[0].suppressed

@@ -1,0 +1,234 @@
+"""The conformance set beside the project: tag vectors, the sample mails, and the webhook samples and signatures."""
+
+import csv
+import hashlib
+import json
+import re
+
+import pytest
+
+from handlers import decision, message, tag
+from handlers.errors import PayloadInvalid, Rejected, SignatureInvalid
+from handlers.providers import relay, sendgrid
+from handlers.tag import AddressTemplate, Keyring, StoredTag, Tag, mint
+
+KEYS = Keyring((b"re-tags the shared sample mails..",))
+TEMPLATE = AddressTemplate.parse("unsub+{tag}@unsub.example.com")
+JANE, SECOND, OTHER = (Tag("acme", group, "jane@example.com") for group in (12, 13, 14))
+
+
+# -- tag-vectors.json
+
+
+@pytest.fixture
+def vectors(shared):
+    return json.loads((shared / "tag-vectors.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def masters(vectors):
+    return tuple(bytes.fromhex(master) for master in vectors["masters_hex"])
+
+
+@pytest.fixture
+def stored(vectors):
+    asked = {case["mac26"]: Tag(case["sender"], case["group"], case["canonical"]) for case in vectors["cases"]}
+    return {StoredTag(ref): row for ref, row in asked.items()}
+
+
+def test_sender_keys_are_derived_as_given(vectors, masters):
+    derived = {sender: Keyring(masters).sender_keys(sender)[0].hex() for sender in vectors["sender_keys_hex"]}
+
+    assert vectors["sender_keys_hex"] == derived
+
+
+def test_every_tag_is_minted_as_given(vectors, masters):
+    for case in vectors["cases"]:
+        asked = Tag(case["sender"], case["group"], case["recipient"])
+        minted = mint(Keyring(masters[case["master"] :]), asked, AddressTemplate.parse(case["template"]))
+
+        assert tag.Minted(case["tag"], case["address"], case["stored"], case["mac26"]) == minted
+
+
+def test_every_tag_is_read_as_given(vectors, masters, stored):
+    for case in vectors["cases"]:
+        expected = Tag(case["sender"], case["group"], case["canonical"])
+
+        assert tag.Reading(expected, "", case["master"]) == tag.read(case["address"], Keyring(masters), stored)
+
+
+def test_every_refused_tag_is_refused(vectors, masters, stored):
+    for text, why in vectors["refused"]:
+        for address in (text, f"{text}@unsub.example.com"):
+            with pytest.raises(Rejected):
+                pytest.fail(f"{why}: read as {tag.read(address, Keyring(masters), stored)}")
+
+
+# -- samples/mail
+
+
+@pytest.fixture
+def samples(shared):
+    folder = shared / "samples" / "mail"
+    with (folder / "MANIFEST.tsv").open(encoding="utf-8", newline="") as manifest:
+        return [(row, (folder / row["path"]).read_bytes()) for row in csv.DictReader(manifest, delimiter="\t")]
+
+
+def _right(row):
+    """Every outcome that the manifest calls right: the column's word, and the alternatives that its note names."""
+    right = {row["right outcome"].split(" ")[0]}
+    if "either quarantine or ignore" in row["note"]:
+        right |= {outcome.value for outcome in decision.Outcome if outcome.value.startswith(("quarantine", "ignore"))}
+    elif "either quarantine class" in row["note"]:
+        right |= {outcome.value for outcome in decision.Outcome if outcome.quarantined}
+    elif re.search("either|equally right", row["note"]):
+        right |= set(re.findall(r"(?:ignore|quarantine):[a-z-]+", row["note"]))
+    return right
+
+
+def _retagged(raw):
+    """Put real tags where NOTICE.md says that the placeholders are."""
+    for placeholder, named in ((b"TAG2", SECOND), (b"OTHER", OTHER), (b"TAG", JANE)):
+        raw = raw.replace(placeholder, mint(KEYS, named, TEMPLATE).tag.encode())
+    return raw.replace(b"+tag@", b"+" + mint(KEYS, JANE, TEMPLATE).tag.lower().encode() + b"@")
+
+
+def _decide(raw, envelope_to=None):
+    return decision.decide(
+        message.read(raw, source="sample", envelope_to=envelope_to), KEYS, decision.Policy(TEMPLATE), {}
+    )
+
+
+def _own(row):
+    return row["path"].startswith("reconstructed/")
+
+
+def test_every_sample_mail_has_a_right_outcome(samples):
+    wrong = [
+        (row["path"], decided.outcome.value, _right(row))
+        for row, raw in samples
+        if (decided := _decide(_retagged(raw) if _own(row) else raw)).outcome.value not in _right(row)
+    ]
+
+    assert len(samples) > 140
+    assert [] == wrong
+
+
+def test_every_sample_request_names_the_subscriber_of_its_tag_and_nobody_else(samples):
+    named = {row["path"]: _decide(_retagged(raw)).requests for row, raw in samples if _own(row)}
+
+    for path, requests in named.items():
+        honoured = any(row["path"] == path and row["right outcome"].startswith("honour") for row, _ in samples)
+        expected = [JANE, SECOND] if "several_tags" in path else [JANE] if honoured else []
+        assert (path, expected) == (path, [Tag(each.sender, each.group, each.recipient) for each in requests])
+
+
+def test_a_request_without_its_tag_is_never_honoured(samples):
+    honoured = [row["path"] for row, raw in samples if _decide(raw).requests]
+
+    assert [] == honoured
+
+
+def test_a_valid_envelope_recipient_never_turns_a_machines_mail_into_a_request(samples):
+    for row, raw in samples:
+        right = {outcome for outcome in _right(row) if not outcome.startswith("quarantine")}
+        if right and right == _right(row) and not row["right outcome"].startswith("honour"):
+            decided = _decide(_retagged(raw), envelope_to=mint(KEYS, JANE, TEMPLATE).address)
+
+            assert decided.outcome.value in right, row["path"]
+
+
+def test_a_valid_envelope_recipient_makes_a_request_of_any_persons_mail(samples):
+    persons = ("other", "malformed", "pgp", "forward", "eai", "human-reply")
+    left = [
+        row["path"]
+        for row, raw in samples
+        if row["kind"] in persons and not _decide(raw, envelope_to=mint(KEYS, JANE, TEMPLATE).address).requests
+    ]
+
+    assert [] == left
+
+
+# -- samples/webhooks
+
+
+@pytest.fixture
+def webhooks(shared):
+    folder = shared / "samples" / "webhooks"
+    index = json.loads((folder / "index.json").read_text("utf-8"))
+    modules = {"sendgrid": sendgrid, "relay_rfc822": relay}
+    return [
+        (modules[row["provider"]], row, {"content-type": [row["content_type"]]}, (folder / row["path"]).read_bytes())
+        for row in index
+        if row["provider"] in modules
+    ]
+
+
+def test_every_webhook_sample_gives_its_envelope(webhooks):
+    for provider, row, headers, body in webhooks:
+        expect = row["expect"]
+        if "reject" not in expect:
+            messages = provider.read(headers, body)
+
+            assert (expect["envelope_to"] or [None]) == [each.envelope_to for each in messages], row["path"]
+            assert {expect["envelope_from"]} == {each.envelope_from for each in messages}, row["path"]
+
+
+def test_every_malformed_webhook_sample_is_given_up(webhooks):
+    malformed = [(provider, headers, body) for provider, row, headers, body in webhooks if "reject" in row["expect"]]
+
+    assert 3 == len(malformed)
+    for provider, headers, body in malformed:
+        with pytest.raises(PayloadInvalid):
+            provider.read(headers, body)
+
+
+def test_every_webhook_sample_keeps_its_octets_and_its_headers(webhooks):
+    for provider, row, headers, body in webhooks:
+        expect = row["expect"]
+        if "reject" not in expect:
+            [found] = provider.read(headers, body)
+            read = message.read(found.raw, source="sample")
+
+            assert expect["header_from"] in read.value("from"), row["path"]
+            assert expect.get("message_id", read.value("message-id")) == read.value("message-id")
+            if "raw_sha256" in expect:
+                assert expect["raw_sha256"] == hashlib.sha256(found.raw).hexdigest()
+
+
+def test_without_an_envelope_the_headers_name_the_candidates(webhooks):
+    for provider, row, headers, body in webhooks:
+        for address in row["expect"].get("fallback_to_header", []):
+            [found] = provider.read(headers, body)
+
+            assert address in {each.address for each in message.read(found.raw, source="sample").candidates}
+
+
+SCHEMES = {
+    "sendgrid-ecdsa-p256-sha256": (sendgrid, "public_key_base64_der_spki"),
+    "standard-webhooks-v1": (relay, "secret"),
+    "svix-v1": (relay, "secret"),  # the same scheme under other header names
+}
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_every_signature_vector_is_judged_as_given(shared, valid):
+    folder = shared / "samples" / "webhooks"
+    judged = 0
+    for vector in json.loads((folder / "signature_vectors.json").read_text("utf-8")):
+        if vector["scheme"] in SCHEMES and vector["valid"] is valid:
+            provider, secret = SCHEMES[vector["scheme"]]
+            body = (folder / vector["body_file"]).read_bytes() if "body_file" in vector else vector["body"].encode()
+            headers = {name.lower().replace("svix", "webhook"): [value] for name, value in vector["headers"].items()}
+            timestamp = int(next(values[0] for name, values in headers.items() if name.endswith("-timestamp")))
+            assert valid == _verifies(provider, headers, body, vector[secret], timestamp), vector
+            judged += 1
+
+    assert judged >= 5
+
+
+def _verifies(provider, headers, body, secret, now_s):
+    try:
+        return now_s * 1000 == provider.verify(headers, body, [secret], now_s)
+    except SignatureInvalid:
+        return False
