@@ -128,12 +128,18 @@ def _headers(block: bytes) -> tuple[tuple[str, str], ...]:
 
 
 def decoded(value: str) -> str:
-    """Return *value* with RFC 2047 encoded words decoded; what cannot be decoded stays readable."""
+    """Return a header's *value* with RFC 2047 encoded words decoded; what cannot be decoded stays as it came."""
+    text = _utf8(value)
     try:
-        begin = email.header.decode_header(value[:_MAX_DECODED])
-        return str(email.header.make_header(begin)) + value[_MAX_DECODED:]
+        begin = email.header.decode_header(text[:_MAX_DECODED])
+        return str(email.header.make_header(begin)) + text[_MAX_DECODED:]
     except (LookupError, ValueError, email.errors.MessageError):  # unknown charset, broken octets, broken base64
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return text
+
+
+def _utf8(value: str) -> str:
+    # The header parser hands octets above 127 on as surrogates; since RFC 6532 they are UTF-8.
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _return_path(headers: tuple[tuple[str, str], ...]) -> str | None:
@@ -173,7 +179,7 @@ def addresses(value: str) -> Iterator[str]:
 
     Why:     the standard parsers lose `<mailto:x@d>`, encoded words and local parts with a space; the MAC decides later.
     """
-    for text in dict.fromkeys((value, decoded(value))):
+    for text in dict.fromkeys((_utf8(value), decoded(value))):
         for piece in re.split(r"[,;]", text):
             if "@" in piece:
                 yield next((inside for inside in _BRACKETED.findall(piece) if "@" in inside), piece).strip()

@@ -2,6 +2,10 @@
 
 After `accept` returns, losing the message is our fault: its requests are in a durable queue, and what a person must see
 is in quarantine. Sources acknowledge only then.
+
+| key               | type   | holds                                               | lives  |
+|-------------------|--------|-----------------------------------------------------|--------|
+| `unsubd:seen:KEY` | STRING | when a message first came to our door, ms UTC       | 7 days |
 """
 
 import time
@@ -88,7 +92,7 @@ class Intake:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             pipeline = self.redis.pipeline(transaction=False)
             for key in wanted:
-                name = f"unsubd:seen:{key.message_key[:32]}"  # STRING, ms UTC, lives 7 days
+                name = f"unsubd:seen:{key.message_key[:32]}"
                 if remember:
                     pipeline.set(name, now_ms, nx=True, ex=_FIRST_RECEIPT_S, get=True)
                 else:

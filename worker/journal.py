@@ -6,7 +6,7 @@ wrote them. A line may repeat after a crash, with the same message digest. Never
 | key               | type | holds                                   | lives    |
 |-------------------|------|-----------------------------------------|----------|
 | `unsubd:journal`  | LIST | the last 1,000 lines, newest first      | for good |
-| `unsubd:counters` | HASH | "METRIC|LABEL" -> count                 | for good |
+| `unsubd:counters` | HASH | metric and label -> count               | for good |
 """
 
 import json

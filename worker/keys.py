@@ -3,6 +3,11 @@
 The store remembers the fingerprint of every master that a process started with in first place; a process that lacks one
 refuses, because tags already mailed would stop working. The pseudonym key is made once, never rotated, and kept wrapped
 under every active master, so that the ledger stays readable over a rotation.
+
+| key                    | type   | holds                                                       | lives    |
+|------------------------|--------|-------------------------------------------------------------|----------|
+| `unsubd:masters`       | SET    | fingerprints of the master keys in use                      | for good |
+| `unsubd:pseudonym-key` | STRING | the pseudonym key, wrapped under each active master: backup | for good |
 """
 
 import hmac
@@ -21,8 +26,8 @@ from handlers.errors import ConfigError, Rejected, StoreUnavailable
 from handlers.tag import Keyring, fingerprint
 from worker.server import away_as
 
-_MASTERS = "unsubd:masters"  # SET of fingerprints, for good
-_PSEUDONYM = "unsubd:pseudonym-key"  # STRING, JSON: fingerprint -> key wrapped under that master, for good
+_MASTERS = "unsubd:masters"
+_PSEUDONYM = "unsubd:pseudonym-key"
 
 
 def make_master(path: Path) -> str:

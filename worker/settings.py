@@ -23,6 +23,14 @@ _IMAP_PASSWORD = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_PASSWORD")
 _WEBHOOK = re.compile(r"UNSUBD_IN_([A-Z0-9]+)(?:_([A-Z0-9_]+))?")
 
 
+_FAMILIES = {"imap_passwords": "UNSUBD_IMAP_<NAME>_PASSWORD", "webhook_proofs": "UNSUBD_IN_<PROVIDER>[_<NAME>]"}
+
+
+def setting_name(field: str) -> str:
+    """Return the environment variable of a field of `Settings`, or its family's pattern."""
+    return _FAMILIES.get(field, _PREFIX + field.upper())
+
+
 def _default_data_dir() -> Path:
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(state) / "unsubd"
@@ -73,9 +81,9 @@ class Settings(BaseSettings):
     workers: PositiveInt = Field(1, description="RQ worker processes that unsubd run and unsubd work start")
     min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")
     allow_weak_durability: bool = Field(False, description="1: start although the server may lose accepted requests")
-    imap_passwords: dict[str, SecretStr] = Field({}, description="UNSUBD_IMAP_<NAME>_PASSWORD: password of one mailbox")
+    imap_passwords: dict[str, SecretStr] = Field({}, description="password of the mailbox that its URL names #name")
     webhook_proofs: dict[str, SecretStr] = Field(
-        {}, description="UNSUBD_IN_<PROVIDER>[_<NAME>]: proofs a webhook may bring, separated by spaces"
+        {}, description="proofs that this webhook may bring, separated by spaces"
     )
 
     @field_validator("secret_keys")

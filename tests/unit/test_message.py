@@ -23,14 +23,14 @@ def _candidates(text, **facts):
 def test_headers_are_unfolded_lower_case_and_in_order():
     letter = read("Subject: one\r\n\ttwo\r\nX-A:1\r\nSUBJECT: three\r\n\r\nSubject: body\r\n")
 
-    assert (("subject", "one\ttwo"), ("x-a", "1"), ("subject", "three")) == letter.headers
-    assert ("one\ttwo", ["one\ttwo", "three"]) == (letter.value("subject"), letter.values("subject"))
+    assert letter.headers == (("subject", "one\ttwo"), ("x-a", "1"), ("subject", "three"))
+    assert (letter.value("subject"), letter.values("subject")) == ("one\ttwo", ["one\ttwo", "three"])
 
 
 def test_a_missing_header_is_empty():
     letter = read("X-A: 1\n\n")
 
-    assert ("", [], "") == (letter.value("subject"), letter.values("subject"), letter.text("subject"))
+    assert (letter.value("subject"), letter.values("subject"), letter.text("subject")) == ("", [], "")
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
@@ -38,14 +38,14 @@ def test_a_missing_header_is_empty():
 def test_mbox_lines_at_the_beginning_are_skipped(mbox, line_end):
     letter = read(mbox + LETTER.replace("\n", line_end))
 
-    assert ("jane@example.com", "unsubscribe", True) == (
+    assert (
         letter.value("from"), letter.value("subject"), letter.header_complete,
-    )  # fmt: skip
+    ) == ("jane@example.com", "unsubscribe", True)  # fmt: skip
     assert read(LETTER.replace("\n", line_end)).key == letter.key
 
 
 def test_an_mbox_line_above_an_empty_header_hides_no_body():
-    assert () == read("From jane Mon Jan  1\n\nTo: TAG\n\n").headers
+    assert read("From jane Mon Jan  1\n\nTo: TAG\n\n").headers == ()
 
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n", b"\n\n", b"\0", b"From ", b"no colon", b"\xff\xfe", b"\r\n\r\nbody"])
@@ -64,7 +64,7 @@ def test_a_truncated_message_knows_whether_its_header_is_complete(raw, complete)
 
 
 def test_a_whole_message_has_a_complete_header_whatever_it_looks_like():
-    assert (True, False) == (read("To: a@b").header_complete, read("To: a@b").truncated)
+    assert (read("To: a@b").header_complete, read("To: a@b").truncated) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,13 @@ def test_a_whole_message_has_a_complete_header_whatever_it_looks_like():
         ("=?utf-8?q?a?= =?utf-8?q?b?=", "ab"),
         ("=?gb2312?B?suLK1NPDu6c=?=", "测试用户"),
         ("plain", "plain"),
+        ("d\udcc3\udca9j\udcc3\udca0 =?utf-8?q?vu?=", "déjà vu"),
+        ("d\udce9j\udce0", "d\ufffdj\ufffd"),
         ("=?no-such-charset?q?x?=", "=?no-such-charset?q?x?="),
         ("=?utf-8?b?a?=", "=?utf-8?b?a?="),
         ("=?zlib?q?x?=", "=?zlib?q?x?="),
         ("=?é?q?x?=", "=?é?q?x?="),
-        ("=?utf-8?q?=FF?=", "\N{REPLACEMENT CHARACTER}"),
+        ("=?utf-8?q?=FF?=", "=?utf-8?q?=FF?="),
     ],
 )
 def test_encoded_words_are_decoded_and_broken_ones_stay(raw, text):
@@ -112,13 +114,13 @@ def test_return_path_counts_above_the_first_trace_line_only(text, expected):
 
 
 def test_a_told_envelope_sender_beats_the_header():
-    assert "a@b" == read("Return-Path: <>\n\n", envelope_from="<a@b>").envelope_from
+    assert read("Return-Path: <>\n\n", envelope_from="<a@b>").envelope_from == "a@b"
 
 
 def test_source_size_and_time_are_kept():
     letter = message.read(b"To: a@b\n\n", source="imap:INBOX", received_ms=17, size_bytes=40)
 
-    assert ("imap:INBOX", 17, 40, True) == (letter.source, letter.received_ms, letter.size_bytes, letter.truncated)
+    assert (letter.source, letter.received_ms, letter.size_bytes, letter.truncated) == ("imap:INBOX", 17, 40, True)
 
 
 # -- candidates
@@ -139,13 +141,13 @@ def test_candidates_come_in_the_order_of_trust():
         "received", "to", "cc", "resent", "apparently",
     ]  # fmt: skip
     assert [f"{name}@d" for name in expected] == [address for _, address in found]
-    assert ["envelope", "x-original-to", "delivered-to"] == [where for where, _ in found][:3]
+    assert [where for where, _ in found][:3] == ["envelope", "x-original-to", "delivered-to"]
 
 
 def test_an_address_is_a_candidate_once_where_it_stood_first():
     found = _candidates("Delivered-To: u+x@d\nTo: U+X@D, v@d\nCc: u+x@d\n\n")
 
-    assert [("delivered-to", "u+x@d"), ("to", "v@d")] == found
+    assert found == [("delivered-to", "u+x@d"), ("to", "v@d")]
 
 
 def test_every_header_of_a_name_and_every_address_in_it_counts():
@@ -165,7 +167,7 @@ def test_every_header_of_a_name_and_every_address_in_it_counts():
 )  # fmt: skip
 @pytest.mark.parametrize("header", ["To", "Delivered-To", "X-Original-To", "Cc"])
 def test_a_tag_is_found_however_the_header_spells_it(header, value):
-    assert "honour" == decide(f"From: a@b\n{header}: {value}\n\n").outcome.value
+    assert decide(f"From: a@b\n{header}: {value}\n\n").outcome.value == "honour"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_a_tag_is_found_however_the_header_spells_it(header, value):
 def test_a_tag_whose_plus_became_a_space_is_found(value):
     local_part = tagged().partition("@")[0].replace("+", " ")
 
-    assert "honour" == decide(f"From: a@b\nTo: {value.format(local_part)}\n\n").outcome.value
+    assert decide(f"From: a@b\nTo: {value.format(local_part)}\n\n").outcome.value == "honour"
 
 
 def test_a_base64_encoded_word_may_hold_the_tag():
@@ -183,47 +185,45 @@ def test_a_base64_encoded_word_may_hold_the_tag():
 
     word = base64.b64encode(tagged().encode()).decode()
 
-    assert "honour" == decide(f"From: a@b\nTo: =?utf-8?b?{word}?=\n\n").outcome.value
+    assert decide(f"From: a@b\nTo: =?utf-8?b?{word}?=\n\n").outcome.value == "honour"
 
 
 @pytest.mark.parametrize(
     "where", ["Subject", "From", "Reply-To", "List-Unsubscribe", "X-Anything", "Message-ID", "Bcc"]
 )
 def test_no_other_header_is_searched_for_a_tag(where):
-    assert [] == _candidates(f"{where}: TAG\n\n")
+    assert _candidates(f"{where}: TAG\n\n") == []
 
 
 def test_neither_body_nor_nested_message_is_searched_for_a_tag():
     nested = "Content-Type: multipart/mixed; boundary=b\n\nTAG\n--b\nContent-Type: message/rfc822\n\nTo: TAG\n\n--b--\n"
 
-    assert [] == _candidates(nested)
+    assert _candidates(nested) == []
 
 
 def test_only_the_topmost_received_names_a_recipient():
-    assert [("received", "a@d")] == _candidates("Received: for <a@d>; now\nReceived: for <b@d>; before\n\n")
-    assert [] == _candidates("Received: by us\nReceived: for <b@d>; before\n\n")
+    assert _candidates("Received: for <a@d>; now\nReceived: for <b@d>; before\n\n") == [("received", "a@d")]
+    assert _candidates("Received: by us\nReceived: for <b@d>; before\n\n") == []
 
 
 @pytest.mark.parametrize("value", ["undisclosed-recipients:;", "", "jane", "<>", ", ,", "@", "jane@", "=?utf-8?q??="])
 def test_what_names_nobody_raises_nothing(value):
-    assert "quarantine:no-tag" == decide(f"From: a@b\nTo: {value}\n\n").outcome.value
+    assert decide(f"From: a@b\nTo: {value}\n\n").outcome.value == "quarantine:no-tag"
 
 
-def test_raw_utf_8_in_a_recipient_is_kept():
-    assert "почта@пример".encode() == read("To: почта@пример\n\n").candidates[0].address.encode(
-        "utf-8", "surrogateescape"
-    )
+def test_raw_utf_8_in_a_recipient_is_read():
+    assert _candidates("To: почта@пример\n\n") == [("to", "почта@пример")]
 
 
 def test_an_empty_envelope_recipient_is_not_told():
-    assert [("to", "a@d")] == _candidates("To: a@d\n\n", envelope_to="")
+    assert _candidates("To: a@d\n\n", envelope_to="") == [("to", "a@d")]
 
 
 def test_twenty_thousand_recipients_are_cut_short():
     started = time.perf_counter()
     letter = read("To: " + ", ".join(f"person{number}@example.com" for number in range(20_000)) + "\n\n")
 
-    assert 1000 == len(letter.candidates)
+    assert len(letter.candidates) == 1000
     assert Candidate("to", "person0@example.com") == letter.candidates[0]
     assert time.perf_counter() - started < 2
 
@@ -238,7 +238,7 @@ def test_the_key_is_64_hex_digits_and_depends_on_each_of_its_parts():
     ]  # fmt: skip
 
     keys = {read(text).key for text in [LETTER, *others]}
-    assert 6 == len(keys)
+    assert len(keys) == 6
     assert {64} == {len(bytes.fromhex(key)) * 2 for key in keys}
 
 
@@ -321,15 +321,13 @@ def test_a_truncated_message_knows_whether_its_key_is_final(head, body_bytes, fi
 def test_a_header_longer_than_the_longest_look_has_a_final_key():
     letter = read(b"X: " + b"x" * MAX_LOOK_BYTES, size_bytes=2_000_000)
 
-    assert (True, False, True) == (letter.truncated, letter.header_complete, key_is_final(letter))
+    assert (letter.truncated, letter.header_complete, key_is_final(letter)) == (True, False, True)
 
 
-@pytest.mark.parametrize(
-    "recipient", ["\ud800@d", "\udcff@d", "=?utf-7?q?+2AA-?=@d", "=?unicode-escape?q?=5Cud800?=@d"]
-)
+@pytest.mark.parametrize("recipient", ["\ud800@d", "=?utf-7?q?+2AA-?=@d", "=?unicode-escape?q?=5Cud800?=@d"])
 def test_lone_surrogates_do_not_stop_the_key(recipient):
-    assert 64 == len(read("From: a@b\n\n", envelope_to=recipient).key)
-    assert 64 == len(read(f"To: {recipient}\n\n".encode("utf-8", "surrogatepass")).key)
+    assert len(read("From: a@b\n\n", envelope_to=recipient).key) == 64
+    assert len(read(f"To: {recipient}\n\n".encode("utf-8", "surrogatepass")).key) == 64
 
 
 # -- bounds
@@ -338,7 +336,7 @@ def test_lone_surrogates_do_not_stop_the_key(recipient):
 def test_at_most_256_kilobytes_are_looked_at():
     letter = read(b"To: a@b\n\n" + b"x" * 1_000_000)
 
-    assert (MAX_LOOK_BYTES, 1_000_009, True) == (len(letter.raw), letter.size_bytes, letter.truncated)
+    assert (len(letter.raw), letter.size_bytes, letter.truncated) == (MAX_LOOK_BYTES, 1_000_009, True)
 
 
 HOSTILE = {
@@ -392,7 +390,7 @@ HOSTILE_BODIES = {
 def test_hostile_bodies_under_a_valid_tag_are_honoured_in_bounded_time(name):
     started = time.process_time()
 
-    assert "honour" == decide(BODY + HOSTILE_BODIES[name]).outcome.value
+    assert decide(BODY + HOSTILE_BODIES[name]).outcome.value == "honour"
     assert time.process_time() - started < 3
 
 
@@ -427,7 +425,7 @@ def test_random_bytes_never_raise(raw, envelope):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(st.characters(exclude_categories=()), max_size=80))
+@given(st.binary(max_size=80).map(lambda raw: raw.decode("ascii", "surrogateescape")))
 def test_addresses_of_any_text_hold_an_at_sign(value):
     assert all("@" in address for address in addresses(value))
 

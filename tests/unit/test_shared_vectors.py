@@ -111,7 +111,7 @@ def test_every_sample_mail_has_a_right_outcome(samples):
     ]
 
     assert len(samples) > 140
-    assert [] == wrong
+    assert wrong == []
 
 
 def test_every_sample_request_names_the_subscriber_of_its_tag_and_nobody_else(samples):
@@ -126,7 +126,7 @@ def test_every_sample_request_names_the_subscriber_of_its_tag_and_nobody_else(sa
 def test_a_request_without_its_tag_is_never_honoured(samples):
     honoured = [row["path"] for row, raw in samples if _decide(raw).requests]
 
-    assert [] == honoured
+    assert honoured == []
 
 
 def test_a_valid_envelope_recipient_never_turns_a_machines_mail_into_a_request(samples):
@@ -146,7 +146,7 @@ def test_a_valid_envelope_recipient_makes_a_request_of_any_persons_mail(samples)
         if row["kind"] in persons and not _decide(raw, envelope_to=mint(KEYS, JANE, TEMPLATE).address).requests
     ]
 
-    assert [] == left
+    assert left == []
 
 
 # -- samples/webhooks
@@ -177,7 +177,7 @@ def test_every_webhook_sample_gives_its_envelope(webhooks):
 def test_every_malformed_webhook_sample_is_given_up(webhooks):
     malformed = [(provider, headers, body) for provider, row, headers, body in webhooks if "reject" in row["expect"]]
 
-    assert 3 == len(malformed)
+    assert len(malformed) == 3
     for provider, headers, body in malformed:
         with pytest.raises(PayloadInvalid):
             provider.read(headers, body)

@@ -178,7 +178,7 @@ ANYTHING = st.text(st.characters(exclude_categories=()), max_size=80)
 @given(st.one_of(ANYTHING, NEARLY, st.builds("<mailto:{}@{}?{}>".format, NEARLY, ANYTHING, ANYTHING)))
 def test_reading_anything_raises_nothing_but_rejected(text):
     tag.is_shaped(text)
-    found = {ref: JANE for ref in tag.stored_refs(text)}
+    found = dict.fromkeys(tag.stored_refs(text), JANE)
     with pytest.raises(Rejected):
         tag.read(text, KEYS, found)
 
@@ -193,7 +193,7 @@ def test_minting_anything_raises_nothing_but_rejected(text):
 
 
 def test_a_local_part_over_64_octets_is_still_read():
-    assert JANE == _read("a-very-long-folder-name-that-qmail-puts-before-it-" + tagged())
+    assert _read("a-very-long-folder-name-that-qmail-puts-before-it-" + tagged()) == JANE
 
 
 def test_reading_megabytes_takes_no_time():
@@ -204,7 +204,7 @@ def test_reading_megabytes_takes_no_time():
 def test_a_rotated_key_still_reads_and_its_index_is_told():
     rotated = Keyring((OTHER.masters[0], KEYS.masters[0]))
 
-    assert [1, 0] == [tag.read(tagged(keys=keys), rotated).key_index for keys in (KEYS, OTHER)]
+    assert [tag.read(tagged(keys=keys), rotated).key_index for keys in (KEYS, OTHER)] == [1, 0]
 
 
 def test_a_rotated_key_still_reads_stored_tags():
@@ -236,7 +236,7 @@ def test_stored_refs_names_each_stored_tag_once_and_no_other():
     [ref] = rows(JANE)
 
     assert [ref] == tag.stored_refs(f"<mailto:{tagged(opaque=True).upper()}>")
-    assert [] == tag.stored_refs(tagged())
+    assert tag.stored_refs(tagged()) == []
 
 
 REPAIRS = {
@@ -270,7 +270,7 @@ REPAIRS = {
 def test_damage_is_repaired(name, opaque):
     damage, _ = REPAIRS[name]
 
-    assert JANE == _read(damage(tagged(opaque=opaque)), found=rows(JANE))
+    assert _read(damage(tagged(opaque=opaque)), found=rows(JANE)) == JANE
 
 
 @pytest.mark.parametrize("name", [name for name, (_, repair) in REPAIRS.items() if repair])

@@ -14,7 +14,7 @@ from worker import service
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.doctor import examine
 from worker.installation import Installation, open_installation
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, load_settings, setting_name
 from worker.status import status as state_of
 from worker.web.ops.session import new_login_link
 
@@ -130,7 +130,7 @@ def config(as_json: Json = False) -> None:
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         origin = "environment" if f"UNSUBD_{name.upper()}" in os.environ else "default"
-        row = {"name": f"UNSUBD_{name.upper()}", "value": str(value), "from": origin, "is": field.description}
+        row = {"name": setting_name(name), "value": str(value), "from": origin, "is": field.description}
         say_json(row) if as_json else say(f"{row['name']:28}  {row['value'] or '-':40}  {field.description}")
 
 

@@ -1,4 +1,9 @@
-"""Ways in: each source hands messages to `intake.accept` and acknowledges only what was accepted."""
+"""Ways in: each source hands messages to `intake.accept` and acknowledges only what was accepted.
+
+| key              | type | holds                                                           | lives    |
+|------------------|------|-----------------------------------------------------------------|----------|
+| `unsubd:sources` | HASH | source -> JSON: state, detail, when, messages taken, held back  | for good |
+"""
 
 import json
 import time
@@ -10,7 +15,7 @@ from handlers.errors import QueueUnavailable
 from worker.journal import Journal
 from worker.server import away_as
 
-_STATES = "unsubd:sources"  # HASH: source name -> JSON {state, detail, at_ms, messages, last_ms, held}, for good
+_STATES = "unsubd:sources"
 SILENT_AFTER_S = 180
 
 

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from handlers.errors import ConfigError, Unavailable
 from worker.installation import Installation
 from worker.web import api, metrics, one_click, webhooks
+from worker.web.gather import Gatherer
 from worker.web.ops import console
 
 _POLICY = (
@@ -42,6 +43,7 @@ def create_app(installation: Installation) -> FastAPI:
     app = FastAPI(title="unsubd", version="0.1.0", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.installation = installation
     app.state.pages = pages()
+    app.state.gatherer = Gatherer(installation.intake)
     app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
     for part in (one_click, webhooks, api, metrics, console):
         app.include_router(part.router)

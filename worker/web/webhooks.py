@@ -51,7 +51,7 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     try:
         body = await read_body(request, MAX_BODY_BYTES)
         messages = read_messages(installation, provider, name, header_values(request), body)
-        await asyncio.to_thread(installation.intake.accept, messages)  # redis blocks
+        await request.app.state.gatherer.accept(messages)
     except SignatureInvalid as error:
         status, word, detail = codes.auth_fail, "signature_invalid", str(error)
     except ContentTypeInvalid as error:

@@ -1,0 +1,88 @@
+"""How long from an IMAP delivery to the suppression, on real Dovecot, Redis and RQ workers: `make bench`.
+
+One mail at a time into an idle mailbox (IDLE wakes the poller), then a burst. Prints medians and the machine; asserts
+nothing. The floor is Dovecot's own: it tells an IDLE client 0.5 s after the delivery.
+"""
+
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from redis import Redis
+
+from tests.harness import processes
+from tests.harness.dovecot import Dovecot, Mailbox
+from tests.harness.mails import address, mail, recipient
+from tests.harness.redis_server import RedisServer
+from tests.harness.service import MASTERS, Service, until
+from worker.store import Store
+
+SINGLES = 21
+BURST = 1000
+
+
+def main() -> None:
+    """Measure and print."""
+    folder = Path(tempfile.mkdtemp(prefix="unsubd-bench-"))
+    folder.chmod(0o755)
+    for name in ("redis", "dovecot", "service"):
+        (folder / name).mkdir()
+    try:
+        with (
+            RedisServer(processes.require("redis-server", "redis-server"), folder / "redis") as redis,
+            Dovecot(processes.require("dovecot", "dovecot-imapd"), folder / "dovecot") as dovecot,
+        ):
+            _measure(redis.url, Mailbox(dovecot, "bench"), folder / "service")
+    finally:
+        shutil.rmtree(folder)
+
+
+def _measure(redis_url: str, mailbox: Mailbox, folder: Path) -> None:
+    service = Service(
+        folder, redis_url=redis_url, secret_keys=MASTERS[0], imap_url=mailbox.url, imap_password=mailbox.password,
+        imap_ca_file=str(mailbox.ca_file), imap_backlog="all", workers="2",
+    )  # fmt: skip
+    with service.running("run"), Redis.from_url(redis_url) as client:
+        store = Store(client)
+        until(lambda: "state=idle" in service.log.read_text(), what="the poller idle")
+        _say(f"machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
+        singles = [_single(store, mailbox, number) for number in range(SINGLES)]
+        _say(f"one mail, IMAP delivery to effect: median {statistics.median(singles):.2f} s,"
+             f" fastest {min(singles):.2f} s, slowest {max(singles):.2f} s ({SINGLES} mails, IDLE)")  # fmt: skip
+        seconds = _burst(store, mailbox)
+        _say(f"{BURST} mails at once, delivery to last effect: {seconds:.1f} s ({BURST / seconds:.0f} mails/s, 2 workers)")
+
+
+def _single(store: Store, mailbox: Mailbox, number: int) -> float:
+    time.sleep(0.7)  # let the mailbox fall idle again
+    begun = time.monotonic()
+    mailbox.append_many([mail(address(number), f"single-{number}")])
+    _await(store, [recipient(number)])
+    return time.monotonic() - begun
+
+
+def _burst(store: Store, mailbox: Mailbox) -> float:
+    people = range(10_000, 10_000 + BURST)
+    mails = [mail(address(number), f"burst-{number}") for number in people]
+    begun = time.monotonic()
+    mailbox.append_many(mails)
+    _await(store, [recipient(number) for number in people])
+    return time.monotonic() - begun
+
+
+def _await(store: Store, recipients: list[str]) -> None:
+    until(lambda: all(answer.suppressed for answer in store.check("acme", 1, recipients)), 120, "every effect")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
