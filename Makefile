@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench constraints clean
+.PHONY: help setup run test lint bench pictures constraints clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,9 @@ lint: setup ## check style and types only
 
 bench: setup ## measure how fast messages become suppressions
 	.venv/bin/python -m tests.bench.delivery
+
+pictures: setup ## take the README's pictures anew (needs chromium)
+	.venv/bin/python -m tests.browser.pictures
 
 constraints: setup ## move to the newest versions that pyproject.toml admits, and pin them
 	.venv/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'

@@ -83,3 +83,19 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, Rejected):
         return EX_DATAERR
     return EX_SOFTWARE
+
+
+def http_status(error: BaseException) -> tuple[int, str]:
+    """Return the status and the stable code for an answer that *error* ends. A webhook has its provider's codes instead.
+
+    Example:
+        >>> http_status(StoreUnavailable("x")), http_status(UnknownAccount("x")), http_status(AddressError("x"))
+        ((503, 'unavailable'), (404, 'unknown'), (422, 'invalid'))
+    """
+    if isinstance(error, Unavailable):
+        return 503, "unavailable"
+    if isinstance(error, UnknownAccount):
+        return 404, "unknown"
+    if isinstance(error, Rejected):
+        return 422, "invalid"
+    return 500, "failed"

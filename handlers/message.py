@@ -21,12 +21,13 @@ MAX_LOOK_BYTES = 262144
 _KEY_BODY_BYTES = 4096
 _MAX_CANDIDATES = 1000
 _TEXT_BYTES = 8192  # a mail client's line stands at the beginning; mail-parser is quadratic in hostile headers
-_MAX_DECODED = 2048  # the standard library's search for encoded words is quadratic
+_MAX_DECODED = 2048  # some charsets decode in quadratic time
 _BEFORE_TO = ("x-original-to", "delivered-to", "envelope-to", "x-envelope-to", "x-rcpt-to", "x-forwarded-to")
 _WRITTEN_BY_AUTHOR = ("to", "cc", "resent-to", "apparently-to")
 _HEADER_END = re.compile(rb"(?:\A|\r?\n)\r?\n")
 _MBOX_LINES = re.compile(rb"\A(?:>?From [^\n]*\n)+")
 # Each pattern runs in linear time over hostile text: no repeated class is followed by what it also matches.
+_ENCODED_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bBqQ]\?[^?]*\?=(?:\s+(?==\?))?)+")
 _BRACKETED = re.compile(r"<([^<>]*)>")
 _BETWEEN_WORDS = re.compile(r"[\s<>,;\"()]+")
 _RECEIVED_FOR = re.compile(r"\bfor\s+<([^<>\s]+)>")
@@ -130,11 +131,14 @@ def _headers(block: bytes) -> tuple[tuple[str, str], ...]:
 def decoded(value: str) -> str:
     """Return a header's *value* with RFC 2047 encoded words decoded; what cannot be decoded stays as it came."""
     text = _utf8(value)
+    return _ENCODED_WORDS.sub(_decoded_words, text[:_MAX_DECODED]) + text[_MAX_DECODED:]
+
+
+def _decoded_words(words: re.Match[str]) -> str:
     try:
-        begin = email.header.decode_header(text[:_MAX_DECODED])
-        return str(email.header.make_header(begin)) + text[_MAX_DECODED:]
+        return str(email.header.make_header(email.header.decode_header(words[0])))
     except (LookupError, ValueError, email.errors.MessageError):  # unknown charset, broken octets, broken base64
-        return text
+        return words[0]
 
 
 def _utf8(value: str) -> str:

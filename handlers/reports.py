@@ -93,8 +93,8 @@ def _first_child(message: InboundMessage) -> Outcome | None:
 
 
 def looks_like_report(message: InboundMessage) -> bool:
-    """Say whether the whole structure should be seen before deciding (a cut must never hide a report)."""
-    return _content_type(message).get_content_type() == "multipart/report" or report(message) is not None
+    """Say whether the whole structure should be seen before deciding: a cut may hide the part that makes a report."""
+    return _content_type(message).get_content_maintype() == "multipart" or report(message) is not None
 
 
 def is_bounce(message: InboundMessage) -> bool:

@@ -91,7 +91,7 @@ def request_id(evidence: str, sender: str, group: int, recipient: str, action: A
 
     Example:
         >>> request_id("5f1e", "acme", 12, "jane@example.com", Action.UNSUBSCRIBE)
-        '22af6cb7ab4ebe7f32add71ea8e4fcaa'
+        '63d4086f7e4bacfdc5a7b7a1909b59b3'
     """
     parts = [evidence, sender, str(group), recipient, action.value]
     return sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]

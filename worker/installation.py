@@ -4,10 +4,11 @@ Opening checks what must hold before anything is promised: durable servers, no k
 its parent made them.
 """
 
-import secrets
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class Installation:
     def quarantine_failed(self, wire: Any, detail: str) -> None:
         """Keep one element of a job that cannot be used, durably, for a person."""
         content = wire if isinstance(wire, dict) else {"value": str(wire)[:1000]}
-        entry_id = str(content.get("key") or secrets.token_hex(16))
+        # The same element keeps its id, so that a job that waits and repeats keeps it once.
+        entry_id = str(content.get("key") or sha256(json.dumps(content, sort_keys=True).encode()).hexdigest())
         at_ms = content.get("received_ms", 0)
         self.quarantine.keep_failed(entry_id, detail, content, at_ms if isinstance(at_ms, int) else 0)
         self.journal.failed("job", detail, message=entry_id[:12])
@@ -90,18 +92,40 @@ def _urls(settings: Settings) -> tuple[str, str]:
     return redis_url, settings.store_url or redis_url
 
 
-def with_embedded_secrets(settings: Settings) -> Settings:
+def has_no_store(settings: Settings) -> bool:
+    """Say whether this is the embedded default before its first start."""
+    return settings.embedded and not settings.store_url and not embedded.exists(settings.data_dir)
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Store]:
+    """Open the store alone, to look something up: nothing is checked, remembered or made.
+
+    Errors:  ConfigError       an unusable data folder.
+             StoreUnavailable  by what is asked of it.    temporary
+    """
+    server = embedded.attach(settings.data_dir) if settings.embedded and not settings.store_url else None
+    try:
+        with connect(_urls(settings)[1]) as client:
+            yield Store(client)
+    finally:
+        if server:
+            server.close()
+
+
+def with_embedded_secrets(settings: Settings, *, make: bool = True) -> Settings:
     """Return *settings* with the key and token of the data folder, made at its first use (0600).
 
+    Shape:   make False: what is not there yet is not made, for what must work, or leave no trace, without a folder.
     Errors:  ConfigError  the folder holds a store whose key file is gone.
     """
-    if not settings.embedded:
+    if not settings.embedded or not (make or settings.data_dir.exists()):
         return settings
     update: dict[str, Any] = {}
     if not settings.secret_keys.get_secret_value():
-        update["secret_keys"] = _kept_secret(settings.data_dir, KEY_FILE, make=not embedded.exists(settings.data_dir))
+        update["secret_keys"] = _kept_secret(settings.data_dir, KEY_FILE, make=make)
     if not settings.admin_token.get_secret_value():
-        update["admin_token"] = _kept_secret(settings.data_dir, TOKEN_FILE, make=True)
+        update["admin_token"] = _kept_secret(settings.data_dir, TOKEN_FILE, make=make)
     return settings.model_copy(update=update)
 
 
@@ -110,11 +134,13 @@ def _kept_secret(data_dir: Path, name: str, *, make: bool) -> Any:
 
     path = data_dir / name
     if not path.exists():
-        if not make:
+        if name == KEY_FILE and embedded.exists(data_dir):
             raise ConfigError(
                 f"UNSUBD_SECRET_KEYS: {path} is gone, but {data_dir} holds a store that it signed for:"
                 " restore the file, or set UNSUBD_SECRET_KEYS"
             )
+        if not make:
+            return SecretStr("")
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             key_store.make_master(path)

@@ -17,7 +17,7 @@ import redis
 
 from handlers import decision
 from handlers.decision import FirstReceipt, Lookup, Policy
-from handlers.errors import QueueUnavailable, Rejected, Unavailable
+from handlers.errors import QueueUnavailable, Unavailable
 from handlers.message import InboundMessage
 from handlers.request import DecidedMessage, Effect, Outcome, Request
 from handlers.tag import Keyring, StoredTag, Tag
@@ -119,14 +119,39 @@ class Intake:
         Errors:  Unavailable  the store is away.    temporary
         Repeat:  safe: effects, records and counters of a crash are made good, none is doubled.
         """
-        targets = self._targets([request for message in messages for request in message.requests])
+        try:
+            return self._recorded(messages)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  one message must not stop its neighbours: each gets its own try
+            self.journal.failed("batch", f"{type(error).__name__}: repeated one by one", messages=len(messages))
+        return [self._recorded_alone(message) for message in messages]
+
+    def _recorded(self, messages: Sequence[DecidedMessage]) -> list[list[dict[str, Any]]]:
+        requests = [request for message in messages for request in message.requests]
+        targets = self._targets(requests)
+        effects = iter(self.store.apply([targets[request] for request in requests]))
         entries = [
-            (message, [self._result(each, targets[each], effect) for each, effect in effects])
-            for message, effects in self._applied(messages, targets)
+            (message, [self._result(each, targets[each], next(effects)) for each in message.requests])
+            for message in messages
         ]
         self.ledger.write(entries)
         self.journal.recorded(entries)
         return [results for _, results in entries]
+
+    def _recorded_alone(self, message: DecidedMessage) -> list[dict[str, Any]]:
+        try:
+            return self._recorded([message])[0]
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever one message breaks is that message's, kept for a person
+            detail = f"applying it failed: {type(error).__name__}"
+        self.quarantine.keep_failed(message.key, detail, message.as_wire(), message.received_ms)
+        self.journal.failed("apply", detail, message=message.key[:12])
+        entry: tuple[DecidedMessage, list[dict[str, Any]]] = (replace(message, reason=detail), [])
+        self.ledger.write([entry])
+        self.journal.recorded([entry])
+        return []
 
     def _targets(self, requests: Sequence[Request]) -> dict[Request, Request]:
         """Where each request goes: to its group, or to group 0 when that group is archived, unknown or another's."""
@@ -136,33 +161,6 @@ class Intake:
         # A recipient who has a row in that group already keeps it: old mail read again must not widen an old request.
         widened = {each for each, row in zip(stray, rows, strict=True) if row is None}
         return {request: replace(request, group=0) if request in widened else request for request in requests}
-
-    def _applied(
-        self, messages: Sequence[DecidedMessage], targets: dict[Request, Request]
-    ) -> list[tuple[DecidedMessage, list[tuple[Request, Effect]]]]:
-        """All at once; when that breaks, one by one, so that the bad message is quarantined alone."""
-        try:
-            effects = iter(self.store.apply([targets[request] for message in messages for request in message.requests]))
-            return [(message, [(each, next(effects)) for each in message.requests]) for message in messages]
-        except Unavailable:
-            raise
-        except (Rejected, redis.RedisError, ValueError, TypeError) as error:
-            self.journal.failed("batch", f"{type(error).__name__}: repeated one by one", messages=len(messages))
-        return [self._applied_alone(message, targets) for message in messages]
-
-    def _applied_alone(
-        self, message: DecidedMessage, targets: dict[Request, Request]
-    ) -> tuple[DecidedMessage, list[tuple[Request, Effect]]]:
-        try:
-            effects = self.store.apply([targets[request] for request in message.requests])
-        except Unavailable:
-            raise
-        except Exception as error:  # noqa: BLE001  whatever one message breaks is that message's, kept for a person
-            detail = f"applying it failed: {type(error).__name__}"
-            self.quarantine.keep_failed(message.key, detail, message.as_wire(), message.received_ms)
-            self.journal.failed("apply", detail, message=message.key[:12])
-            return replace(message, reason=detail), []
-        return message, list(zip(message.requests, effects, strict=True))
 
     def _result(self, request: Request, target: Request, effect: Effect) -> dict[str, Any]:
         moved = {} if request.group == target.group else {"redirected_from": request.group}

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import redis
 from rq import Queue, Retry, Worker
+from rq.exceptions import DeserializationError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -188,9 +189,24 @@ class RequestQueue:
                     del seen[job_id]
             ready = [job_id for job_id in lost if now() - seen.setdefault(job_id, now()) >= _HEARTBEAT_S]
             for job_id in ready:
-                self._requeue(job_id, lost[job_id])
                 del seen[job_id]
-        return ready
+            return [job_id for job_id in ready if self._requeue(job_id, lost[job_id])]
+
+    def enqueue_due(self) -> int:
+        """Put retries whose waiting time is over back into the queue; return how many. Repeat: safe, also side by side.
+
+        Why:     RQ's own scheduler is a process per worker that outlives a killed one.
+        """
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            registry = self.rq.scheduled_job_registry
+            due = registry.get_jobs_to_schedule()
+            for job in UnsubdJob.fetch_many(due, connection=self._redis, serializer=JSONSerializer):
+                if job is not None:
+                    pipeline = self._redis.pipeline(transaction=True)
+                    self.rq.enqueue_job(job, pipeline=pipeline)
+                    registry.remove(job.id, pipeline=pipeline)
+                    pipeline.execute()
+        return len(due)
 
     def _in_progress(self) -> dict[str, str]:
         """Job id -> its entry in RQ's started registry, "" when it was only taken from the queue so far."""
@@ -208,24 +224,27 @@ class RequestQueue:
         beat = cast(bytes | None, self._redis.hget(key, "last_heartbeat"))
         return beat is not None and time.time() - _timestamp(beat.decode()) < _DEAD_AFTER_S
 
-    def _requeue(self, job_id: str, entry: str) -> None:
+    def _requeue(self, job_id: str, entry: str) -> bool:
+        exists = bool(self._redis.exists(UnsubdJob.key_for(job_id)))  # somebody may have deleted the job itself
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.lrem(self.rq.intermediate_queue_key, 0, job_id)
         if entry:
             pipeline.zrem(self.rq.started_job_registry.key, entry)
-        pipeline.hset(UnsubdJob.key_for(job_id), mapping={"status": "queued", "worker_name": ""})
-        pipeline.rpush(self.rq.key, job_id)
+        if exists:
+            pipeline.hset(UnsubdJob.key_for(job_id), mapping={"status": "queued", "worker_name": ""})
+            pipeline.rpush(self.rq.key, job_id)
         pipeline.execute()
+        return exists
 
-    def take_failed(self) -> list[tuple[str, list[dict[str, Any]], str]]:
+    def take_failed(self) -> list[tuple[str, list[Any], str]]:
         """Return (job id, batch, why) of every job that ran out of tries; the caller quarantines and then `mark_kept`s."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             ids = self.rq.failed_job_registry.get_job_ids(cleanup=False)
             jobs = UnsubdJob.fetch_many(ids, connection=self._redis, serializer=JSONSerializer)
             return [
-                (job.id, job.kwargs.get("batch", []), _why(job))
+                (job.id, batch, _why(job))
                 for job in jobs
-                if job is not None and job.func_name == RECORD and not job.meta.get("kept")
+                if job is not None and (batch := _lost_messages(job)) is not None
             ]
 
     def mark_kept(self, job_id: str) -> None:
@@ -234,6 +253,14 @@ class RequestQueue:
             job = UnsubdJob.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
             job.meta["kept"] = True
             job.save_meta()  # type: ignore[no-untyped-call]
+
+
+def _lost_messages(job: Job) -> list[Any] | None:
+    """What a failed job of ours carries; None for another's job, an unreadable one, and one that is kept already."""
+    try:
+        return list(job.kwargs["batch"]) if job.func_name == RECORD and not job.meta.get("kept") else None
+    except (DeserializationError, AttributeError, KeyError, TypeError):
+        return None  # whoever can write Redis can put it there, and it must not stop the reaper
 
 
 def _why(job: Job) -> str:

@@ -87,11 +87,11 @@ def run_worker(settings: Settings) -> None:
     with open_installation(settings) as installation:
         jobs.configure(installation.settings)
         worker = installation.queue.worker(f"{socket.gethostname().partition('.')[0]}-{os.getpid()}")
-        worker.work(with_scheduler=True, logging_level="WARNING")
+        worker.work(logging_level="WARNING")
 
 
 def run_reaper(settings: Settings) -> None:
-    """Give the jobs of killed workers back to the queue, and the requests of failed jobs to the quarantine."""
+    """Give due retries and the jobs of killed workers back to the queue, and failed jobs' requests to the quarantine."""
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stopped.append(number))
@@ -100,6 +100,7 @@ def run_reaper(settings: Settings) -> None:
     with open_installation(settings) as installation:
         while not stopped:
             try:
+                installation.queue.enqueue_due()
                 if job_ids := installation.queue.reap(seen):
                     installation.journal.service("requeued", jobs=len(job_ids), why="their worker stopped beating")
                 if time.monotonic() - looked_at > _FAILED_EVERY_S:

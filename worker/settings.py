@@ -13,7 +13,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from redis import Redis
 
 from handlers.errors import ConfigError
 from handlers.tag import AddressTemplate, Keyring
@@ -21,8 +22,7 @@ from handlers.tag import AddressTemplate, Keyring
 _PREFIX = "UNSUBD_"
 _IMAP_PASSWORD = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_PASSWORD")
 _WEBHOOK = re.compile(r"UNSUBD_IN_([A-Z0-9]+)(?:_([A-Z0-9_]+))?")
-
-
+_URL_SECRET = re.compile(r"(://[^\s/:@]*:)\S*(?=@)|(\bpassword=)[^\s&]*")
 _FAMILIES = {"imap_passwords": "UNSUBD_IMAP_<NAME>_PASSWORD", "webhook_proofs": "UNSUBD_IN_<PROVIDER>[_<NAME>]"}
 
 
@@ -119,8 +119,11 @@ class Settings(BaseSettings):
     @field_validator("redis_url", "store_url")
     @classmethod
     def _redis(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0")
+        try:
+            Redis.from_url(value or "redis://")
+        except ValueError:
+            # Without its cause: a password that is not percent-encoded would be in it.
+            raise ValueError("expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0") from None
         return value
 
     @field_validator("imap_backlog")
@@ -129,6 +132,17 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"ask|all|\d{4}-\d{2}-\d{2}", value):
             raise ValueError("expected ask, all, or a date such as 2026-11-21")
         return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what `load_settings` gives and nothing else: it has read the environment, files and families included."""
+        return (init_settings,)
 
     @property
     def embedded(self) -> bool:
@@ -164,9 +178,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     problems: list[str] = []
     values = _with_files(environ, problems)
     named = {"imap_passwords": _imap_passwords(values), "webhook_proofs": _webhook_proofs(values)}
-    plain = {
-        name: values[_PREFIX + name.upper()] for name in Settings.model_fields if values.get(_PREFIX + name.upper())
-    }
+    plain = {field: values[name] for field, name in _plain_names().items() if values.get(name)}
     try:
         settings = Settings(**{**plain, **{k: v for k, v in named.items() if v}, **overrides})
     except ValidationError as error:
@@ -187,7 +199,14 @@ def _with_files(environ: Mapping[str, str], problems: list[str]) -> dict[str, st
                 values[name.removesuffix("_FILE")] = Path(path).read_text().strip()
             except OSError as error:
                 problems.append(f"{name}: {path}: {error.strerror}, expected a file we may read")
+            except UnicodeDecodeError:
+                problems.append(f"{name}: {path}: not UTF-8, expected a text file")
     return values
+
+
+def _plain_names() -> dict[str, str]:
+    """Field -> environment variable of every setting that is no family."""
+    return {field: setting_name(field) for field in Settings.model_fields if field not in _FAMILIES}
 
 
 def _imap_passwords(values: Mapping[str, str]) -> dict[str, str]:
@@ -204,7 +223,7 @@ def _webhook_proofs(values: Mapping[str, str]) -> dict[str, str]:
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
     """Return the UNSUBD_ names that no setting claims: usually misspelt."""
-    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    known = set(_plain_names().values())
     return sorted(
         name
         for name in environ
@@ -214,6 +233,16 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
         and not _IMAP_PASSWORD.fullmatch(name.removesuffix("_FILE"))
         and not _WEBHOOK.fullmatch(name.removesuffix("_FILE"))
     )
+
+
+def shown(value: object) -> str:
+    """Return a setting's value as it may be printed: without its secret, not even one inside a URL.
+
+    Example:
+        >>> shown("redis://:s3cret@redis.example.com/0")
+        'redis://:***@redis.example.com/0'
+    """
+    return "" if value is None else _URL_SECRET.sub(lambda match: f"{match[1] or match[2]}***", str(value))
 
 
 def too_open(path: Path) -> bool:

@@ -30,6 +30,8 @@ def read_multipart(content_type: str, body: bytes) -> dict[str, bytes]:
         parser = MultipartParser(boundary.encode("latin-1"), collector.callbacks())
         parser.write(body)
         parser.finalize()
+    except PayloadInvalid:
+        raise
     except (FormParserError, UnicodeError, ValueError) as error:
         raise PayloadInvalid(f"multipart body of {len(body)} octets: {type(error).__name__}") from error
     if not collector.ended:

@@ -57,6 +57,8 @@ def test_1200_mails_at_once_while_idle(tmp_path: Path, redis_url: str, dovecot: 
         until(lambda: len(dovecot.messages("Processed")) == 1200, 60, "1,200 moved")
 
     assert dovecot.messages() == []
+    said = service.log.read_text()
+    assert [word for word in ("horse", "person.7@", "burst-7") if word in said] == []  # password, recipient, Message-ID
 
 
 def test_somebody_elses_seen_flag_hides_nothing(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:

@@ -77,9 +77,15 @@ def test_every_command_of_the_readme_exists() -> None:
 def test_every_setting_of_the_readme_exists() -> None:
     known = {setting_name(name) for name in Settings.model_fields}
     families = r"UNSUBD_IMAP_[A-Z0-9]+_PASSWORD|UNSUBD_IN_[A-Z0-9_]+"
-    named = {name if name in known else name.removesuffix("_FILE") for name in re.findall(r"UNSUBD_[A-Z0-9_]+[A-Z0-9]", README)}
+    named = {
+        name if name in known else name.removesuffix("_FILE")
+        for name in re.findall(r"UNSUBD_[A-Z0-9_]+[A-Z0-9]", README)
+    }
 
-    assert {name for name in named if name not in known and not re.fullmatch(families, name)} == {"UNSUBD_IMAP", "UNSUBD_IN"}
+    assert {name for name in named if name not in known and not re.fullmatch(families, name)} == {
+        "UNSUBD_IMAP",
+        "UNSUBD_IN",
+    }
 
 
 @pytest.mark.parametrize("outcome", [each for each in Outcome if each not in (Outcome.CHALLENGE, Outcome.PING)])

@@ -242,9 +242,10 @@ def test_a_subject_does_not_ask(subject):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Content-Type: multipart/report", True), ("X-MS-Journal-Report:", True), ("Content-Type: multipart/mixed", False),
+        ("Content-Type: multipart/report", True), ("X-MS-Journal-Report:", True), ("Content-Type: multipart/mixed", True),
+        ("Content-Type: multipart/alternative; boundary=b", True), ("Content-Type: text/plain", False),
         ("From: a@b", False), ("Content-Type: multipart/report; report-type=unknown", True),
     ],
 )  # fmt: skip
-def test_what_looks_like_a_report_should_be_seen_whole(text, expected):
+def test_what_may_hold_a_report_should_be_seen_whole(text, expected):
     assert expected == reports.looks_like_report(read(text + "\n\n"))

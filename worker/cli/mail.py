@@ -7,11 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from handlers import message
-from handlers.errors import Rejected
+from handlers.errors import Rejected, Unavailable
 from handlers.message import InboundMessage
+from handlers.request import Effect
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.explain import Explainer, as_json, message_files
-from worker.installation import open_installation
+from worker.installation import Installation, open_installation
+from worker.intake import Accepted
 
 _EFFECT_S = 10.0
 
@@ -31,13 +33,25 @@ def deliver(
     inbound = [message.read(_read(path), source="pipe:deliver") for path in files]
     with open_installation(own_settings()) as installation:
         accepted = installation.intake.accept(inbound)
-        effects = installation.queue.wait(accepted.job_ids, _EFFECT_S)
-    for number, (path, decided) in enumerate(zip(files, accepted.decided, strict=True)):
+        effects = _effects(installation, accepted)
+    for path, decided, known in zip(files, accepted.decided, effects, strict=True):
         row = {"file": str(path), **as_json(decided)}
-        known = effects[number] if effects and len(effects) == len(files) else ["queued"] * len(row["requests"])
         for request, effect in zip(row["requests"], known, strict=True):
             request["effect"] = effect
         _print(row, as_json_lines)
+
+
+def _effects(installation: Installation, accepted: Accepted) -> list[list[str]]:
+    """The effects of each message's requests, as far as the worker tells them in time."""
+    try:
+        known = installation.queue.wait(accepted.job_ids, _EFFECT_S) or []
+    except Unavailable:
+        known = []  # it is accepted and durable: nobody may hear "try again"
+    every = known if len(known) == len(accepted.decided) else [[] for _ in accepted.decided]
+    return [
+        effects if len(effects) == len(decided.requests) else [Effect.QUEUED.value] * len(decided.requests)
+        for decided, effects in zip(accepted.decided, every, strict=True)
+    ]
 
 
 def explain(
@@ -50,7 +64,7 @@ def explain(
     as_json_lines: Json = False,
 ) -> None:
     """Say what each hop makes of a message, by the functions that production calls, with no effect."""
-    explainer = Explainer(own_settings())
+    explainer = Explainer(own_settings(make=False))
     for path in message_files(files):
         if provider:
             headers = _headers(content_type, header or [])

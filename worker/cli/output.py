@@ -21,6 +21,6 @@ def say_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
-def own_settings() -> Settings:
-    """Return this process's settings, with the embedded default's key and token."""
-    return with_embedded_secrets(load_settings())
+def own_settings(*, make: bool = True) -> Settings:
+    """Return this process's settings, with the embedded default's key and token; make False: if they are there."""
+    return with_embedded_secrets(load_settings(), make=make)

@@ -1,6 +1,5 @@
 """`unsubd run` and its parts, and what ops ask: status, doctor, config, demo."""
 
-import os
 import sys
 import time
 import urllib.error
@@ -14,7 +13,7 @@ from worker import service
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.doctor import examine
 from worker.installation import Installation, open_installation
-from worker.settings import Settings, load_settings, setting_name
+from worker.settings import Settings, load_settings, setting_name, shown
 from worker.status import status as state_of
 from worker.web.ops.session import new_login_link
 
@@ -128,9 +127,9 @@ def config(as_json: Json = False) -> None:
     """Print every setting, its value (secrets hidden) and what it is for."""
     settings = load_settings()
     for name, field in Settings.model_fields.items():
-        value = getattr(settings, name)
-        origin = "environment" if f"UNSUBD_{name.upper()}" in os.environ else "default"
-        row = {"name": setting_name(name), "value": str(value), "from": origin, "is": field.description}
+        origin = "environment" if name in settings.model_fields_set else "default"
+        value = shown(getattr(settings, name))
+        row = {"name": setting_name(name), "value": value, "from": origin, "is": field.description}
         say_json(row) if as_json else say(f"{row['name']:28}  {row['value'] or '-':40}  {field.description}")
 
 

@@ -12,7 +12,7 @@ from handlers.tag import Minted, Tag
 from worker.check import as_json as answer_json
 from worker.check import check as ask
 from worker.cli.output import Json, own_settings, say, say_json
-from worker.installation import open_installation
+from worker.installation import has_no_store, open_installation, open_store
 from worker.settings import Settings
 
 tag = typer.Typer(help="Mint and read address tags.", no_args_is_help=True)
@@ -34,7 +34,7 @@ def _mint(settings: Settings, wanted: Tag) -> Minted:
 @tag.command("mint")
 def mint(sender_id: SenderId, group_id: GroupId, recipient: Recipient, as_json: Json = False) -> None:
     """Print the unsubscribe address of one recipient. Needs UNSUBD_SECRET_KEYS and UNSUBD_ADDRESS."""
-    minted = _mint(own_settings(), Tag(sender_id, group_id, recipient))
+    minted = _mint(own_settings(make=False), Tag(sender_id, group_id, recipient))
     row = {"tag": minted.tag, "address": minted.address, "stored": minted.stored}
     say_json(row) if as_json else say(minted.address)
 
@@ -42,11 +42,11 @@ def mint(sender_id: SenderId, group_id: GroupId, recipient: Recipient, as_json: 
 @tag.command("read")
 def read(address: Annotated[str, typer.Argument(metavar="ADDRESS")], as_json: Json = False) -> None:
     """Print what a tag says; exit 65 when no key of ours signed it."""
-    settings = own_settings()
+    settings = own_settings(make=False)
     rows = {}
-    if refs := tags.stored_refs(address):
-        with open_installation(settings) as installation:
-            rows = installation.store.tags(refs)
+    if (refs := tags.stored_refs(address)) and not has_no_store(settings):
+        with open_store(settings) as store:
+            rows = store.tags(refs)
     found = tags.read(address, settings.keys(), rows).tag
     row = {"sender": found.sender, "group": found.group, "recipient": found.recipient}
     say_json(row) if as_json else say(f"{found.sender} {found.group} {found.recipient}")
@@ -59,7 +59,7 @@ def headers(
     mailto_only: Annotated[bool, typer.Option("--mailto-only", help="Without the https link.")] = False,
 ) -> None:
     """Print the header lines of one recipient's mail, ready to paste."""
-    settings = own_settings()
+    settings = own_settings(make=False)
     if settings.public_url is None and not mailto_only:
         raise ConfigError(
             "UNSUBD_PUBLIC_URL: not set, expected e.g. https://unsub.example.com: Gmail and Yahoo want the https link too"

@@ -182,14 +182,16 @@ class ImapConnection:
         command = self._client.protocol.store(uid_set(uids), "+FLAGS.SILENT", f"({DONE})", by_uid=True)
         await self._checked(command, "STORE")
 
-    async def move(self, uids: Iterable[int], folder: str) -> None:
-        """Move messages; at most 200 a call. The folder is created when it is missing."""
+    async def move(self, uids: Iterable[int], folder: str) -> str:
+        """Move messages, at most 200 a call, and return "", or the server's words when it refuses.
+
+        The folder is created when it is missing.
+        """
         response = await self._ask(self._client.protocol.move(uid_set(uids), _mailbox_name(folder), by_uid=True))
         if response.result != "OK" and b"[TRYCREATE]" in b"".join(bytes(line) for line in response.lines):
             await self._checked(self._client.protocol.simple_command("CREATE", _mailbox_name(folder)), "CREATE")
             response = await self._ask(self._client.protocol.move(uid_set(uids), _mailbox_name(folder), by_uid=True))
-        if response.result != "OK":
-            raise MailboxUnavailable(f"mailbox {self._address.name!r}: MOVE to {folder!r} refused: {_shown(response)}")
+        return "" if response.result == "OK" else _shown(response)
 
     async def wait_for_mail(self, seconds: float) -> None:
         """Return when the server tells of new mail, or after *seconds*. Without IDLE: after *seconds*."""

@@ -64,6 +64,7 @@ class Mailbox:
         self._source = f"imap:{address.name}"
         self._report = SourceReport(installation.redis, installation.journal, self._source)
         self._progress = _Progress()
+        self._taken: set[int] = set()
 
     async def run(self, *, once: bool = False, strict: bool = False) -> None:
         """Poll until cancelled, coming back after every trouble.
@@ -101,6 +102,7 @@ class Mailbox:
 
     async def _open(self, connection: ImapConnection) -> int:
         """Select the mailbox and load the progress; return how many older messages are held."""
+        self._taken = set()
         selected = await connection.select()
         if not selected.keywords:
             raise MailboxRefused(
@@ -110,13 +112,15 @@ class Mailbox:
         return await self._resume(connection, selected)
 
     async def _session(self, connection: ImapConnection, held: int, *, once: bool) -> None:
+        hint = _held_hint(held)
         while True:
             taken = await self._work(connection)
-            await asyncio.to_thread(self._report.say, "idle", _held_hint(held), taken=taken, held=held)
+            await asyncio.to_thread(self._report.say, "idle", hint, held=held)
             if once:
                 return
             if not taken:
-                await self._tidy(connection)
+                refusal = "" if hint.startswith("handled") else await self._tidy(connection)
+                hint = refusal or hint
                 await connection.wait_for_mail(self._settings.poll_interval_s)
 
     async def _resume(self, connection: ImapConnection, selected: Selected) -> int:
@@ -139,9 +143,12 @@ class Mailbox:
     async def _work(self, connection: ImapConnection) -> int:
         """Take everything that is not done; return how many messages that were."""
         found = await connection.search("UNKEYWORD", DONE)
-        uids = [uid for uid in found if uid >= self._progress.from_uid and uid not in self._progress.left]
+        # A server may accept a flag and forget it: what this session took is not taken again, or it would never rest.
+        known = self._progress.left | self._taken
+        uids = [uid for uid in found if uid >= self._progress.from_uid and uid not in known]
         for batch in _batches(uids, _BATCH):
             await self._take(connection, await self._read(connection, batch))
+            self._taken.update(batch)
             await asyncio.to_thread(self._report.say, "working", taken=len(batch))
         return len(uids)
 
@@ -171,12 +178,18 @@ class Mailbox:
             self._progress.left |= left
             await asyncio.to_thread(self._save)
 
-    async def _tidy(self, connection: ImapConnection) -> None:
-        """Move handled mail out of the way, when nothing else is to do. A failed move is not a failed message."""
-        if not connection.can("MOVE") or self._settings.imap_processed == self._address.mailbox:
-            return
+    async def _tidy(self, connection: ImapConnection) -> str:
+        """Move handled mail out of the way, when nothing else is to do; return why that was refused, "" when it was not.
+
+        A failed move is not a failed message: it stays marked where it is.
+        """
+        folder = self._settings.imap_processed
+        if not connection.can("MOVE") or folder == self._address.mailbox:
+            return ""
         for batch in _batches(await connection.search("KEYWORD", DONE), _MOVE_BATCH):
-            await connection.move(batch, self._settings.imap_processed)
+            if refusal := await connection.move(batch, folder):
+                return f"handled mail stays here: MOVE to {folder!r} refused: {refusal}"
+        return ""
 
     def _load(self) -> _Progress:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):

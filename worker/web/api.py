@@ -1,14 +1,17 @@
 """`/v1/check`: ask before each send. More of /v1 follows; what SendGrid has a shape for belongs to /v3."""
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
-from handlers.errors import Rejected, UnknownAccount
+from handlers.errors import Rejected
 from worker.check import as_json, check
 from worker.installation import Installation
+from worker.web.failure import Failure, shape_problems
+from worker.web.webhooks import read_body
 
 router = APIRouter(prefix="/v1", tags=["check"])
 
@@ -30,8 +33,27 @@ class CheckAnswer(BaseModel):
     source: str | None = Field(description="how it was asked for: imap, relay, one-click, …")
 
 
-@router.post("/check", response_model=list[CheckAnswer], summary="May these recipients be mailed?")
-async def check_many(request: Request, question: CheckQuestion) -> Response:
+_FAILURES: dict[int | str, dict[str, Any]] = {
+    401: {"model": Failure, "description": "no key, or not one of ours"},
+    404: {"model": Failure, "description": "this sender has no such group"},
+    422: {"model": Failure, "description": "not an address, or another shape"},
+    503: {"model": Failure, "description": "not known now: do not send"},
+}
+
+
+_BODY = {"required": True, "content": {"application/json": {"schema": CheckQuestion.model_json_schema()}}}
+_MAX_QUESTION_BYTES = 4 * 1024 * 1024  # 10,000 addresses of the greatest length
+
+
+@router.post(
+    "/check",
+    response_model=list[CheckAnswer],
+    response_description="one answer per address, in order",
+    responses=_FAILURES,
+    openapi_extra={"requestBody": _BODY},
+    summary="May these recipients be mailed?",
+)
+async def check_many(request: Request) -> Response:
     """Answer for each address, in order. Authorization: Bearer with a key of `unsubd sender key`.
 
     503 means "not known", never "allowed".
@@ -41,12 +63,16 @@ async def check_many(request: Request, question: CheckQuestion) -> Response:
     sender = (
         await asyncio.to_thread(installation.accounts.sender_of_api_key, key) if scheme.lower() == "bearer" else None
     )
-    if sender is None:
+    if sender is None:  # and nothing of the body was read: a stranger's may be endless
         return JSONResponse({"error": "unauthorized", "detail": "expected Authorization: Bearer KEY"}, status_code=401)
-    try:
-        answers = await asyncio.to_thread(check, installation, sender, question.group, question.recipients)
-    except UnknownAccount as error:
-        return JSONResponse({"error": "unknown", "detail": str(error)}, status_code=404)
-    except Rejected as error:
-        return JSONResponse({"error": "invalid", "detail": str(error)}, status_code=422)
+    question = _question(await read_body(request, _MAX_QUESTION_BYTES))
+    answers = await asyncio.to_thread(check, installation, sender, question.group, question.recipients)
     return JSONResponse([as_json(answer) for answer in answers])
+
+
+def _question(body: bytes) -> CheckQuestion:
+    """Errors: Rejected  another shape.    permanent"""
+    try:
+        return CheckQuestion.model_validate_json(body)
+    except ValidationError as error:
+        raise Rejected(shape_problems(error.errors(include_url=False, include_input=False))) from None

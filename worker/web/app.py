@@ -1,6 +1,7 @@
 """The web application: routes put together, security headers on every answer, no access log (tags spell addresses)."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -11,11 +12,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from handlers.errors import ConfigError, Unavailable
 from worker.installation import Installation
-from worker.web import api, metrics, one_click, webhooks
+from worker.web import api, failure, metrics, one_click, webhooks
 from worker.web.gather import Gatherer
 from worker.web.ops import console
 
@@ -34,8 +36,10 @@ Next = Callable[[Request], Awaitable[Response]]
 
 
 def pages() -> Environment:
-    """Return the templates; an unknown name in one is an error."""
-    return Environment(loader=PackageLoader("worker.web"), autoescape=select_autoescape(), undefined=StrictUndefined)
+    """Return the templates; an unknown name in one is an error. The filter `code` shows what stands in backticks so."""
+    found = Environment(loader=PackageLoader("worker.web"), autoescape=select_autoescape(), undefined=StrictUndefined)
+    found.filters["code"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    return found
 
 
 def create_app(installation: Installation) -> FastAPI:
@@ -47,10 +51,15 @@ def create_app(installation: Installation) -> FastAPI:
     app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
     for part in (one_click, webhooks, api, metrics, console):
         app.include_router(part.router)
+    failure.explain_failures(app)
 
     @app.middleware("http")
     async def secure(request: Request, call_next: Next) -> Response:
-        response = await call_next(request)
+        try:
+            response = await call_next(request)
+        except Exception as error:  # noqa: BLE001  a bug: the asker hears so, the journal says where
+            response = failure.of_bug(request, error)
+            await asyncio.to_thread(installation.journal.failed, "web", failure.place_of(error))
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         return response
@@ -111,6 +120,11 @@ def listen(address: str) -> socket.socket:
 
 def serve(installation: Installation, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT; requests in progress get 5 s."""
+    server(installation).run(sockets=[listener])
+
+
+def server(installation: Installation) -> uvicorn.Server:
+    """Return what serves *installation* once it runs."""
     config = uvicorn.Config(
         create_app(installation),
         log_level="warning",
@@ -119,4 +133,4 @@ def serve(installation: Installation, listener: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)

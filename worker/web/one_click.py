@@ -2,7 +2,7 @@
 
 A GET changes nothing: security scanners follow links. Each shown form carries a nonce, so that pressing twice is one
 request, while the same person may unsubscribe again through the same link a year later. With the store away the request
-is queued; only when that fails too does the page say that nothing was done.
+is queued; only when that fails too does the page (`failure.py`) say that nothing was done.
 """
 
 import asyncio
@@ -31,37 +31,35 @@ _NONCE = re.compile(rb"(?:^|&)nonce=([0-9a-f]{32})(?:&|$)")
 _FROM_PAGE = re.compile(rb"(?:^|&)page=1(?:&|$)")
 
 
-@router.get("/u/{text}", include_in_schema=False)
+@router.api_route("/u/{text}", methods=["GET", "HEAD"], include_in_schema=False)
 async def landing(request: Request, text: str) -> Response:
     """Show what the button will stop. Changes nothing."""
     installation: Installation = request.app.state.installation
-    try:
-        found = await asyncio.to_thread(read_tag, installation, text)
-        named = await asyncio.to_thread(_names, installation.accounts, found)
-    except Rejected:
-        return _page(request, "bad_link.html", 404, title="This link is incomplete")
-    except Unavailable:
-        return _page(request, "away.html", 503, title="Please try again", text=text)
+    found = await asyncio.to_thread(read_tag, installation, text)
+    named = await asyncio.to_thread(_names, installation.accounts, found)
     facts = {"text": text, "nonce": secrets.token_hex(16), **named}
-    return _page(request, "landing.html", 200, title=_question(named), **facts)
+    return _page(request, "landing.html", title=_question(named), **facts)
 
 
-@router.post("/u/{text}", tags=["recipients"], summary="Unsubscribe: one-click (RFC 8058) or the page's button")
+@router.post(
+    "/u/{text}",
+    tags=["recipients"],
+    summary="Unsubscribe: one-click (RFC 8058) or the page's button",
+    response_class=HTMLResponse,
+    response_description="stopped, durably",
+    responses={"4XX": {"description": "no valid tag"}, 503: {"description": "not done: try again"}},
+)
 async def unsubscribe(request: Request, text: str) -> Response:
     """Stop the mail that the tag names. Repeat: safe."""
     installation: Installation = request.app.state.installation
-    try:
-        form = await read_body(request, _MAX_FORM_BYTES)
-        found = await asyncio.to_thread(read_tag, installation, text)
-        nonce = match[1].decode() if (match := _NONCE.search(form)) else secrets.token_hex(16)
-        source = "page" if _FROM_PAGE.search(form) else "one-click"
-        effect = await asyncio.to_thread(_stop, installation, found, nonce, source)
-        named = await asyncio.to_thread(_names_or_ids, installation.accounts, found)
-    except Rejected:
-        return _page(request, "bad_link.html", 404, title="This link is incomplete")
-    except Unavailable:
-        return _page(request, "away.html", 503, title="Not done yet", text=text)
-    return _page(request, "done.html", 200, title="You will get no more of these", effect=effect.value, **named)
+    form = await read_body(request, _MAX_FORM_BYTES)
+    nonce = match[1].decode() if (match := _NONCE.search(form)) else secrets.token_hex(16)
+    request.state.nonce = nonce  # should it fail, the page of `failure.py` asks for the same request again
+    found = await asyncio.to_thread(read_tag, installation, text)
+    source = "page" if _FROM_PAGE.search(form) else "one-click"
+    effect = await asyncio.to_thread(_stop, installation, found, nonce, source)
+    named = await asyncio.to_thread(_names_or_ids, installation.accounts, found)
+    return _page(request, "done.html", title="You will get no more of these", effect=effect.value, **named)
 
 
 def read_tag(installation: Installation, text: str) -> Tag:
@@ -120,5 +118,5 @@ def _question(named: dict[str, Any]) -> str:
     return f"Stop “{named['group']}” from {named['sender']}?"
 
 
-def _page(request: Request, name: str, status: int, **facts: Any) -> Response:
-    return HTMLResponse(request.app.state.pages.get_template(name).render(**facts), status_code=status)
+def _page(request: Request, name: str, **facts: Any) -> Response:
+    return HTMLResponse(request.app.state.pages.get_template(name).render(**facts))

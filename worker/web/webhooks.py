@@ -14,12 +14,19 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from handlers import message
-from handlers.errors import ContentTypeInvalid, Rejected, SignatureInvalid, Unavailable
+from handlers.errors import ContentTypeInvalid, Rejected, SignatureInvalid, Unavailable, UnsubdError
 from handlers.message import InboundMessage
-from handlers.providers import PROVIDERS, Codes, Headers
+from handlers.providers import PROVIDERS, Codes, Headers, ProviderMessage
 from worker.installation import Installation
+from worker.web.failure import Failure, place_of
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # every provider's own limit is lower
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "model": Failure,
+        "description": "the code that makes this provider try again, give up, or keep the mail",
+    }
+}
 router = APIRouter()
 
 
@@ -34,13 +41,25 @@ async def probe(provider: str) -> Response:
     return Response(status_code=200 if provider in PROVIDERS else 404)
 
 
-@router.post("/in/{provider}", tags=["webhooks"], summary="Inbound mail of the source named default")
+@router.post(
+    "/in/{provider}",
+    tags=["webhooks"],
+    summary="Inbound mail of the source named default",
+    response_description="accepted, durably (or 204)",
+    responses=_ANSWERS,
+)
 async def receive_default(request: Request, provider: str) -> Response:
     """Take mail that a provider posts, as the source named `default`."""
     return await receive(request, provider, "default")
 
 
-@router.post("/in/{provider}/{name}", tags=["webhooks"], summary="Inbound mail of a named source")
+@router.post(
+    "/in/{provider}/{name}",
+    tags=["webhooks"],
+    summary="Inbound mail of a named source",
+    response_description="accepted, durably (or 204)",
+    responses=_ANSWERS,
+)
 async def receive(request: Request, provider: str, name: str) -> Response:
     """Take mail that a provider posts. The answer's status is what makes that provider keep, retry or drop it."""
     module = PROVIDERS.get(provider)
@@ -62,6 +81,9 @@ async def receive(request: Request, provider: str, name: str) -> Response:
         status, word, detail = codes.retry, "unavailable", str(error)
     except ClientDisconnect:
         status, word, detail = codes.retry, "disconnected", "the body ended early"
+    except Exception as error:  # noqa: BLE001  a bug of ours: the provider keeps the mail and comes again
+        status, word, detail = codes.retry, "failed", "a bug of ours: see the journal's failed"
+        await asyncio.to_thread(installation.journal.failed, "webhook", f"{provider}: {place_of(error)}")
     else:
         status, word, detail = codes.ack, "accepted", ""
     await asyncio.to_thread(installation.journal.webhook, provider, word, detail)
@@ -79,8 +101,9 @@ def read_messages(
     module = PROVIDERS[provider]
     proofs = installation.settings.proofs(provider, name)
     if not proofs:
-        setting = f"UNSUBD_IN_{provider.upper()}" + (f"_{name.upper()}" if name != "default" else "")
-        raise SignatureInvalid(f"{setting[:60]}: not set, expected the secret that {provider} signs with")
+        # The name is whatever somebody put into the URL, a tag perhaps.
+        setting = f"UNSUBD_IN_{provider.upper()}" + ("" if name == "default" else "_<NAME>")
+        raise SignatureInvalid(f"{setting}: not set, expected the secret that {provider} signs with")
     signed_ms = module.verify(headers, body, proofs, time.time())
     return [
         message.read(
@@ -90,8 +113,18 @@ def read_messages(
             envelope_from=each.envelope_from,
             received_ms=signed_ms,
         )
-        for each in module.read(headers, body)
+        for each in _parts(installation, provider, headers, body)
     ]
+
+
+def _parts(installation: Installation, provider: str, headers: Headers, body: bytes) -> list[ProviderMessage]:
+    try:
+        return list(PROVIDERS[provider].read(headers, body))
+    except UnsubdError:
+        raise
+    except Exception as error:  # noqa: BLE001  a bug of ours must not cost a mail: a person gets the body as it came
+        installation.journal.failed("webhook", f"{provider}: {place_of(error)}: quarantined")
+        return [ProviderMessage(body, None, None)]
 
 
 def header_values(request: Request) -> Mapping[str, list[str]]:
@@ -107,6 +140,9 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
     Errors:  Rejected  more than *limit_bytes*.    permanent
     """
+    declared = request.headers.get("content-length", "")
+    if len(declared) > 19 or (declared.isdecimal() and int(declared) > limit_bytes):
+        raise _TooLarge(f"body of more than {limit_bytes} octets: expected a mail, they are smaller")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.responses import Response
 
-from handlers.errors import QueueUnavailable, Unavailable
+from handlers.errors import QueueUnavailable
 from worker.installation import Installation
 from worker.journal import Journal
 from worker.server import away_as
@@ -36,12 +36,9 @@ async def live(request: Request) -> Response:
 
 async def _guarded(request: Request, template: str) -> Response:
     installation: Installation = request.app.state.installation
-    try:
-        if not await asyncio.to_thread(_is_open, installation, request):
-            return RedirectResponse("/ops/login", status_code=303)
-        facts = await asyncio.to_thread(_facts, installation)
-    except Unavailable as error:
-        return _page(request, "ops_away.html", 503, title="Redis is away", detail=str(error))
+    if not await asyncio.to_thread(_is_open, installation, request):
+        return RedirectResponse("/ops/login", status_code=303)
+    facts = await asyncio.to_thread(_facts, installation)
     return _page(request, template, 200, title="Overview", **facts)
 
 
@@ -98,11 +95,8 @@ def _age(seconds: int) -> str:
 async def login_page(request: Request, once: str = "") -> Response:
     """Ask for the token; a one-time link needs none."""
     installation: Installation = request.app.state.installation
-    try:
-        if once and await asyncio.to_thread(_try, installation, session.use_login_link, once):
-            return await _welcome(installation)
-    except Unavailable as error:
-        return _page(request, "ops_away.html", 503, title="Redis is away", detail=str(error))
+    if once and await asyncio.to_thread(_try, installation, session.use_login_link, once):
+        return await _welcome(installation)
     problem = "This link was used already, or is older than 15 minutes." if once else ""
     return _login(request, 200, problem)
 
@@ -115,10 +109,7 @@ async def login(request: Request) -> Response:
     if not session.token_matches(installation, form.get("token", [""])[0]):
         await asyncio.sleep(0.5)  # slows guessing, and a person hardly notices
         return _login(request, 403, "That is not the token.")
-    try:
-        return await _welcome(installation)
-    except Unavailable as error:
-        return _page(request, "ops_away.html", 503, title="Redis is away", detail=str(error))
+    return await _welcome(installation)
 
 
 @router.post("/logout")

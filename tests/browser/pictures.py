@@ -1,0 +1,50 @@
+"""The README's pictures, taken from the running program: `make pictures`."""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.harness import processes
+from tests.harness.mails import address, mail
+from tests.harness.service import MASTERS, Service, until
+
+_PICTURES = Path(__file__).parents[2] / "deploy" / "pictures"
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+
+
+def main() -> None:
+    """Start unsubd with its demo, give it some mail, and photograph console and landing page."""
+    folder = Path(tempfile.mkdtemp(prefix="unsubd-pictures-"))
+    try:
+        service = Service(folder, in_relay="bearer:t", address="u+{tag}@unsub.example.com", secret_keys=MASTERS[0])
+        with service.running("run", "--demo"), sync_playwright() as playwright:
+            log = until(lambda: (text := service.log.read_text()) and "/docs" in text and text, what="the links")
+            links = dict(re.findall(r"^(console|landing page|API) +(\S+)", log, re.M))
+            for number in range(6):
+                service.post("/in/relay", mail(address(number), f"picture-{number}"), authorization="Bearer t")
+            service.post("/in/relay", b"x", authorization="Bearer wrong")
+            until(lambda: service.rows("status")[0]["quarantine"]["total"] == 2, what="all recorded")
+            browser = playwright.chromium.launch(
+                executable_path=str(processes.require("chromium", "chromium")), args=_ARGUMENTS
+            )
+            _take(
+                browser.new_page(viewport={"width": 1100, "height": 900}), links["console"], "console.png", whole=True
+            )
+            phone = browser.new_page(viewport={"width": 390, "height": 420}, device_scale_factor=1.5)
+            _take(phone, links["landing page"], "landing.png", whole=False)
+            browser.close()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _take(page: Page, url: str, name: str, *, whole: bool) -> None:
+    page.goto(url)
+    page.screenshot(path=_PICTURES / name, full_page=whole)
+    page.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""The pages in a real Chromium, on a running `unsubd run --demo`: what a person sees, on a desk and on a phone."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from redis import Redis
+
+from tests.harness import processes
+from tests.harness.mails import mail
+from tests.harness.service import Service, until
+from worker.demo import drop
+from worker.web.ops.session import new_login_link
+
+pytestmark = pytest.mark.needs("chromium")
+
+PHONE = {"width": 390, "height": 844}
+DESK = {"width": 1280, "height": 900}
+_ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+# The contrast of each element's text with the first opaque background behind it, WCAG 2.1.
+_CONTRAST = """elements => {
+  const rgba = text => text.match(/[\\d.]+/g).map(Number);
+  const light = text => rgba(text).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = element => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if ((rgba(colour)[3] ?? 1) > 0) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  return elements.map(element => {
+    const [a, b] = [light(getComputedStyle(element).color), light(behind(element))].sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05);
+  });
+}"""
+
+
+@dataclass
+class Visit:
+    """One person's browser: its page, and what went wrong behind it."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def watch(self) -> None:
+        """Note every request and every complaint of the browser."""
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda said: said.type in ("error", "warning") and self.complaints.append(said.text))
+
+
+Visitor = Callable[..., AbstractContextManager[Visit]]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`unsubd run --demo`, its three links printed and its first mails handled."""
+    running = Service(tmp_path_factory.mktemp("demo"))
+    with running.running("run", "--demo"):
+        until(lambda: "/docs" in running.log.read_text(), what="the links")
+        until(lambda: running.log.read_text().count("event=quarantine:") == 2, what="the demo mails")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def _browser() -> Iterator[Browser]:
+    binary = processes.require("chromium", processes.PACKAGES["chromium"])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(_browser: Browser) -> Visitor:
+    """Return a function that opens a browser window of a new person."""
+
+    @contextmanager
+    def visiting(viewport: Any = DESK, **options: Any) -> Iterator[Visit]:
+        context = _browser.new_context(viewport=viewport, **options)
+        context.set_default_timeout(10_000)
+        visit = Visit(context.new_page())
+        visit.watch()
+        try:
+            yield visit
+        finally:
+            context.close()
+
+    return visiting
+
+
+def _link(service: Service, name: str) -> str:
+    found = re.search(rf"^{name} +(\S+)", service.log.read_text(), re.M)
+    assert found is not None
+    return found[1]
+
+
+def _redis(service: Service) -> Redis:
+    return Redis.from_url(f"unix://{service.folder}/data/valkey.sock")
+
+
+def _log_in(service: Service, page: Page) -> None:
+    with _redis(service) as client:
+        page.goto(service.url + new_login_link(client))
+
+
+def _count(page: Page, name: str) -> int:
+    text = page.locator(f".counts dt:text-is('{name}') + dd").inner_text()
+    return int(text.split()[0])
+
+
+def _panel(page: Page, title: str) -> Locator:
+    return page.locator(".panel").filter(has=page.locator(f"h2:has-text('{title}')"))
+
+
+def _what_scrolls_sideways(page: Page) -> list[str]:
+    found: list[str] = page.locator("html, .panel, main").evaluate_all(
+        "all => all.filter(each => each.scrollWidth > each.clientWidth).map(each => each.innerText.slice(0, 40))"
+    )
+    return found
+
+
+# -- the console
+
+
+def test_the_printed_link_opens_the_console_and_shows_everything(
+    service: Service, visitor: Visitor, tmp_path: Path
+) -> None:
+    with visitor() as visit:
+        page = visit.page
+        page.goto(_link(service, "console"))
+        page.screenshot(path=tmp_path / "console.png", full_page=True)
+
+        assert page.url == f"{service.url}/ops"
+        expect(page.locator("h1")).to_have_text("Nothing is waiting longer than a minute")
+        counts = [_count(page, name) for name in ("queued", "started", "scheduled", "failed", "oldest waits")]
+        assert (counts, _count(page, "quarantine") >= 2) == ([0] * 5, True)
+        expect(_panel(page, "Workers").locator("tbody tr")).to_have_count(1)
+        expect(_panel(page, "Sources").locator("tbody")).to_contain_text("maildir:default")
+        expect(_panel(page, "Journal").locator("tbody tr").filter(has_text="effect=added")).not_to_have_count(0)
+        assert visit.complaints == []
+        assert [url for url in visit.requests if not url.startswith(service.url)] == []
+
+
+def test_a_number_changes_without_a_reload(service: Service, visitor: Visitor) -> None:
+    with visitor() as visit:
+        page = visit.page
+        _log_in(service, page)
+        page.evaluate("document.documentElement.dataset.mark = 'the same page'")
+        before = _count(page, "quarantine")
+
+        drop(service.folder / "data/maildir", mail("nobody@elsewhere.example", f"live-{time.time_ns()}"))
+
+        expect(page.locator(".counts dt:text-is('quarantine') + dd")).to_have_text(str(before + 1))
+        assert page.evaluate("document.documentElement.dataset.mark") == "the same page"
+        assert visit.complaints == []
+
+
+def test_a_server_out_of_reach_is_said_and_an_ended_session_asks_again(service: Service, visitor: Visitor) -> None:
+    with visitor() as visit, _redis(service) as client:
+        page = visit.page
+        page.clock.install()
+        _log_in(service, page)
+        lost = page.get_by_role("status")
+        expect(lost).to_be_hidden()
+
+        page.context.set_offline(True)
+        page.clock.run_for(3100)
+        expect(lost).to_be_visible()
+        expect(page.locator("h1")).to_be_visible()  # the last numbers stay
+
+        page.context.set_offline(False)
+        page.clock.run_for(3100)
+        expect(lost).to_be_hidden()
+
+        client.delete(*client.keys("unsubd:session:*"))
+        page.clock.run_for(3100)
+        expect(page.get_by_label("Admin token")).to_be_visible()
+
+
+def test_the_token_opens_the_console_and_log_out_closes_it(service: Service, visitor: Visitor) -> None:
+    with visitor(PHONE) as visit:
+        page = visit.page
+        page.goto(f"{service.url}/ops")
+        page.get_by_label("Admin token").fill((service.folder / "data/admin_token").read_text().strip())
+        page.keyboard.press("Enter")
+        expect(page.locator("h1.verdict")).to_be_visible()
+
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_label("Admin token")).to_be_visible()
+        page.goto(f"{service.url}/ops")
+
+        assert page.url == f"{service.url}/ops/login"
+        assert visit.complaints == []
+
+
+def test_the_console_is_whole_without_javascript(service: Service, visitor: Visitor) -> None:
+    with visitor(java_script_enabled=False) as visit:
+        _log_in(service, visit.page)
+
+        expect(visit.page.locator(".counts dd")).to_have_count(7)
+        assert _count(visit.page, "quarantine") >= 2
+
+
+# -- the recipient's page
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_recipient_leaves_with_one_press_on_a_phone(
+    service: Service, visitor: Visitor, tmp_path: Path, scripts: bool
+) -> None:
+    with visitor(PHONE, java_script_enabled=scripts) as visit:
+        page = visit.page
+        page.goto(_link(service, "landing page"))
+        page.screenshot(path=tmp_path / "landing.png")
+        expect(page.locator("h1")).to_have_text("Stop “Weekly news” from Demo Shop?")
+        expect(page.locator("main")).to_contain_text("y···u@example.com")
+        button = page.get_by_role("button")
+        expect(button).to_be_in_viewport(ratio=1)
+
+        button.click()
+        page.screenshot(path=tmp_path / "done.png")
+
+        expect(page.locator("h1")).to_have_text(
+            re.compile("^(Done: no more “Weekly news”|You had stopped this already)")
+        )
+        assert visit.complaints == []
+        assert [url for url in visit.requests if not url.startswith(service.url)] == []
+    rows = service.rows("check", "demo", "1", "you@example.com")
+    assert (rows[0]["suppressed"], rows[0]["source"]) == (True, "page")
+
+
+def test_the_keyboard_alone_is_enough(service: Service, visitor: Visitor) -> None:
+    with visitor() as visit:
+        page = visit.page
+        page.goto(_link(service, "landing page"))
+
+        page.keyboard.press("Tab")
+        style, width = page.evaluate("""() => {
+            const style = getComputedStyle(document.activeElement);
+            return [style.outlineStyle, parseFloat(style.outlineWidth)];
+        }""")
+        focused = page.locator(":focus")
+
+        expect(focused).to_have_text("Stop these mails")
+        assert (style, width >= 2) == ("solid", True)
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).not_to_contain_text("?")
+
+
+# -- how it looks
+
+
+def _each_page(service: Service, page: Page) -> Iterator[str]:
+    """Go through every page that a person may see, and stop at each."""
+    for path in (
+        _link(service, "landing page"),
+        f"{service.url}/u/broken",
+        f"{service.url}/docs",
+        f"{service.url}/ops",
+    ):
+        page.goto(path)
+        yield path
+    _log_in(service, page)
+    yield "console"
+
+
+def test_nothing_scrolls_sideways_on_a_phone_and_every_target_fits_a_thumb(service: Service, visitor: Visitor) -> None:
+    with visitor(PHONE) as visit:
+        for where in _each_page(service, visit.page):
+            assert _what_scrolls_sideways(visit.page) == [], where
+            targets = visit.page.locator("button:visible, a:visible, input:visible")
+            boxes = [target.bounding_box() for target in targets.all()]
+            assert [box for box in boxes if box is None or min(box["width"], box["height"]) < 44] == [], where
+            assert boxes or "broken" in where
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(service: Service, visitor: Visitor, tmp_path: Path, scheme: str) -> None:
+    with visitor(PHONE, color_scheme=scheme) as visit:
+        page = visit.page
+        for number, where in enumerate(_each_page(service, page)):
+            page.evaluate("""() => document.querySelectorAll("main, .panel").forEach(place => {
+                for (const kind of ["good", "bad", "warn", "quiet"])
+                    place.insertAdjacentHTML("beforeend", `<p class="${kind}">A word</p>`);
+            })""")
+            page.screenshot(path=tmp_path / f"{scheme}-{number}.png", full_page=True)
+            texts = page.locator("body :text-matches('.')")
+            contrasts = texts.evaluate_all(_CONTRAST)
+
+            assert (len(contrasts) >= 6, min(contrasts) >= 4.5) == (True, True), (where, min(contrasts))
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+                "rgb(246, 246, 243)" if scheme == "light" else "rgb(21, 22, 24)"
+            )

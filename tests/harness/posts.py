@@ -1,0 +1,58 @@
+"""Webhook posts as providers send them: bodies and proofs."""
+
+import base64
+import hmac
+import json
+import time
+from hashlib import sha256
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+RELAY_SECRET = "whsec_" + base64.b64encode(b"what the mail server's script signs with").decode()
+SENDGRID_KEY = generate_private_key(SECP256R1())
+RFC822 = {"Content-Type": "message/rfc822"}
+FORM = {"Content-Type": "multipart/form-data; boundary=xYzZY"}
+
+
+def basic(user_and_password: str, charset: str = "utf-8") -> dict[str, str]:
+    """Return the header of basic authentication."""
+    return {"Authorization": "Basic " + base64.b64encode(user_and_password.encode(charset)).decode()}
+
+
+def relay(body: bytes, secret: str = RELAY_SECRET, *, message_id: str = "msg_1", age_s: int = 0) -> dict[str, str]:
+    """Return the headers of a signed relay post."""
+    timestamp = str(int(time.time()) - age_s)
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signature = base64.b64encode(hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, sha256)).decode()
+    signed = {"webhook-id": message_id, "webhook-timestamp": timestamp, "webhook-signature": f"v1,{signature}"}
+    return RFC822 | signed
+
+
+def public(key: EllipticCurvePrivateKey) -> str:
+    """Return the public key as SendGrid shows it and UNSUBD_IN_SENDGRID takes it."""
+    return base64.b64encode(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
+
+
+def sendgrid(body: bytes, key: EllipticCurvePrivateKey = SENDGRID_KEY, *, age_s: int = 0) -> dict[str, str]:
+    """Return the headers of a signed SendGrid post."""
+    timestamp = str(int(time.time()) - age_s)
+    signature = base64.b64encode(key.sign(timestamp.encode() + body, ECDSA(SHA256()))).decode()
+    name = "X-Twilio-Email-Event-Webhook"
+    return FORM | {f"{name}-Signature": signature, f"{name}-Timestamp": timestamp}
+
+
+def form(**fields: Any) -> bytes:
+    """Return a multipart body; a value that is no bytes is sent as JSON."""
+    parts = []
+    for name, value in fields.items():
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        parts.append(b'--xYzZY\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), content))
+    return b"".join([*parts, b"--xYzZY--\r\n"])
+
+
+def envelope(*recipients: str, sender: str = "someone@example.net") -> dict[str, Any]:
+    """Return SendGrid's envelope field."""
+    return {"to": list(recipients), "from": sender}

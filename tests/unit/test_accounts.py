@@ -1,0 +1,194 @@
+"""Senders, groups and API keys."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+
+from handlers.errors import QueueUnavailable, Rejected, UnknownAccount
+from handlers.tag import MAX_GROUP
+from worker.accounts import Accounts, Group, Sender
+
+
+@pytest.fixture
+def client() -> redis.Redis:
+    return fakeredis.FakeRedis()
+
+
+@pytest.fixture
+def accounts(client: redis.Redis) -> Accounts:
+    accounts = Accounts(client)
+    accounts.add_sender("acme", "Acme Inc")
+    return accounts
+
+
+def archive(client: redis.Redis, group_id: int) -> None:
+    """Archive a group as its row says it."""
+    row = json.loads(client.hget("unsubd:groups", str(group_id)) or b"")
+    client.hset("unsubd:groups", str(group_id), json.dumps(row | {"archived": True}))
+
+
+# --- senders
+
+
+def test_a_sender_is_known_by_its_name_or_its_id(accounts: Accounts) -> None:
+    accounts.add_sender("beta")
+
+    assert accounts.sender("acme") == Sender("acme", "Acme Inc")
+    assert accounts.senders() == [Sender("acme", "Acme Inc"), Sender("beta", "beta")]
+
+
+@pytest.mark.parametrize("sender", ["", "Acme", "a-b", "a" * 17, "ä", "a b", "acme\n"])
+def test_sender_ids_fit_into_a_tag(accounts: Accounts, sender: str) -> None:
+    with pytest.raises(Rejected, match="expected 1 to 16 characters of a-z and 0-9"):
+        accounts.add_sender(sender)
+
+
+def test_a_sender_is_registered_once(accounts: Accounts) -> None:
+    with pytest.raises(Rejected, match=r"^sender 'acme': exists already"):
+        accounts.add_sender("acme", "Other")
+
+    assert accounts.sender("acme").name == "Acme Inc"
+
+
+def test_an_unknown_sender_is_refused(accounts: Accounts) -> None:
+    for ask in (
+        lambda: accounts.sender("beta"),
+        lambda: accounts.group("beta", 0),
+        lambda: accounts.add_group("beta", "News", ""),
+        lambda: accounts.new_api_key("beta"),
+    ):
+        with pytest.raises(UnknownAccount, match=r"^sender 'beta': not registered"):
+            ask()
+
+
+# --- groups
+
+
+def test_group_ids_come_from_one_counter_of_the_installation(accounts: Accounts) -> None:
+    accounts.add_sender("beta")
+
+    ids = [accounts.add_group(sender, "News", "What is new").id for sender in ("acme", "beta")]
+
+    assert ids == [1, 2]
+    assert accounts.groups() == [Group(1, "acme", "News", "What is new"), Group(2, "beta", "News", "What is new")]
+    assert accounts.groups("beta") == [Group(2, "beta", "News", "What is new")]
+
+
+def test_the_counter_steps_over_ids_that_were_chosen(accounts: Accounts) -> None:
+    chosen = [accounts.add_group("acme", f"Kept {number}", "", number).id for number in (1, 2, MAX_GROUP)]
+
+    assert chosen == [1, 2, MAX_GROUP]
+    assert accounts.add_group("acme", "New", "").id == 3
+
+
+@pytest.mark.parametrize("group_id", [0, -1, MAX_GROUP + 1])
+def test_a_chosen_id_is_in_range(accounts: Accounts, group_id: int) -> None:
+    with pytest.raises(Rejected, match=f"expected 1 to {MAX_GROUP}"):
+        accounts.add_group("acme", "News", "", group_id)
+
+
+def test_an_id_is_never_used_twice_not_even_by_another_sender(accounts: Accounts) -> None:
+    accounts.add_group("acme", "News", "", 7)
+    accounts.add_sender("beta")
+
+    with pytest.raises(Rejected, match="used already"):
+        accounts.add_group("beta", "News", "", 7)
+
+
+def test_a_group_name_is_unique_within_its_sender(accounts: Accounts) -> None:
+    accounts.add_group("acme", "News", "")
+
+    with pytest.raises(Rejected, match="has one of that name"):
+        accounts.add_group("acme", "News", "")
+
+
+@pytest.mark.parametrize(("name", "description"), [("", ""), ("n" * 31, ""), ("News", "d" * 101)])
+def test_names_and_descriptions_fit_the_sendgrid_contract(accounts: Accounts, name: str, description: str) -> None:
+    with pytest.raises(Rejected, match="expected 1-30 and 0-100"):
+        accounts.add_group("acme", name, description)
+
+
+def test_a_refused_group_uses_up_no_id(accounts: Accounts) -> None:
+    with pytest.raises(Rejected):
+        accounts.add_group("acme", "", "")
+
+    assert accounts.add_group("acme", "News", "").id == 1
+
+
+def test_group_zero_is_everything_of_a_registered_sender(accounts: Accounts) -> None:
+    assert accounts.group("acme", 0) == Group(0, "acme", "Everything from Acme Inc", "")
+
+
+def test_a_group_belongs_to_its_sender_alone(accounts: Accounts) -> None:
+    accounts.add_sender("beta")
+    group = accounts.add_group("acme", "News", "")
+
+    assert accounts.group("acme", group.id) == group
+    for sender, group_id in (("beta", group.id), ("acme", 99)):
+        with pytest.raises(UnknownAccount, match=f"^group {group_id}: sender '{sender}' has none of that id"):
+            accounts.group(sender, group_id)
+
+
+def test_live_groups(client: redis.Redis, accounts: Accounts) -> None:
+    accounts.add_sender("beta")
+    for number, sender in ((1, "acme"), (2, "acme"), (3, "beta")):
+        accounts.add_group(sender, f"Group {number}", "", number)
+    archive(client, 2)
+
+    live = accounts.live_groups({("acme", n) for n in (0, 1, 2, 3, 9)} | {("nobody", n) for n in (0, 1, 2, 9)})
+
+    assert live == {
+        ("acme", 0): True, ("acme", 1): True, ("acme", 2): False, ("acme", 3): False, ("acme", 9): False,
+        # Nobody registered it: its ids stay as its tags carry them, unless another sender owns one.
+        ("nobody", 0): True, ("nobody", 9): True, ("nobody", 1): False, ("nobody", 2): False,
+    }  # fmt: skip
+
+
+# --- API keys
+
+
+def test_an_api_key_is_shown_once_and_kept_as_a_digest(client: redis.Redis, accounts: Accounts) -> None:
+    key, other = accounts.new_api_key("acme"), accounts.new_api_key("acme")
+
+    assert key != other
+    assert accounts.sender_of_api_key(key) == accounts.sender_of_api_key(other) == "acme"
+    assert key.encode() not in b"".join(value for row in client.hgetall("unsubd:api-keys").items() for value in row)
+
+
+@pytest.mark.parametrize("key", ["", "SG.x.y", "ä"])
+def test_a_key_that_was_never_given_out_is_nobodys(accounts: Accounts, key: str) -> None:
+    accounts.new_api_key("acme")
+
+    assert accounts.sender_of_api_key(key) is None
+
+
+# --- Redis away
+
+ASK: dict[str, Callable[[Accounts], Any]] = {
+    "add_sender": lambda accounts: accounts.add_sender("acme"),
+    "senders": lambda accounts: accounts.senders(),
+    "sender": lambda accounts: accounts.sender("acme"),
+    "add_group": lambda accounts: accounts.add_group("acme", "News", ""),
+    "groups": lambda accounts: accounts.groups(),
+    "group": lambda accounts: accounts.group("acme", 1),
+    "live_groups": lambda accounts: accounts.live_groups({("acme", 1)}),
+    "new_api_key": lambda accounts: accounts.new_api_key("acme"),
+    "sender_of_api_key": lambda accounts: accounts.sender_of_api_key("SG.x.y"),
+}
+
+
+@pytest.mark.parametrize("method", ASK)
+def test_redis_away_is_unavailable(method: str) -> None:
+    server = fakeredis.FakeServer()
+    server.connected = False
+
+    with pytest.raises(QueueUnavailable, match=r"^UNSUBD_REDIS_URL: the server does not answer"):
+        ASK[method](Accounts(fakeredis.FakeRedis(server=server)))
+
+
+def test_every_method_is_asked_with_redis_away() -> None:
+    assert {name for name in vars(Accounts) if not name.startswith("_")} == set(ASK)

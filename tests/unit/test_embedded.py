@@ -1,0 +1,61 @@
+"""Where the embedded Valkey listens. What it does is tested with the real one: `servers/test_embedded.py`."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from handlers.errors import ConfigError
+from worker import embedded
+
+
+def folder_of(octets: int) -> Path:
+    """A data folder whose socket path has so many octets."""
+    return Path("/d" + "a" * (octets - len("/d/valkey.sock")))
+
+
+@pytest.mark.parametrize("octets", [20, 106, 107])
+def test_the_socket_lies_in_the_data_folder_while_its_path_fits(octets: int) -> None:
+    path = embedded.socket_path(folder_of(octets))
+
+    assert len(os.fsencode(path)) == octets
+    assert path == folder_of(octets) / "valkey.sock"
+
+
+@pytest.mark.parametrize("data_dir", [folder_of(108), folder_of(4000), Path("/") / ("ü" * 50)])
+def test_a_long_path_has_its_socket_in_a_short_folder(data_dir: Path) -> None:
+    path = embedded.socket_path(data_dir)
+
+    assert len(os.fsencode(path)) <= 107
+    assert path.parent.parent == Path("/tmp")
+    assert str(os.getuid()) in path.parent.name
+    assert path == embedded.socket_path(data_dir)  # every process finds the same
+
+
+def test_data_folders_do_not_share_a_short_folder() -> None:
+    assert embedded.socket_path(folder_of(200)) != embedded.socket_path(folder_of(201))
+
+
+def test_every_process_finds_the_short_folder_wherever_its_temporary_files_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = embedded.socket_path(folder_of(200))
+    monkeypatch.setenv("TMPDIR", "/var/" + "t" * 100)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+    assert embedded.socket_path(folder_of(200)) == expected
+
+
+def test_a_store_exists_once_it_has_an_append_only_file(tmp_path: Path) -> None:
+    assert not embedded.exists(tmp_path)
+    assert not embedded.exists(tmp_path / "gone")
+    (tmp_path / "appendonlydir").mkdir()
+
+    assert embedded.exists(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_data_folder_that_cannot_be_one_is_a_wrong_setting(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigError, match=r"^UNSUBD_DATA_DIR: .*expected a folder we may write"):
+        embedded.attach(tmp_path / name)

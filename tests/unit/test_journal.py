@@ -1,0 +1,157 @@
+"""The journal: one line per event, one counter, and nobody's address."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+import structlog
+
+from handlers.request import Effect, Outcome
+from tests.unit.house import decided
+from worker.journal import METRICS, Journal, configure_logging
+from worker.keys import Pseudonyms
+from worker.store.ledger import result_of
+
+PSEUDONYM = Pseudonyms(b"p" * 32)
+
+
+@pytest.fixture
+def server() -> fakeredis.FakeServer:
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+def client(server: fakeredis.FakeServer) -> redis.Redis:
+    return fakeredis.FakeRedis(server=server)
+
+
+@pytest.fixture
+def journal(client: redis.Redis) -> Journal:
+    return Journal(client, PSEUDONYM)
+
+
+@pytest.fixture
+def stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What the journal writes to stderr, as production formats it."""
+    before, written = structlog.get_config(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    configure_logging()
+    yield written
+    structlog.configure(**before)
+
+
+def result(effect: Effect = Effect.ADDED, recipient: str = "jane@example.com", **more: Any) -> dict[str, Any]:
+    return result_of(effect, "acme", 12, recipient, "1f" * 16, **more)
+
+
+def test_one_line_per_request_with_a_pseudonym(client: redis.Redis, journal: Journal) -> None:
+    message = decided(key="5f" * 32)
+
+    journal.recorded([(message, [result(redirected_from=9), result(Effect.STALE, "joe@example.com")])])
+
+    newest, oldest = Journal.lines(client, 10)
+    assert oldest["at_ms"] > 0
+    assert oldest["age_s"] < 60
+    assert {name: oldest[name] for name in oldest if name not in ("at_ms", "age_s")} == {
+        "event": "honour", "message": "5f" * 6, "source": "imap:INBOX", "sender": "acme", "group": 12,
+        "effect": "added", "redirected_from": 9, "recipient": PSEUDONYM("jane@example.com"),
+    }  # fmt: skip
+    assert (newest["effect"], newest["recipient"]) == ("stale", PSEUDONYM("joe@example.com"))
+
+
+def test_a_message_without_requests_has_one_line_with_its_reason(client: redis.Redis, journal: Journal) -> None:
+    journal.recorded([(decided(outcome=Outcome.BOUNCE, reason="null sender", requests=()), [])])
+
+    (line,) = Journal.lines(client, 10)
+    assert (line["event"], line["reason"]) == ("ignore:bounce", "null sender")
+
+
+def test_counters_count_messages_and_effects(client: redis.Redis, journal: Journal) -> None:
+    journal.recorded([(decided(), [result(), result(Effect.STALE)]), (decided("k2"), [result()])])
+    journal.failed("batch", "ValueError: repeated one by one", messages=2)
+    journal.webhook("relay", "accepted")
+    journal.webhook("relay", "signature_invalid", "none of the secrets")
+
+    assert Journal.counters(client) == {
+        ("unsubd_messages_total", "honour"): 2,
+        ("unsubd_requests_total", "added"): 2,
+        ("unsubd_requests_total", "stale"): 1,
+        ("unsubd_failures_total", "batch"): 1,
+        ("unsubd_webhook_answers_total", "relay:accepted"): 1,
+        ("unsubd_webhook_answers_total", "relay:signature_invalid"): 1,
+    }
+    assert {name for name, _ in Journal.counters(client)} == set(METRICS)
+
+
+def test_an_accepted_post_is_counted_and_not_told(client: redis.Redis, journal: Journal) -> None:
+    journal.webhook("relay", "accepted")
+
+    assert Journal.lines(client, 10) == []
+
+
+def test_the_last_thousand_lines_are_kept_newest_first(client: redis.Redis, journal: Journal) -> None:
+    for number in range(3):
+        messages = [(decided(f"k{number}-{each}"), [result()]) for each in range(400)]
+        journal.recorded(messages)
+
+    assert client.llen("unsubd:journal") == 1000
+    assert [line["message"] for line in Journal.lines(client, 2)] == ["k2-399", "k2-398"]
+
+
+def test_no_line_spells_an_address_a_tag_or_a_subject(
+    client: redis.Redis, journal: Journal, stderr: io.StringIO
+) -> None:
+    journal.recorded(
+        [
+            (decided(evidence={"tag_in": "to"}), [result()]),
+            (decided("k2", outcome=Outcome.NO_TAG, requests=(), reason="no address carries a tag"), []),
+        ]
+    )
+
+    said = stderr.getvalue() + json.dumps(Journal.lines(client, 10))
+    assert said.count("@example.com") == 2  # the domain helps support; what stands before it is a pseudonym
+    assert "jane" not in said
+    assert "acme-12" not in said
+
+
+def test_lines_are_logfmt_on_stderr(journal: Journal, stderr: io.StringIO) -> None:
+    journal.source("imap:news", "refused", 'LOGIN said "no"\nand more')
+
+    (line,) = stderr.getvalue().splitlines()
+    assert line.startswith("timestamp=")
+    assert line.partition(" ")[2] == (
+        'level=info event=source source=imap:news state=refused detail="LOGIN said \\"no\\"\\nand more"'
+    )
+
+
+def test_commands_are_quiet(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    configure_logging(quiet=True)
+
+    Journal(None).service("started", part="web")
+
+    assert stderr.getvalue() == ""
+
+
+def test_before_redis_is_known_only_stderr_hears(stderr: io.StringIO) -> None:
+    Journal(None).recorded([(decided(), [result()])])
+
+    assert "event=honour" in stderr.getvalue()
+
+
+def test_redis_away_undoes_nothing(server: fakeredis.FakeServer, journal: Journal, stderr: io.StringIO) -> None:
+    server.connected = False
+
+    journal.recorded([(decided(), [result()])])
+
+    assert "event=journal-unwritten error=ConnectionError lines=1" in stderr.getvalue()
+
+
+def test_the_imap_library_is_held_at_warning(stderr: io.StringIO) -> None:
+    assert logging.getLogger("aioimaplib.aioimaplib").getEffectiveLevel() == logging.WARNING

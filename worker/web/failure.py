@@ -1,0 +1,93 @@
+"""How a request fails: one place turns errors into answers, with the status that `handlers.errors` decides.
+
+Recipients and operators get a page, whatever failed, never a blank one; programs get {"error": code, "detail": text}.
+Webhooks answer in their provider's codes instead (`webhooks.py`).
+"""
+
+import secrets
+import traceback
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from handlers.errors import UnsubdError, http_status
+
+
+class Failure(BaseModel):
+    """What every answer of 400 and above holds."""
+
+    error: str = Field(description="a stable code, for programs")
+    detail: str = Field(description="what happened and what to do, for people")
+
+
+def explain_failures(app: FastAPI) -> None:
+    """Give *app* an answer for every error that it expects; what remains is a bug, see `of_bug`."""
+    app.add_exception_handler(UnsubdError, _of_named)
+    app.add_exception_handler(RequestValidationError, _of_shape)
+    app.add_exception_handler(HTTPException, _of_route)
+    app.add_exception_handler(ClientDisconnect, _of_disconnect)
+
+
+def of_bug(request: Request, error: Exception) -> Response:
+    """Return the answer for an error that nobody expected."""
+    return _answer(request, *http_status(error), "a bug of ours; nothing that was accepted is lost")
+
+
+def place_of(error: Exception) -> str:
+    """Return what kind of error it is and the innermost three places it passed, for the journal.
+
+    Why:     an error's text quotes values, and here values are addresses.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in reversed(frames)]
+    return f"{type(error).__name__} at {' < '.join(places)}"
+
+
+async def _of_named(request: Request, error: Exception) -> Response:
+    return _answer(request, *http_status(error), str(error))
+
+
+async def _of_shape(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _answer(request, 422, "invalid", shape_problems(error.errors()))
+
+
+def shape_problems(errors: Iterable[Any]) -> str:
+    """Return where a JSON body has another shape, and why; not what stands there: it may be an address."""
+    problems = [f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in errors]
+    return "; ".join(problems[:5])[:500]
+
+
+async def _of_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    return _answer(request, error.status_code, code, error.detail, headers=error.headers)
+
+
+async def _of_disconnect(request: Request, error: Exception) -> Response:
+    return _answer(request, 400, "disconnected", "the body ended early")
+
+
+def _answer(request: Request, status: int, code: str, detail: str, **more: Any) -> Response:
+    recipient, operator = (request.url.path.startswith(prefix) for prefix in ("/u/", "/ops"))
+    if operator and status >= 500:
+        return _page(request, "ops_away.html", status, title=f"Not now: {code}", detail=detail)
+    if not recipient:
+        return JSONResponse({"error": code, "detail": detail}, status, **more)
+    if status < 500:  # no word on why: a page must not tell whether an address is known
+        return _page(request, "bad_link.html", 405 if status == 405 else 404, title="This link is incomplete", **more)
+    nonce = getattr(request.state, "nonce", "") or secrets.token_hex(16)
+    facts = {"asked": request.method == "POST", "text": request.path_params.get("text", ""), "nonce": nonce}
+    return _page(request, "away.html", status, title="Not done yet", **facts)
+
+
+def _page(request: Request, name: str, status: int, headers: dict[str, str] | None = None, **facts: Any) -> Response:
+    content = request.app.state.pages.get_template(name).render(**facts)
+    return HTMLResponse(content, status_code=status, headers=headers)
