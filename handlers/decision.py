@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from handlers import reports, tag
+from handlers.address import undamaged
 from handlers.errors import Rejected
-from handlers.message import Candidate, InboundMessage, key_is_final
+from handlers.message import MAX_LOOK_BYTES, Candidate, InboundMessage, key_is_final
 from handlers.request import Action, DecidedMessage, Outcome, Request, request_id
 from handlers.tag import AddressTemplate, Keyring, Reading, StoredTag, Tag
 
@@ -43,7 +44,7 @@ def needs_more(message: InboundMessage, keys: Keyring) -> bool:
 
     Why:     nothing may be `no-tag`, and no report may pass as a request, because of where the first look was cut.
     """
-    if not message.truncated or len(message.raw) >= 262144:
+    if not message.truncated or len(message.raw) >= MAX_LOOK_BYTES:
         return False
     if not message.header_complete or not key_is_final(message) or reports.looks_like_report(message):
         return True
@@ -105,7 +106,9 @@ def _outcome_of_tagged(message: InboundMessage) -> tuple[Outcome, str]:
 
 
 def _looks_like_ours(candidate: Candidate, policy: Policy) -> bool:
-    return tag.is_shaped(candidate.address) or bool(policy.template and policy.template.holds(candidate.address))
+    if tag.is_shaped(candidate.address):
+        return True
+    return policy.template is not None and any(policy.template.holds(text) for _, text in undamaged(candidate.address))
 
 
 def _readings(

@@ -205,8 +205,13 @@ def _message_key(headers: tuple[tuple[str, str], ...], candidates: tuple[Candida
     # A provider's JSON and odd charsets yield lone surrogates of every kind: "surrogateescape" would raise.
     digest = sha256("\0".join(parts).encode("utf-8", "surrogatepass"))
     if not first.get("message-id"):
-        digest.update(b"\0" + body[:_KEY_BODY_BYTES])
+        digest.update(b"\0" + _with_lf(body)[:_KEY_BODY_BYTES])
     return digest.hexdigest()
+
+
+def _with_lf(body: bytes) -> bytes:
+    # A file in a Maildir ends its lines with LF, the same mail by IMAP with CRLF: it must keep its key.
+    return body.replace(b"\r\n", b"\n")
 
 
 def key_is_final(message: InboundMessage) -> bool:
@@ -216,7 +221,7 @@ def key_is_final(message: InboundMessage) -> bool:
     if not message.header_complete:
         return len(message.raw) >= MAX_LOOK_BYTES
     _, body, _ = _split_header(message.raw)
-    return bool(message.value("message-id")) or len(body) >= _KEY_BODY_BYTES
+    return bool(message.value("message-id")) or len(_with_lf(body)) > _KEY_BODY_BYTES
 
 
 def read_text(message: InboundMessage) -> str:

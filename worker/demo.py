@@ -139,7 +139,7 @@ def show(count: int) -> None:
 def _wait_for(installation: Installation, folder: Path) -> None:
     deadline = time.monotonic() + _GIVE_UP_S
     while time.monotonic() < deadline:
-        if (folder / "new").is_dir() and installation.queue.status()["workers"]:
+        if (folder / "new").is_dir() and installation.queue.workers():
             return
         time.sleep(0.05)
     raise TimeoutError("the demo's poller and worker did not start within 60 s")

@@ -94,7 +94,7 @@ async def _mailboxes(settings: Settings) -> str:
 
 
 def _worker(installation: Installation) -> str:
-    workers = installation.queue.status()["workers"]
+    workers = installation.queue.workers()
     if not workers:
         raise ConfigError("no worker is alive, expected at least one: start unsubd run, or unsubd work")
     return f"{len(workers)} alive, last heartbeat {min(worker['heartbeat_s'] for worker in workers)} s ago"

@@ -138,7 +138,7 @@ class RequestQueue:
         )
 
     def status(self) -> dict[str, Any]:
-        """Return the counts of every RQ state, the oldest waiting job's age, and the workers."""
+        """Return the counts of every RQ state, and the age of the job that waits longest."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             counts = {
                 "queued": self.rq.count,
@@ -149,21 +149,13 @@ class RequestQueue:
             }
             oldest = self.rq.fetch_job(ids[0]) if (ids := self.rq.get_job_ids(0, 1)) else None
             age_s = time.time() - oldest.enqueued_at.timestamp() if oldest and oldest.enqueued_at else 0.0
-            return {**counts, "oldest_s": round(age_s, 1), "workers": self._workers()}
+            return {**counts, "oldest_s": round(age_s, 1)}
 
-    def _workers(self) -> list[dict[str, Any]]:
-        workers = Worker.all(connection=self._redis, queue=self.rq, job_class=UnsubdJob, serializer=JSONSerializer)
-        return [
-            {
-                "name": worker.name,
-                "state": str(getattr(worker.get_state(), "value", worker.get_state())),
-                "job": worker.get_current_job_id() or "",
-                "heartbeat_s": round(time.time() - worker.last_heartbeat.timestamp(), 1)
-                if worker.last_heartbeat
-                else -1,
-            }
-            for worker in workers
-        ]
+    def workers(self) -> list[dict[str, Any]]:
+        """Return the living workers: name, state, job in hand, seconds since the last heartbeat."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            workers = Worker.all(connection=self._redis, queue=self.rq, job_class=UnsubdJob, serializer=JSONSerializer)
+            return [_described(worker) for worker in workers]
 
     def failed(self, count: int = 20) -> list[dict[str, Any]]:
         """Return the failed jobs, newest first, with the first and last line of why."""
@@ -253,6 +245,16 @@ class RequestQueue:
             job = UnsubdJob.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
             job.meta["kept"] = True
             job.save_meta()  # type: ignore[no-untyped-call]
+
+
+def _described(worker: Any) -> dict[str, Any]:
+    state, beat = worker.get_state(), worker.last_heartbeat
+    return {
+        "name": worker.name,
+        "state": str(getattr(state, "value", state)),
+        "job": worker.get_current_job_id() or "",
+        "heartbeat_s": round(time.time() - beat.timestamp(), 1) if beat else -1,
+    }
 
 
 def _lost_messages(job: Job) -> list[Any] | None:

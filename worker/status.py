@@ -12,7 +12,7 @@ from worker.sources import source_states
 def status(installation: Installation) -> dict[str, Any]:
     """Return queue, sources, quarantine and clock.
 
-    Shape:   queue: RQ's counts, `oldest_s`, `workers`. sources: what each last said. quarantine: `total`, `by_reason`.
+    Shape:   queue: RQ's counts and `oldest_s`. workers: name, state, job, `heartbeat_s`. sources: what each last said. quarantine: `total`, `by_reason`.
              clock: the server's time and how far ours is from it.
     Errors:  QueueUnavailable  Redis is away.    temporary
     """
@@ -23,6 +23,7 @@ def status(installation: Installation) -> dict[str, Any]:
     quarantined = installation.quarantine.counts()
     return {
         "queue": installation.queue.status(),
+        "workers": installation.queue.workers(),
         "sources": sources,
         "quarantine": {"total": sum(quarantined.values()), "by_reason": quarantined},
         "clock": {"server_s": seconds, "skew_ms": skew_ms},

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis
@@ -20,6 +19,7 @@ from tests.harness import posts
 from tests.harness.mails import address, mail, recipient
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, UNSUBD, Service, until
+from worker.accounts import Accounts
 from worker.keys import pseudonym_key, require_masters
 from worker.store import Store
 
@@ -47,7 +47,7 @@ def written(folder: Path, name: str, raw: bytes) -> str:
 
 def contents(client: Redis) -> dict[bytes, tuple[bytes | None, int]]:
     """Every key with its exact value and whether it expires."""
-    return {key: (client.dump(key), min(client.ttl(key), 0)) for key in client.keys()}
+    return {key: (client.dump(key), min(client.ttl(key), 0)) for key in client.scan_iter()}
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, message: str) -> None:
@@ -69,14 +69,14 @@ def offline(tmp_path: Path) -> Iterator[Service]:
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize(("person", "form"), [("Jane.Doe@Example.COM", "a"), ("jörg+x@bücher.example", "b")])
+@pytest.mark.parametrize(("person", "form"), [("Jane.Doe@Example.COM", "a"), ("jörg+x@Example.org", "b")])
 def test_a_tag_is_minted_and_read_offline(offline: Service, person: str, form: str) -> None:
     (minted,) = offline.rows("tag", "mint", "acme", "12", person)
 
     assert set(minted) == {"tag", "address", "stored"}
     assert minted["tag"].startswith(form)
     assert (minted["address"], minted["stored"]) == (f"u+{minted['tag']}@unsub.example.com", False)
-    canonical = {"a": JANE, "b": "jörg+x@xn--bcher-kva.example"}[form]
+    canonical = {"a": JANE, "b": "jörg+x@example.org"}[form]
     assert offline.rows("tag", "read", minted["address"].upper()) == [
         {"sender": "acme", "group": 12, "recipient": canonical}
     ]
@@ -158,11 +158,20 @@ def service(tmp_path: Path, redis_url: str) -> Service:
     return Service(tmp_path, redis_url=redis_url, **KEYS)
 
 
+@pytest.fixture
+def acme(service: Service, redis_url: str) -> Service:
+    """The same with a sender and its group 1."""
+    with Redis.from_url(redis_url) as client:
+        Accounts(client).add_sender("acme")
+        Accounts(client).add_group("acme", "Weekly news", "")
+    return service
+
+
 def test_senders_and_their_keys(service: Service, redis_url: str) -> None:
     added = service.command("sender", "add", "acme", "--name", "Acme Inc")
 
     assert added.stdout.splitlines()[-1] == "acme"
-    assert "addresses up to 39 characters stay readable" in added.stdout
+    assert "addresses up to 37 characters stay readable" in added.stdout
     assert service.rows("sender", "list") == [{"sender": "acme", "name": "Acme Inc"}]
     refused(service.command("sender", "add", "acme"), 65, "sender 'acme': exists already")
     key = service.last_line("sender", "key", "acme")
@@ -206,36 +215,27 @@ def suppress(redis_url: str, *rows: tuple[int, str]) -> None:
         )  # fmt: skip
 
 
-def test_check_answers_for_each_address(service: Service, redis_url: str) -> None:
-    service.last_line("sender", "add", "acme")
-    service.last_line("group", "add", "acme", "Weekly news")
+def test_check_answers_for_each_address(acme: Service, redis_url: str) -> None:
     suppress(redis_url, (1, JANE), (0, "joe@example.com"))
     since = datetime.fromtimestamp(NOON_MS / 1000, UTC).isoformat().replace("+00:00", "Z")
 
-    assert service.rows("check", "acme", "1", "Jane.Doe@EXAMPLE.com", "joe@example.com", "ann@example.com") == [
+    assert acme.rows("check", "acme", "1", "Jane.Doe@EXAMPLE.com", "joe@example.com", "ann@example.com") == [
         {"recipient": JANE, "suppressed": True, "scope": "group", "since": since, "source": "imap"},
         {"recipient": "joe@example.com", "suppressed": True, "scope": "global", "since": since, "source": "imap"},
         {"recipient": "ann@example.com", "suppressed": False, "scope": None, "since": None, "source": None},
     ]
-    assert service.command("check", "acme", "1", JANE, "ann@example.com").stdout == (
+    assert acme.command("check", "acme", "1", JANE, "ann@example.com").stdout == (
         f"{JANE}  suppressed (group, since {since}, imap)\nann@example.com  allowed\n"
     )
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
+def test_what_cannot_be_checked_is_never_allowed(acme: Service) -> None:
+    for words, message in (
         (("beta", "1", JANE), "sender 'beta': not registered"),
         (("acme", "7", JANE), "group 7: sender 'acme' has none of that id"),
         (("acme", "0", JANE, "jane"), "address of 4 characters: expected local-part@domain"),
-    ],
-)
-def test_what_cannot_be_checked_is_never_allowed(
-    service: Service, redis_url: str, words: tuple[str, ...], message: str
-) -> None:
-    service.last_line("sender", "add", "acme")
-
-    refused(service.command("check", *words, "--json"), 65, message)
+    ):
+        refused(acme.command("check", *words, "--json"), 65, message)
 
 
 def test_a_store_that_is_away_is_never_allowed(tmp_path: Path, free_port: Callable[[], int]) -> None:
@@ -298,7 +298,7 @@ def test_explain_reports_a_signature_and_asks_for_none(offline: Service) -> None
     offline.env["UNSUBD_IN_RELAY"] = posts.RELAY_SECRET
     body = mail("undisclosed-recipients:;", "one")
     path = written(offline.folder, "body", body)
-    headers = posts.relay(body) | {"X-Envelope-To": address(4), "X-Envelope-From": ""}
+    headers = posts.relay(body) | {"X-Envelope-To": address(4), "X-Envelope-From": "someone@example.net"}
     arguments = [word for name, value in headers.items() for word in ("--header", f"{name}: {value}")]
 
     (signed,) = offline.rows("explain", "--provider", "relay", *arguments, path)
@@ -306,7 +306,7 @@ def test_explain_reports_a_signature_and_asks_for_none(offline: Service) -> None
     (wrong,) = offline.rows("explain", "--provider", "relay", "--content-type", "text/plain", path)
 
     assert (signed["outcome"], signed["signature"], signed["envelope_to"]) == ("honour", "valid", address(4))
-    assert signed["envelope_from"] == ""
+    assert signed["envelope_from"] == "someone@example.net"
     assert unsigned["signature"].startswith("refused: no proof")
     assert (unsigned["outcome"], unsigned["envelope_to"]) == ("quarantine:no-tag", None)
     assert wrong["outcome"] == "rejected"
@@ -342,7 +342,7 @@ def test_explain_says_when_the_store_cannot_be_asked(tmp_path: Path, free_port: 
     assert row["note"].startswith("a stored tag, and the store cannot be asked: UNSUBD_STORE_URL: the server does not")
 
 
-@pytest.mark.parametrize("words", [("explain",), ("deliver",), ("explain", "--provider", "relay")])
+@pytest.mark.parametrize("words", [("deliver",), ("explain", "--provider", "relay")])
 def test_a_file_that_is_not_there_is_bad_data(offline: Service, words: tuple[str, ...]) -> None:
     gone = str(offline.folder / "gone.eml")
 
@@ -358,21 +358,12 @@ def test_an_unknown_provider_is_bad_data(offline: Service) -> None:
 # --- deliver
 
 
-def registered(service: Service) -> Service:
-    service.last_line("sender", "add", "acme")
-    service.last_line("group", "add", "acme", "Weekly news")
-    return service
-
-
-def test_deliver_tells_the_effect_that_a_worker_had(service: Service, redis_url: str) -> None:
-    registered(service)
-    first = written(service.folder, "1.eml", mail(address(1), "one"))
-    second = written(service.folder, "2.eml", mail("info@unsub.example.com", "two"))
-    with service.running("work", ready=False):
-        until(lambda: service.rows("status")[0]["queue"]["workers"], what="a worker")
-
-        rows = service.rows("deliver", first, second)
-        piped = service.command("deliver", "-", "--json", given=mail(address(1), "three"))
+def test_deliver_tells_the_effect_that_a_worker_had(acme: Service, redis_url: str) -> None:
+    first = written(acme.folder, "1.eml", mail(address(1), "one"))
+    second = written(acme.folder, "2.eml", mail("info@unsub.example.com", "two"))
+    with acme.running("work", ready=False):
+        rows = acme.rows("deliver", first, second)
+        piped = acme.command("deliver", "-", "--json", given=mail(address(1), "three"))
 
     assert [(row["file"], row["outcome"]) for row in rows] == [(first, "honour"), (second, "quarantine:no-tag")]
     (request,) = rows[0]["requests"]
@@ -384,7 +375,8 @@ def test_deliver_tells_the_effect_that_a_worker_had(service: Service, redis_url:
     assert (row["file"], row["requests"][0]["effect"], piped.stderr) == ("-", "already-present", "")
     with Redis.from_url(redis_url) as client:
         assert Store(client).check("acme", 1, [recipient(1)])[0].row is not None
-    assert "person" not in service.log.read_text()
+    assert "event=honour" in acme.log.read_text()
+    assert "person" not in acme.log.read_text()
 
 
 def test_deliver_without_a_worker_says_queued_and_runs_no_job(service: Service, redis_url: str) -> None:
@@ -427,8 +419,8 @@ def test_status_has_what_scripts_read(service: Service) -> None:
     (state,) = service.rows("status")
 
     assert {"queue", "sources", "quarantine", "clock"} <= set(state)
-    assert {"queued", "started", "scheduled", "failed", "finished", "oldest_s", "workers"} <= set(state["queue"])
-    assert state["queue"]["workers"] == []
+    assert {"queued", "started", "scheduled", "failed", "finished", "oldest_s"} <= set(state["queue"])
+    assert state["workers"] == []
     assert state["quarantine"] == {"total": 0, "by_reason": {}}
     assert abs(state["clock"]["skew_ms"]) < 5000
     assert state["durability"] == "appendfsync always"
@@ -492,15 +484,7 @@ def test_doctor_names_the_remedy_when_no_worker_is_alive(service: Service) -> No
 
 @pytest.mark.parametrize(
     "words",
-    [
-        (),
-        ("nonsense",),
-        ("tag",),
-        ("check", "acme"),
-        ("check", "acme", "one", JANE),
-        ("demo", "--count", "2"),
-        ("run", "x"),
-    ],
+    [(), ("nonsense",), ("check", "acme", "one", JANE), ("demo", "--count", "2")],
     ids=" ".join,
 )
 def test_wrong_usage_is_64_and_leaves_no_trace(offline: Service, words: tuple[str, ...]) -> None:

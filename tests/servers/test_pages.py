@@ -170,8 +170,15 @@ def test_who_came_back_can_leave_again_by_the_same_link(web: Web) -> None:
 
 def test_the_recipient_reads_the_tag_in_any_spelling(web: Web) -> None:
     path = _path()
-    for spelling in (path.upper().replace("/U/", "/u/"), f"{path}=", "/u/%3C" + path[3:] + "%3E"):
-        assert _title(web.get(spelling)).startswith("Stop “Weekly news”"), spelling
+    for spelling in (
+        path.upper().replace("/U/", "/u/"),
+        f"{path}=",
+        "/u/%3C" + path[3:] + "%3E",
+        f"{path}%3Fsubject=x",
+    ):
+        page = web.get(spelling)
+        assert _title(page).startswith("Stop “Weekly news”"), spelling
+        assert _press(web, page).status == 200
 
 
 _BAD_TAGS = [
@@ -212,16 +219,16 @@ def test_with_the_store_away_a_request_is_queued_and_takes_effect_later(
     tmp_path: Path, redis_url: str, own_redis: Callable[..., RedisServer]
 ) -> None:
     store = own_redis()
-    service = Service(tmp_path, redis_url=redis_url, store_url=store.url, **KEYS)
-
-    with service.running("web"), service.running("work", ready=False):
+    settings = {"redis_url": redis_url, "store_url": store.url}
+    worker = Service(tmp_path, **settings, **KEYS).running("work", ready=False)
+    with worker, serving(tmp_path, **settings) as web:
+        until(lambda: web.installation.queue.workers(), what="a worker")
         store.stop()
-        answer = ask(service.port, "POST", _path(), ONE_CLICK)
+        answer = web.post(_path(), ONE_CLICK)
         store.start()
 
-        with serving(tmp_path, redis_url, store_url=store.url) as looking:
-            until(lambda: _sources(looking) == ["one-click"], 30, "the effect")
-    assert (answer.status, _title(answer)) == (200, "Done: no more of these mails from acme")
+        assert (answer.status, _title(answer)) == (200, "Done: no more of these mails from acme")
+        until(lambda: _sources(web) == ["one-click"], 30, "the effect")
 
 
 def test_with_both_away_the_page_says_so_and_keeps_the_button(
@@ -361,7 +368,7 @@ def test_the_console_asks_who_comes_without_a_session(web: Web, cookie: str) -> 
     assert 'name="token"' in web.get("/ops/login").text
 
 
-@pytest.mark.parametrize("token", ["", "wrong", "t0ke", "t0ken2", "t\xf6ken", "\ud800"])
+@pytest.mark.parametrize("token", ["", "t0ken2", "t\xf6ken\ud800"])
 def test_a_wrong_token_opens_nothing(web: Web, token: str) -> None:
     answer = web.post("/ops/login", b"token=" + token.encode("utf-8", "surrogatepass"))
 

@@ -184,7 +184,7 @@ def _registered(service: Service) -> Service:
 
 
 def _workers(service: Service) -> list[int]:
-    return [int(each["name"].rpartition("-")[2]) for each in service.rows("status")[0]["queue"]["workers"]]
+    return [int(each["name"].rpartition("-")[2]) for each in service.rows("status")[0]["workers"]]
 
 
 def _is_suppressed(service: Service, number: int) -> bool:

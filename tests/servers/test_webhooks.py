@@ -51,7 +51,7 @@ def _sendgrid(web: Web, body: bytes) -> Any:
 def test_the_job_is_in_redis_before_the_answer(tmp_path: Path, redis_url: str) -> None:
     service = Service(tmp_path, redis_url=redis_url, **KEYS, **PROOFS)
     with service.running("web"), Redis.from_url(redis_url) as client, ThreadPoolExecutor(1) as pool:
-        client.client_pause(1500, all=False)  # reads go on, writes wait
+        client.client_pause(20_000, all=False)  # reads go on, writes wait
         answer = pool.submit(ask, service.port, "POST", "/in/relay", ONE, posts.relay(ONE))
         until(lambda: client.info("clients")["blocked_clients"], what="the write waits")
         unanswered, before = not answer.done(), client.llen("rq:queue:unsubd")
@@ -447,7 +447,7 @@ def test_a_length_that_lies_never_makes_half_a_message_count(web: Web) -> None:
     nonsense = _raw(web.port, f"{head}Content-Length: -1\r\n", ONE)
     assert web.queued() == []
     long = _raw(web.port, f"{head}Content-Length: {len(ONE) + 5}\r\n", ONE, hang_up=True)
-    until(lambda: web.journal()[0]["answer"] == "disconnected", 5, "the journal's line")
+    until(lambda: web.journal()[0]["answer"] == "disconnected", what="the journal's line")
 
     assert [each[-3:] for each in (absent, short, beyond, nonsense)] == [b"401", b"401", b"200", b"400"]
     assert (long, web.queued()) == (b"", [])

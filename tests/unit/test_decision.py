@@ -172,6 +172,12 @@ def test_a_stored_tag_counts_once_its_row_is_found():
     assert _named(decide(text)) == []
 
 
+def test_a_damaged_address_of_our_template_is_a_bad_tag_and_not_left_alone():
+    decided = decide("From: a@b\nTo: u%2Bgarbage@unsub.example.com\n")
+
+    assert Outcome.BAD_TAG is decided.outcome
+
+
 def test_a_stored_row_of_somebody_else_is_a_bad_tag():
     [ref] = rows(JANE)
 

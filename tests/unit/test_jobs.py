@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
+from handlers.errors import StoreUnavailable
 from handlers.request import Action, DecidedMessage, Outcome, Request
 from tests.unit import house
 from tests.unit.house import decided
@@ -200,8 +201,6 @@ def test_it_is_kept_once_however_often_the_job_repeats(
 
 def _away_first(real: Callable[..., Any], times: int) -> Callable[..., Any]:
     """The real function, unavailable so many times."""
-    from handlers.errors import StoreUnavailable
-
     left = list(range(times))
 
     def answer(*arguments: Any, **named: Any) -> Any:

@@ -288,6 +288,12 @@ def test_without_a_message_id_the_body_tells_messages_apart():
     assert one.key != other.key
 
 
+def test_without_a_message_id_line_ends_do_not_change_the_key():
+    lines = b"To: a@example.com\n\n" + b"one line of many\n" * 400
+
+    assert message.read(lines, source="maildir").key == message.read(lines.replace(b"\n", b"\r\n"), source="imap").key
+
+
 def test_without_a_message_id_the_body_counts_for_4_kilobytes():
     one, other, early = (
         read("To: TAG\n\n" + "x" * size + body) for size, body in ((4096, "a"), (4096, "b"), (4095, "b"))

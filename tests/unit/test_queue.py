@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -182,6 +183,7 @@ ASK: dict[str, Callable[[RequestQueue], Any]] = {
     "enqueue": lambda queue: queue.enqueue([decided()]),
     "wait": lambda queue: queue.wait(["unsub-1"], 1),
     "status": lambda queue: queue.status(),
+    "workers": lambda queue: queue.workers(),
     "failed": lambda queue: queue.failed(),
     "reap": lambda queue: queue.reap({}),
     "enqueue_due": lambda queue: queue.enqueue_due(),
@@ -316,8 +318,6 @@ def started(queue: RequestQueue, heartbeat_ago_s: float | None) -> str:
 
 def beat(redis: redis.Redis, ago_s: float | None) -> None:
     """Give the worker's last heartbeat."""
-    from datetime import timedelta
-
     redis.delete(f"rq:worker:{WORKER}")
     if ago_s is not None:
         redis.hset(f"rq:worker:{WORKER}", "last_heartbeat", utcformat(now() - timedelta(seconds=ago_s)))
@@ -412,7 +412,7 @@ def test_a_job_that_somebody_deleted_leaves_nothing(queue: RequestQueue, clock: 
 
 def test_status_counts_and_knows_the_oldest(queue: RequestQueue, client: redis.Redis) -> None:
     assert queue.status() == {
-        "queued": 0, "started": 0, "scheduled": 0, "failed": 0, "finished": 0, "oldest_s": 0.0, "workers": [],
+        "queued": 0, "started": 0, "scheduled": 0, "failed": 0, "finished": 0, "oldest_s": 0.0,
     }  # fmt: skip
     first, _ = (queue.enqueue([decided(key)])[0] for key in ("k1", "k2"))
     client.hset(UnsubdJob.key_for(first), "enqueued_at", utcformat(now().replace(year=2020)))
@@ -426,7 +426,7 @@ def test_status_knows_its_workers(queue: RequestQueue) -> None:
     worker.register_birth()
     worker.set_state("idle")
 
-    (row,) = queue.status()["workers"]
+    (row,) = queue.workers()
 
     assert {name: row[name] for name in ("name", "state", "job")} == {"name": WORKER, "state": "idle", "job": ""}
     assert 0 <= row["heartbeat_s"] < 5

@@ -101,7 +101,7 @@ def status(as_json: Json = False) -> None:
     queue = state["queue"]
     counts = ", ".join(f"{queue[name]} {name}" for name in ("queued", "started", "scheduled", "failed", "finished"))
     say(f"queue       {counts}; oldest waits {queue['oldest_s']} s")
-    for worker in queue["workers"] or [None]:
+    for worker in state["workers"] or [None]:
         beat = (
             f"{worker['name']}  {worker['state']}, heartbeat {worker['heartbeat_s']} s ago" if worker else "none alive"
         )

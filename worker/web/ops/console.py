@@ -68,7 +68,7 @@ def _verdict(state: dict[str, Any]) -> dict[str, str]:
         return {"colour": "bad", "text": f"Source {worst['name']} is {worst['state']}: {worst['detail'] or 'no word'}"}
     if state["queue"]["failed"]:
         return {"colour": "bad", "text": f"{state['queue']['failed']} jobs ran out of tries; their requests wait below"}
-    if not state["queue"]["workers"]:
+    if not state["workers"]:
         return {"colour": "bad", "text": "No worker is alive: start one with unsubd work"}
     if state["queue"]["oldest_s"] > 60:
         return {"colour": "warn", "text": f"The oldest request waits for {state['queue']['oldest_s']:.0f} s"}
