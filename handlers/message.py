@@ -221,7 +221,7 @@ def key_is_final(message: InboundMessage) -> bool:
     if not message.header_complete:
         return len(message.raw) >= MAX_LOOK_BYTES
     _, body, _ = _split_header(message.raw)
-    return bool(message.value("message-id")) or len(_with_lf(body)) > _KEY_BODY_BYTES
+    return bool(message.value("message-id")) or len(_with_lf(body).removesuffix(b"\r")) >= _KEY_BODY_BYTES
 
 
 def read_text(message: InboundMessage) -> str:

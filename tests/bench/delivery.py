@@ -55,7 +55,9 @@ def _measure(redis_url: str, mailbox: Mailbox, folder: Path) -> None:
         _say(f"one mail, IMAP delivery to effect: median {statistics.median(singles):.2f} s,"
              f" fastest {min(singles):.2f} s, slowest {max(singles):.2f} s ({SINGLES} mails, IDLE)")  # fmt: skip
         seconds = _burst(store, mailbox)
-        _say(f"{BURST} mails at once, delivery to last effect: {seconds:.1f} s ({BURST / seconds:.0f} mails/s, 2 workers)")
+        _say(
+            f"{BURST} mails at once, delivery to last effect: {seconds:.1f} s ({BURST / seconds:.0f} mails/s, 2 workers)"
+        )
 
 
 def _single(store: Store, mailbox: Mailbox, number: int) -> float:
