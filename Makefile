@@ -24,6 +24,7 @@ lint: setup ## check style and types only
 
 bench: setup ## measure how fast messages become suppressions
 	.venv/bin/python -m tests.bench.delivery
+	.venv/bin/python -m tests.bench.recovery
 
 pictures: setup ## take the README's pictures anew (needs chromium)
 	.venv/bin/python -m tests.browser.pictures

@@ -83,7 +83,23 @@ class Request:
     @classmethod
     def from_wire(cls, wire: dict[str, Any]) -> "Request":
         """Errors: KeyError, TypeError, ValueError  not what `as_wire` wrote."""
+        _check_types(wire, _REQUEST_TYPES)
         return cls(**{**wire, "action": Action(wire["action"])})
+
+
+_REQUEST_TYPES = {
+    "id": str, "action": str, "sender": str, "group": int, "recipient": str, "at_ms": int, "source": str,
+    "evidence": str, "actor": str, "seen_version": str,
+}  # fmt: skip
+_MESSAGE_TYPES = {
+    "key": str, "source": str, "outcome": str, "reason": str, "received_ms": int, "requests": list, "evidence": dict,
+}  # fmt: skip
+
+
+def _check_types(wire: dict[str, Any], types: dict[str, type]) -> None:
+    for name, expected in types.items():
+        if type(wire[name]) is not expected:
+            raise TypeError(f"{name}: {type(wire[name]).__name__}, expected {expected.__name__}")
 
 
 def request_id(evidence: str, sender: str, group: int, recipient: str, action: Action) -> str:
@@ -124,5 +140,6 @@ class DecidedMessage:
     @classmethod
     def from_wire(cls, wire: dict[str, Any]) -> "DecidedMessage":
         """Errors: KeyError, TypeError, ValueError  not what `as_wire` wrote."""
+        _check_types(wire, _MESSAGE_TYPES)
         requests = tuple(Request.from_wire(request) for request in wire["requests"])
         return cls(**{**wire, "outcome": Outcome(wire["outcome"]), "requests": requests})

@@ -56,6 +56,9 @@ class UnsubdJob(Job):
     def stopped_callback(self) -> Any:
         return self._refuse_callback(self._stopped_callback_name)
 
+    def send_webhooks(self, *_: Any, **__: Any) -> None:
+        """Do nothing: RQ 3 would post to any URL that a job names."""
+
     def _refuse_callback(self, name: str | None) -> None:
         if name:
             raise Rejected(f"job callback {name[:60]!r}: not on the allow-list")
@@ -192,12 +195,13 @@ class RequestQueue:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             registry = self.rq.scheduled_job_registry
             due = registry.get_jobs_to_schedule()
-            for job in UnsubdJob.fetch_many(due, connection=self._redis, serializer=JSONSerializer):
-                if job is not None:
-                    pipeline = self._redis.pipeline(transaction=True)
+            jobs = UnsubdJob.fetch_many(due, connection=self._redis, serializer=JSONSerializer)
+            for job_id, job in zip(due, jobs, strict=True):
+                pipeline = self._redis.pipeline(transaction=True)
+                if job is not None:  # somebody may have deleted the job itself
                     self.rq.enqueue_job(job, pipeline=pipeline)
-                    registry.remove(job.id, pipeline=pipeline)
-                    pipeline.execute()
+                registry.remove(job_id, pipeline=pipeline)
+                pipeline.execute()
         return len(due)
 
     def _in_progress(self) -> dict[str, str]:

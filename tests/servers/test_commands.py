@@ -83,10 +83,8 @@ def test_a_tag_is_minted_and_read_offline(offline: Service, person: str, form: s
 
 
 def test_for_people_a_tag_is_plain_words(offline: Service) -> None:
-    said = offline.last_line("tag", "mint", "acme", "0", JANE)
-
-    assert said == address_of(0)
-    assert offline.last_line("tag", "read", said) == f"acme 0 {JANE}"
+    assert offline.command("tag", "mint", "acme", "0", JANE).stdout == f"{address_of(0)}\n"
+    assert offline.command("tag", "read", address_of(0)).stdout == f"acme 0 {JANE}\n"
 
 
 def address_of(group: int) -> str:
@@ -98,7 +96,6 @@ def test_an_address_that_no_key_signed_is_refused(offline: Service) -> None:
     forged = address_of(1).replace("-acme-1-", "-acme-2-")
 
     refused(offline.command("tag", "read", forged, "--json"), 65, "tag in an address of .* no active key of its sender")
-    refused(offline.command("tag", "read", JANE, "--json"), 65, "address of 20 characters: it carries no tag")
     refused(offline.command("tag", "read", opaque(1), "--json"), 65, "tag in an address of .* no active key")
 
 
@@ -106,7 +103,6 @@ def test_an_address_that_no_key_signed_is_refused(offline: Service) -> None:
     ("words", "message"),
     [
         (("acme", "1", "jane"), "address of 4 characters: expected local-part@domain"),
-        (("ACME", "1", JANE), "sender 'ACME': expected 1 to 16 characters of a-z and 0-9"),
         (("acme", "4294967296", JANE), "group 4294967296: expected 0 to 4294967295"),
     ],
 )
@@ -194,7 +190,6 @@ def test_groups(service: Service) -> None:
     refused(service.command("group", "add", "acme", "Offers"), 65, "group 'Offers': sender 'acme' has one of that name")
     refused(service.command("group", "add", "acme", "More", "--id", "4711"), 65, "group id 4711: used already")
     refused(service.command("group", "add", "beta", "News"), 65, "sender 'beta': not registered")
-    refused(service.command("group", "list", "beta", "--json"), 65, "sender 'beta': not registered")
 
 
 # --- the check
@@ -231,7 +226,7 @@ def test_check_answers_for_each_address(acme: Service, redis_url: str) -> None:
 
 def test_what_cannot_be_checked_is_never_allowed(acme: Service) -> None:
     for words, message in (
-        (("beta", "1", JANE), "sender 'beta': not registered"),
+        (("beta", "0", JANE), "sender 'beta': not registered"),
         (("acme", "7", JANE), "group 7: sender 'acme' has none of that id"),
         (("acme", "0", JANE, "jane"), "address of 4 characters: expected local-part@domain"),
     ):
@@ -264,7 +259,6 @@ def test_explain_is_one_line_per_message_and_leaves_no_trace(offline: Service) -
     assert (request["sender"], request["group"], request["recipient"]) == ("acme", 1, recipient(1))
     assert [row["requests"] for row in rows[1:]] == [[], [], []]
     assert rows[3]["note"] == "a stored tag, and there is no store here to look it up"
-    assert offline.rows("explain", bad, good) == [rows[1], rows[0]]
 
 
 def test_explain_for_people_shows_every_hop(offline: Service) -> None:

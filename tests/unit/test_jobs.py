@@ -251,3 +251,15 @@ def test_the_wire_format_stays() -> None:
             "seen_version": "",
         }],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"recipient": ["x"]}, {"group": "1"}, {"group": True}, {"at_ms": 1.5}, {"sender": None}, {"action": "drop"}]
+)
+def test_a_request_of_other_types_is_not_read(wrong: dict[str, object]) -> None:
+    wire = decided().as_wire()
+    assert DecidedMessage.from_wire(wire).as_wire() == wire
+    wire["requests"][0] |= wrong
+
+    with pytest.raises((TypeError, ValueError)):
+        DecidedMessage.from_wire(wire)

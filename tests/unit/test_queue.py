@@ -407,6 +407,13 @@ def test_a_job_that_somebody_deleted_leaves_nothing(queue: RequestQueue, clock: 
     assert (queue.rq.count, queue._in_progress()) == (0, {})
 
 
+def test_a_due_retry_whose_job_is_gone_is_forgotten(queue: RequestQueue, client: redis.Redis) -> None:
+    client.zadd(queue.rq.scheduled_job_registry.key, {"unsub-gone": 1})
+
+    assert queue.enqueue_due() == 1
+    assert (queue.enqueue_due(), queue.rq.count) == (0, 0)
+
+
 # --- status
 
 
