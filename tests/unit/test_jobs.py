@@ -254,7 +254,8 @@ def test_the_wire_format_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"recipient": ["x"]}, {"group": "1"}, {"group": True}, {"at_ms": 1.5}, {"sender": None}, {"action": "drop"}]
+    "wrong",
+    [{"recipient": ["x"]}, {"group": "1"}, {"group": True}, {"at_ms": 1.5}, {"sender": None}, {"action": "drop"}],
 )
 def test_a_request_of_other_types_is_not_read(wrong: dict[str, object]) -> None:
     wire = decided().as_wire()
