@@ -69,7 +69,10 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     installation: Installation = request.app.state.installation
     try:
         body = await read_body(request, MAX_BODY_BYTES)
-        messages = read_messages(installation, provider, name, header_values(request), body)
+        headers = header_values(request)
+        messages = await asyncio.to_thread(
+            read_messages, installation, provider, name, headers, body
+        )  # 64 MB take a while
         await request.app.state.gatherer.accept(messages)
     except SignatureInvalid as error:
         status, word, detail = codes.auth_fail, "signature_invalid", str(error)
