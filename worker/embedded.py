@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 
@@ -36,6 +37,15 @@ def socket_path(data_dir: Path) -> Path:
     return Path("/tmp") / f"unsubd-{os.getuid()}-{name}" / "valkey.sock"
 
 
+def url(data_dir: Path) -> str:
+    """Return what redis-py connects to; a "%", "?" or "#" in the path is the path's own."""
+    return _url(socket_path(data_dir))
+
+
+def _url(path: Path) -> str:
+    return f"unix://{quote(os.fsencode(path))}"
+
+
 def exists(data_dir: Path) -> bool:
     """Say whether *data_dir* has held a store before."""
     return (data_dir / "appendonlydir").exists()
@@ -45,7 +55,7 @@ class Embedded:
     """This process's use of the embedded server. `url` is what redis-py connects to."""
 
     def __init__(self, data_dir: Path, users: int) -> None:
-        self.url = f"unix://{socket_path(data_dir)}"
+        self.url = url(data_dir)
         self._socket = socket_path(data_dir)
         self._data_dir = data_dir
         self._users = users
@@ -171,14 +181,14 @@ def _spawn(data_dir: Path, path: Path, lock: int, deadline: float) -> None:
 
 def _loading(path: Path) -> bool:
     try:
-        redis.Redis.from_url(f"unix://{path}").ping()
+        redis.Redis.from_url(_url(path)).ping()
     except redis.RedisError:
         return True
     return False
 
 
 def _stop(path: Path) -> None:
-    client = redis.Redis.from_url(f"unix://{path}", socket_timeout=10)
+    client = redis.Redis.from_url(_url(path), socket_timeout=10)
     try:
         client.shutdown()
     except redis.RedisError:

@@ -88,7 +88,7 @@ def open_installation(
 
 def _urls(settings: Settings) -> tuple[str, str]:
     """Where queue and accounts are, and where suppressions and ledger are; by default both are one."""
-    redis_url = settings.redis_url or f"unix://{embedded.socket_path(settings.data_dir)}"
+    redis_url = settings.redis_url or embedded.url(settings.data_dir)
     return redis_url, settings.store_url or redis_url
 
 

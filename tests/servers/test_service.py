@@ -77,8 +77,9 @@ def test_a_killed_run_leaves_an_orphan_that_the_next_one_uses(tmp_path: Path) ->
     assert senders == [{"sender": "acme", "name": "acme"}]
 
 
-def test_a_data_folder_with_a_long_path_works(tmp_path: Path) -> None:
-    service = Service(tmp_path, data_dir=str(tmp_path / ("d" * 60) / ("e" * 60)))
+@pytest.mark.parametrize("name", ["d" * 60 + "/" + "e" * 60, "two  spaces", "50%20off", "a?b#c", "dä=\"x'"])
+def test_a_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    service = Service(tmp_path, data_dir=str(tmp_path / name))
 
     assert service.last_line("sender", "add", "acme") == "acme"
 
