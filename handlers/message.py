@@ -150,7 +150,7 @@ def _return_path(headers: tuple[tuple[str, str], ...]) -> str | None:
     for name, value in headers:
         if name == "received":
             return None  # below the first trace line it is the author's own claim
-        if name == "return-path":
+        if name == "return-path" and value:
             return value.strip("<> ")
     return None
 

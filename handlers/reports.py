@@ -9,7 +9,7 @@ RFC: 3464 (DSN), 8098 (MDN), 5965 (ARF), 3834 (Auto-Submitted), 5546 (iTIP).
 import re
 from email.message import Message
 
-from handlers.message import InboundMessage, read_text
+from handlers.message import InboundMessage, addresses, read_text
 from handlers.request import Outcome
 
 _REPORT_TYPES = {
@@ -102,9 +102,15 @@ def is_bounce(message: InboundMessage) -> bool:
     return (
         message.envelope_from == ""
         or message.value("from").endswith("<>")
-        or bool(_ROBOT.search(message.value("from")))
+        or _is_robot(message.value("from"))
         or bool(message.values("x-failed-recipients"))
     )
+
+
+def _is_robot(author: str) -> bool:
+    """A local part says so; a domain or a display name may be anybody's. Some robots give no address at all."""
+    locals_ = [address.rpartition("@")[0] for address in addresses(author)]
+    return any(_ROBOT.search(text) for text in locals_ or [author])
 
 
 def is_calendar_reply(message: InboundMessage) -> bool:

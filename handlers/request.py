@@ -84,7 +84,8 @@ class Request:
     def from_wire(cls, wire: dict[str, Any]) -> "Request":
         """Errors: KeyError, TypeError, ValueError  not what `as_wire` wrote."""
         _check_types(wire, _REQUEST_TYPES)
-        return cls(**{**wire, "action": Action(wire["action"])})
+        known = {name: wire[name] for name in cls.__slots__ if name in wire}  # another release may have more, or fewer
+        return cls(**{**known, "action": Action(wire["action"])})
 
 
 _REQUEST_TYPES = {
@@ -98,7 +99,7 @@ _MESSAGE_TYPES = {
 
 def _check_types(wire: dict[str, Any], types: dict[str, type]) -> None:
     for name, expected in types.items():
-        if type(wire[name]) is not expected:
+        if name in wire and type(wire[name]) is not expected:
             raise TypeError(f"{name}: {type(wire[name]).__name__}, expected {expected.__name__}")
 
 
@@ -142,4 +143,5 @@ class DecidedMessage:
         """Errors: KeyError, TypeError, ValueError  not what `as_wire` wrote."""
         _check_types(wire, _MESSAGE_TYPES)
         requests = tuple(Request.from_wire(request) for request in wire["requests"])
-        return cls(**{**wire, "outcome": Outcome(wire["outcome"]), "requests": requests})
+        known = {name: wire[name] for name in cls.__slots__ if name in wire}
+        return cls(**{**known, "outcome": Outcome(wire["outcome"]), "requests": requests})

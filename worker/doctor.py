@@ -10,7 +10,8 @@ from handlers.errors import ConfigError, UnsubdError
 from handlers.tag import AddressTemplate, Tag, mint, read
 from worker.installation import KEY_FILE, Installation, open_installation
 from worker.settings import Settings, too_open, unknown_names
-from worker.sources.imap import DONE, ImapConnection, MailboxAddress
+from worker.sources.imap import DONE, ImapConnection
+from worker.sources.mailbox import mailbox_addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,7 @@ def _keys(installation: Installation) -> str:
 
 async def _mailboxes(settings: Settings) -> str:
     found = []
-    for url in settings.imap_url.split():
-        address = MailboxAddress.parse(url)
+    for address in mailbox_addresses(settings):
         password = settings.imap_passwords.get(address.name, settings.imap_password).get_secret_value()
         connection = await ImapConnection.open(address, password, settings.imap_ca_file)
         try:

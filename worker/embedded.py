@@ -10,6 +10,7 @@ must not get a second server on the same AOF.
 import fcntl
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import time
@@ -23,14 +24,18 @@ import redis
 from handlers.errors import ConfigError, StoreUnavailable
 
 _MAX_SOCKET_PATH = 107  # sun_path, unix(7)
+_PLAIN_PATH = re.compile(rb"[A-Za-z0-9._/+-]+")
 _START_S = 20
 _ANSWER_S = 5
 
 
 def socket_path(data_dir: Path) -> Path:
-    """Return where the server of *data_dir* listens: inside it, or in a short 0700 folder when that path is too long."""
+    """Return where the server of *data_dir* listens: inside it, or in a short 0700 folder when that path is too long.
+
+    Why:     CLIENT INFO, which RQ reads, puts the path into a line of words: a space or "=" in it breaks the worker.
+    """
     inside = data_dir / "valkey.sock"
-    if len(os.fsencode(inside)) <= _MAX_SOCKET_PATH:
+    if len(os.fsencode(inside)) <= _MAX_SOCKET_PATH and _PLAIN_PATH.fullmatch(os.fsencode(inside)):
         return inside
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
     # Not TMPDIR: it may be long itself, and every process of the installation has to come to the same place.
@@ -102,9 +107,21 @@ def attach(data_dir: Path) -> Embedded:
     return Embedded(data_dir, users)
 
 
+def revive(data_dir: Path) -> None:
+    """Start the server of *data_dir* again when it died under its users. Repeat: safe, cheap while it lives.
+
+    Errors:  ConfigError, StoreUnavailable  as `attach`.
+    """
+    path = socket_path(data_dir)
+    if not _answers(path):
+        with _starting(data_dir):
+            if not _answers(path):
+                _start(data_dir, path)
+
+
 @contextmanager
 def _starting(data_dir: Path) -> Iterator[None]:
-    with open(data_dir / "valkey.start", "w") as lock:
+    with os.fdopen(os.open(data_dir / "valkey.start", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -166,6 +183,7 @@ def _spawn(data_dir: Path, path: Path, lock: int, deadline: float) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=(lock,),
+        umask=0o077,  # addresses are in the AOF, and an existing folder may be open to others
     )
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
+from redis import AuthenticationError, Redis, ResponseError
 
 from handlers.decision import Policy
 from handlers.errors import ConfigError, QueueUnavailable
@@ -133,7 +133,11 @@ def _kept_secret(data_dir: Path, name: str, *, make: bool) -> Any:
     from pydantic import SecretStr
 
     path = data_dir / name
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as error:  # another user's folder
+        raise ConfigError(f"UNSUBD_DATA_DIR: {data_dir}: {error.strerror}, expected a folder of ours") from error
+    if not found:
         if name == KEY_FILE and embedded.exists(data_dir):
             raise ConfigError(
                 f"UNSUBD_SECRET_KEYS: {path} is gone, but {data_dir} holds a store that it signed for:"
@@ -150,7 +154,20 @@ def _kept_secret(data_dir: Path, name: str, *, make: bool) -> Any:
             raise ConfigError(
                 f"UNSUBD_DATA_DIR: {data_dir}: {error.strerror}, expected a folder we may write"
             ) from error
-    return SecretStr(path.read_text().strip())
+    try:
+        return SecretStr(path.read_text().strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigError(f"UNSUBD_DATA_DIR: {path}: {reason}, expected a file of ours that we may read") from error
+
+
+def _greet(client: Redis) -> None:
+    try:
+        client.ping()
+    except AuthenticationError:
+        raise ConfigError("UNSUBD_REDIS_URL: the server refuses our user or password: check both") from None
+    except ResponseError as error:
+        raise ConfigError(f"UNSUBD_REDIS_URL: the server refuses the connection ({error}): check the URL") from None
 
 
 def _built(
@@ -160,7 +177,7 @@ def _built(
     weak = ""
     if checked:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            client.ping()
+            _greet(client)
             allow = settings.allow_weak_durability
             weak = require_durable(client, "UNSUBD_REDIS_URL", allow_weak=allow)
             weak = weak or require_durable(store_client, "UNSUBD_STORE_URL", allow_weak=allow)

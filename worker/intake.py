@@ -110,6 +110,7 @@ class Intake:
                 key=message.key, source=message.source, outcome=Outcome.MALFORMED,
                 reason=f"deciding it failed: {type(error).__name__}",
                 received_ms=received_ms if isinstance(received_ms, int) else 0,
+                evidence={"failed": type(error).__name__},
             )  # fmt: skip
 
     def record(self, messages: Sequence[DecidedMessage]) -> list[list[dict[str, Any]]]:
@@ -173,5 +174,6 @@ def _needs_a_person(decided: DecidedMessage) -> bool:
 
 
 def is_foreign(decided: DecidedMessage) -> bool:
-    """Say whether a message has nothing of ours: no verifying tag and nothing shaped like one."""
-    return not decided.requests and "tag_in" not in decided.evidence and decided.outcome is not Outcome.BAD_TAG
+    """Say whether a message has nothing of ours: no verifying tag, nothing shaped like one, no complaint, no bug of ours."""
+    ours = decided.outcome in (Outcome.BAD_TAG, Outcome.COMPLAINT) or bool(decided.requests)
+    return not ours and not {"tag_in", "failed"} & decided.evidence.keys()

@@ -3,7 +3,7 @@
 | key                     | type   | holds                                             | lives    |
 |-------------------------|--------|---------------------------------------------------|----------|
 | `unsubd:quarantine`     | HASH   | id -> JSON {reason, source, at_ms, size_bytes, …} | until resolved |
-| `unsubd:quarantine:raw` | HASH   | id -> what was read of the message (256 KB at most) | until resolved |
+| `unsubd:quarantine:raw` | HASH   | id -> the beginning of the message (32 KB at most)    | until resolved |
 """
 
 import json
@@ -17,6 +17,7 @@ from handlers.message import InboundMessage
 from handlers.request import DecidedMessage
 from worker.server import away_as, check_confirmed, confirm
 
+_MAX_RAW_BYTES = 32768  # headers and a look at the text: anybody can send what lands here, and Redis is memory
 _ENTRIES, _RAW = "unsubd:quarantine", "unsubd:quarantine:raw"
 
 
@@ -31,7 +32,7 @@ class Quarantine:
         """Keep messages with the reason, durably. Repeat: by message key; the first entry stays."""
         entries = [
             (message.key[:32], {"reason": decided.outcome.value, "detail": decided.reason, "source": decided.source,
-             "at_ms": decided.received_ms, "size_bytes": message.size_bytes}, message.raw)
+             "at_ms": decided.received_ms, "size_bytes": message.size_bytes}, message.raw[:_MAX_RAW_BYTES])
             for message, decided in kept
         ]  # fmt: skip
         self._keep(entries)

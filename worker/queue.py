@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import redis
 from rq import Queue, Retry, Worker
-from rq.exceptions import DeserializationError
+from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -30,6 +30,7 @@ _RESULT_TTL_S = 300  # finished jobs hold addresses: long enough to look at, no 
 _WORKER_TTL_S = 30
 _HEARTBEAT_S = 5
 _DEAD_AFTER_S = 12
+_FAILED_AT_ONCE = 20
 
 
 class UnsubdJob(Job):
@@ -82,13 +83,14 @@ class RequestQueue:
         self._min_replicas = min_replicas
         self.rq = Queue(REQUESTS, connection=client, job_class=UnsubdJob, serializer=JSONSerializer)
 
-    def enqueue(self, decided: Sequence[DecidedMessage]) -> list[str]:
+    def enqueue(self, decided: Sequence[DecidedMessage], *, limited: bool = True) -> list[str]:
         """Put messages into the queue, durably, and return the job ids.
 
+        Shape:   limited False: also into a full queue, for whoever does not come again (a one-click).
         Repeat:  queues again: the same requests have the same ids and take effect once.
         """
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            if (depth := int(self._redis.llen(self.rq.key))) >= self._limit:
+            if limited and (depth := int(self._redis.llen(self.rq.key))) >= self._limit:
                 raise QueueUnavailable(f"UNSUBD_QUEUE_LIMIT: {depth} jobs wait, expected fewer than {self._limit}")
             pipeline = self._redis.pipeline(transaction=False)
             ids = [self._push(decided[start : start + BATCH], pipeline) for start in range(0, len(decided), BATCH)]
@@ -195,10 +197,9 @@ class RequestQueue:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             registry = self.rq.scheduled_job_registry
             due = registry.get_jobs_to_schedule()
-            jobs = UnsubdJob.fetch_many(due, connection=self._redis, serializer=JSONSerializer)
-            for job_id, job in zip(due, jobs, strict=True):
+            for job_id in due:
                 pipeline = self._redis.pipeline(transaction=True)
-                if job is not None:  # somebody may have deleted the job itself
+                if job := self._readable(job_id):
                     self.rq.enqueue_job(job, pipeline=pipeline)
                 registry.remove(job_id, pipeline=pipeline)
                 pipeline.execute()
@@ -232,23 +233,37 @@ class RequestQueue:
         pipeline.execute()
         return exists
 
-    def take_failed(self) -> list[tuple[str, list[Any], str]]:
-        """Return (job id, batch, why) of every job that ran out of tries; the caller quarantines and then `mark_kept`s."""
+    def _readable(self, job_id: str) -> Job | None:
+        """The job, None when somebody deleted it or wrote what RQ cannot read: neither may stop the reaper."""
+        try:
+            return UnsubdJob.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
+        except (NoSuchJobError, DeserializationError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def take_failed(self, kept: set[str]) -> list[tuple[str, list[Any], str]]:
+        """Return (job id, batch, why) of jobs that ran out of tries, some at a time; the caller keeps, then `mark_kept`s.
+
+        Shape:   kept: the caller's memory over calls, the ids that need no further look (a batch may be large).
+        """
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             ids = self.rq.failed_job_registry.get_job_ids(cleanup=False)
-            jobs = UnsubdJob.fetch_many(ids, connection=self._redis, serializer=JSONSerializer)
-            return [
-                (job.id, batch, _why(job))
-                for job in jobs
-                if job is not None and (batch := _lost_messages(job)) is not None
-            ]
+            kept &= set(ids)
+            lost = []
+            for job_id in [each for each in ids if each not in kept][:_FAILED_AT_ONCE]:
+                job = self._readable(job_id)
+                batch = _lost_messages(job) if job else None
+                if job is None or batch is None:
+                    kept.add(job_id)
+                else:
+                    lost.append((job_id, batch, _why(job)))
+            return lost
 
     def mark_kept(self, job_id: str) -> None:
         """Remember that a failed job's messages are in quarantine; the job itself stays for RQ's tools."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            job = UnsubdJob.fetch(job_id, connection=self._redis, serializer=JSONSerializer)
-            job.meta["kept"] = True
-            job.save_meta()  # type: ignore[no-untyped-call]
+            if job := self._readable(job_id):
+                job.meta["kept"] = True
+                job.save_meta()  # type: ignore[no-untyped-call]
 
 
 def _described(worker: Any) -> dict[str, Any]:

@@ -80,13 +80,17 @@ def weakness(client: redis.Redis) -> str:
     Why:     managed servers forbid CONFIG; what cannot be proved weak is not refused.
     """
     try:
-        config: dict[str, str] = client.config_get("append*")  # type: ignore[assignment]
+        config: dict[str, str] = client.config_get("append*", "no-appendfsync*", "maxmemory*")  # type: ignore[assignment]
     except redis.ResponseError:
         return ""
     if config.get("appendonly") == "no":
         return "appendonly is no"
     if config.get("appendfsync") not in ("always", None):
         return f"appendfsync is {config['appendfsync']}"
+    if config.get("no-appendfsync-on-rewrite") == "yes":
+        return "no-appendfsync-on-rewrite is yes"
+    if config.get("maxmemory") not in ("0", None) and config.get("maxmemory-policy") != "noeviction":
+        return f"maxmemory-policy is {config.get('maxmemory-policy')}, which throws data away (expected noeviction)"
     return ""
 
 

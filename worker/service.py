@@ -19,16 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handlers.errors import EX_CONFIG, ConfigError, Unavailable
-from worker import jobs
+from worker import embedded, jobs
 from worker.installation import Installation, open_installation, with_embedded_secrets
 from worker.journal import configure_logging
 from worker.settings import Settings, load_settings
-from worker.sources.imap import MailboxAddress
-from worker.sources.mailbox import poll
+from worker.sources.mailbox import mailbox_addresses, poll
 from worker.sources.maildir import Maildir
 
 _REAP_EVERY_S = 1.0
 _FAILED_EVERY_S = 5.0
+_REVIVE_EVERY_S = 1.0
 _GRACE_S = 8.0
 _KILL_S = 2.0
 
@@ -38,6 +38,9 @@ def run_web(settings: Settings) -> None:
     from worker.web.app import listen, serve
 
     listener = listen(settings.http)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal once more when it has stopped: what is still to be closed must survive that.
+        signal.signal(number, lambda *_: None)
     with open_installation(settings) as installation:
         serve(installation, listener)
 
@@ -62,6 +65,10 @@ async def _poll_all(installation: Installation, path: Path | None, *, once: bool
     elif path is not None:
         tasks.append(asyncio.ensure_future(Maildir(installation, path).run()))
     loop = asyncio.get_running_loop()
+    # asyncio would print an error's text, and aioimaplib's name the command that was pending: LOGIN with its password.
+    loop.set_exception_handler(
+        lambda _, facts: installation.journal.failed("poll", type(facts.get("exception")).__name__)
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: [task.cancel() for task in tasks])
     try:
@@ -96,6 +103,7 @@ def run_reaper(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stopped.append(number))
     seen: dict[str, float] = {}
+    kept: set[str] = set()
     looked_at = 0.0
     with open_installation(settings) as installation:
         while not stopped:
@@ -105,14 +113,14 @@ def run_reaper(settings: Settings) -> None:
                     installation.journal.service("requeued", jobs=len(job_ids), why="their worker stopped beating")
                 if time.monotonic() - looked_at > _FAILED_EVERY_S:
                     looked_at = time.monotonic()
-                    _quarantine_failed(installation)
+                    _quarantine_failed(installation, kept)
             except Unavailable:
                 seen.clear()  # heartbeats could not be written either: give the workers their time again
             time.sleep(_REAP_EVERY_S)
 
 
-def _quarantine_failed(installation: Installation) -> None:
-    for job_id, batch, why in installation.queue.take_failed():
+def _quarantine_failed(installation: Installation, kept: set[str]) -> None:
+    for job_id, batch, why in installation.queue.take_failed(kept):
         for wire in batch:
             installation.quarantine_failed(wire, f"job {job_id} ran out of tries: {why}")
         installation.queue.mark_kept(job_id)
@@ -142,13 +150,20 @@ class Supervisor:
 
     def _spawn(self, name: str, failures: int = 0) -> _Child:
         command = [sys.executable, "-m", "worker.service", name]
+        # Ctrl-C reaches the whole process group: a part ignores it (inherited), the supervisor ends the parts in order.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         with open(self._log, "ab") if self._log else nullcontext() as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+        signal.signal(signal.SIGINT, before)
         return _Child(name, process, time.monotonic(), failures)
 
-    def watch(self, until: Callable[[], bool]) -> int:
-        """Keep the parts running until *until* says so; return the exit code: 78 when a part could not be configured."""
+    def watch(self, until: Callable[[], bool], tend: Callable[[], None]) -> int:
+        """Keep the parts running until *until* says so; return the exit code: 78 when a part could not be configured.
+
+        Shape:   tend: called between two looks, ten times a second.
+        """
         while not until():
+            tend()
             for child in self._children:
                 if (code := child.process.poll()) is None:
                     continue
@@ -190,17 +205,33 @@ class Supervisor:
             time.sleep(0.05)
 
 
-def supervise(names: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
-    """Run the parts *names* until SIGTERM or Ctrl-C and return the exit code; *ready* is called once they are started."""
+def supervise(names: Sequence[str], tend: Callable[[], None]) -> int:
+    """Run the parts *names* until SIGTERM or Ctrl-C and return the exit code; *tend*: see `Supervisor.watch`."""
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stopped.append(number))
     supervisor = Supervisor(names)
     try:
-        ready()
-        return supervisor.watch(lambda: bool(stopped))
+        return supervisor.watch(lambda: bool(stopped), tend)
     finally:
         supervisor.stop()
+
+
+def reviver(settings: Settings) -> Callable[[], None]:
+    """Return what keeps the embedded Valkey alive: a look a second; nothing for a server of the operator's own."""
+    looked_at = time.monotonic()
+
+    def look() -> None:
+        nonlocal looked_at
+        if not settings.embedded or time.monotonic() - looked_at < _REVIVE_EVERY_S:
+            return
+        try:
+            embedded.revive(settings.data_dir)
+        except Unavailable as error:
+            sys.stderr.write(f"unsubd: {error}\n")
+        looked_at = time.monotonic()
+
+    return look
 
 
 def parts_of(settings: Settings) -> list[str]:
@@ -208,8 +239,7 @@ def parts_of(settings: Settings) -> list[str]:
 
     Errors:  ConfigError  a mailbox URL is wrong: said before anything starts.
     """
-    for url in settings.imap_url.split():
-        MailboxAddress.parse(url)
+    mailbox_addresses(settings)
     polls = bool(settings.imap_url.split()) or maildir_path(settings) is not None
     return ["web", *(["poll"] if polls else []), "reaper", *["worker"] * settings.workers]
 

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -86,6 +87,11 @@ class Settings(BaseSettings):
         {}, description="proofs that this webhook may bring, separated by spaces"
     )
 
+    @field_validator("data_dir", "maildir")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value else value
+
     @field_validator("secret_keys")
     @classmethod
     def _hex(cls, value: SecretStr) -> SecretStr:
@@ -129,8 +135,11 @@ class Settings(BaseSettings):
     @field_validator("imap_backlog")
     @classmethod
     def _backlog(cls, value: str) -> str:
-        if not re.fullmatch(r"ask|all|\d{4}-\d{2}-\d{2}", value):
-            raise ValueError("expected ask, all, or a date such as 2026-11-21")
+        if value not in ("ask", "all"):
+            try:
+                date.fromisoformat(value)
+            except ValueError:
+                raise ValueError("expected ask, all, or a date such as 2026-11-21") from None
         return value
 
     @classmethod

@@ -81,7 +81,34 @@ def test_a_killed_run_leaves_an_orphan_that_the_next_one_uses(tmp_path: Path) ->
 def test_a_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     service = Service(tmp_path, data_dir=str(tmp_path / name))
 
-    assert service.last_line("sender", "add", "acme") == "acme"
+    with service.running("run"):
+        until(lambda: _workers(service), what="a worker")
+        assert service.last_line("sender", "add", "acme") == "acme"
+
+
+def test_sigterm_in_the_first_second_ends_it_at_once_and_web_leaves_no_server(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    for command, ready in (("run", False), ("web", True)):
+        with service.running(command, ready=ready) as process:
+            time.sleep(1.5)
+            process.send_signal(signal.SIGTERM)
+            process.wait(12)
+    said = service.log.read_text()
+
+    assert "Traceback" not in said
+    with socket.socket(socket.AF_UNIX) as connection, pytest.raises(OSError):  # noqa: PT011
+        connection.connect(str(service.folder / "data" / "valkey.sock"))
+
+
+def test_an_embedded_server_that_dies_is_started_again(tmp_path: Path) -> None:
+    service = Service(tmp_path, in_relay="bearer:t")
+    with service.running("run"):
+        service.last_line("sender", "add", "acme")
+        with _embedded_client(service) as client:
+            os.kill(int(client.info("server")["process_id"]), signal.SIGKILL)
+        until(lambda: service.post("/in/relay", b"To: x@example.com\n\n", authorization="Bearer t") == 204, 30)
+
+        assert service.rows("sender", "list") == [{"sender": "acme", "name": "acme"}]
 
 
 def test_sigterm_ends_everything_within_ten_seconds(tmp_path: Path) -> None:

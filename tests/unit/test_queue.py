@@ -187,7 +187,7 @@ ASK: dict[str, Callable[[RequestQueue], Any]] = {
     "failed": lambda queue: queue.failed(),
     "reap": lambda queue: queue.reap({}),
     "enqueue_due": lambda queue: queue.enqueue_due(),
-    "take_failed": lambda queue: queue.take_failed(),
+    "take_failed": lambda queue: queue.take_failed(set()),
     "mark_kept": lambda queue: queue.mark_kept("unsub-1"),
 }
 
@@ -253,11 +253,11 @@ def test_a_job_out_of_tries_is_taken_once_and_stays_for_rqs_tools(queue: Request
     message = decided()
     job_id = out_of_tries(queue, work, message)
 
-    assert queue.take_failed() == [(job_id, [message.as_wire()], "RuntimeError: no good")]
-    assert len(queue.take_failed()) == 1  # nobody has kept it yet
+    assert queue.take_failed(set()) == [(job_id, [message.as_wire()], "RuntimeError: no good")]
+    assert len(queue.take_failed(set())) == 1  # nobody has kept it yet
     queue.mark_kept(job_id)
 
-    assert queue.take_failed() == []
+    assert queue.take_failed(set()) == []
     assert queue.status()["failed"] == 1
     assert [(row["id"], row["messages"], row["why"]) for row in queue.failed()] == [
         (job_id, "1 messages", "RuntimeError: no good")
@@ -275,7 +275,7 @@ def test_failed_jobs_that_are_not_ours_do_not_stop_the_reaper(queue: RequestQueu
     work(breaks)
 
     assert queue.status()["failed"] == 7
-    assert [job_id for job_id, _, _ in queue.take_failed()] == [ours]
+    assert [job_id for job_id, _, _ in queue.take_failed(set())] == [ours]
     assert len(queue.failed()) == 7
 
 

@@ -35,6 +35,8 @@ def main() -> None:
     except SystemExit as stop:
         # typer's own usage errors are 2; scripts of this field expect 64
         raise SystemExit(EX_USAGE if stop.code == 2 else stop.code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except Exception:  # noqa: BLE001  a bug: its traceback, and the exit code that says so
         import traceback
 

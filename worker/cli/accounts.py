@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from handlers.errors import Rejected
 from handlers.tag import AddressTemplate
 from worker import keys as key_ring
 from worker.cli.output import Json, own_settings, say, say_json
@@ -85,5 +86,9 @@ def keys_retire(fingerprint: Annotated[str, typer.Argument(help="As unsubd keys 
     """Give up a lost master key: tags that only it signed are refused from now on."""
     settings = own_settings()
     with open_installation(settings, forked=False, lost_key_allowed=True) as installation:
+        if fingerprint in installation.keys.fingerprints():
+            raise Rejected(
+                f"fingerprint {fingerprint}: active here, expected a lost key: take it out of the settings first"
+            )
         key_ring.retire(installation.store_redis, fingerprint)
     say(f"retired {fingerprint}")

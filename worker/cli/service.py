@@ -1,5 +1,6 @@
 """`unsubd run` and its parts, and what ops ask: status, doctor, config, demo."""
 
+import os
 import sys
 import time
 import urllib.error
@@ -13,25 +14,31 @@ from worker import service
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.doctor import examine
 from worker.installation import Installation, open_installation
-from worker.settings import Settings, load_settings, setting_name, shown
+from worker.settings import Settings, load_settings, setting_name, shown, unknown_names
 from worker.status import status as state_of
 from worker.web.ops.session import new_login_link
 
-_READY_S = 30.0
+_ASK_EVERY_S = 0.3
 
 
 def run(
-    demo: Annotated[bool, typer.Option("--demo", help="Put three demo mails into the drop folder first.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Put demo mails into the drop folder first, once.")] = False,
 ) -> None:
     """Run everything in one process group: web, mailboxes, workers; the embedded Valkey when UNSUBD_REDIS_URL is not set."""
     from worker.web.app import listen
 
-    settings = own_settings()
+    settings = _service_settings()
     parts = service.parts_of(settings)
     listen(settings.http).close()  # a taken port is said now, in one line
     with open_installation(settings) as installation:
         landing = _demo_landing(installation) if demo else ""
-        code = service.supervise(parts, lambda: _welcome(installation, landing))
+        revive, welcome = service.reviver(settings), _Welcome(installation, landing)
+
+        def tend() -> None:
+            revive()
+            welcome.when_ready()
+
+        code = service.supervise(parts, tend)
     if code:
         raise SystemExit(code)
 
@@ -42,53 +49,72 @@ def _demo_landing(installation: Installation) -> str:
     return first_mails(installation)
 
 
-def _welcome(installation: Installation, landing: str) -> None:
-    """End the start with three links."""
-    settings = installation.settings
-    base = f"http://{settings.http}"
-    _wait_ready(f"{base}/readyz")
-    if (path := service.maildir_path(settings)) is not None:
-        say(f"drop folder   {path}/new")
-    for url in settings.imap_url.split():
-        say(f"mailbox       {url}")
-    if settings.embedded:
-        say(f"console       {base}{new_login_link(installation.redis)}  (once, within 15 minutes)")
-    else:
-        say(f"console       {base}/ops  (log in with UNSUBD_ADMIN_TOKEN)")
-    say(f"landing page  {base}/u/{landing or 'TAG'}")
-    say(f"API           {base}/docs")
-    sys.stdout.flush()
+class _Welcome:
+    """The end of the start: three links, said once, when the web server answers."""
 
+    def __init__(self, installation: Installation, landing: str) -> None:
+        self._installation = installation
+        self._landing = landing
+        self._base = f"http://{installation.settings.http}"
+        self._said = False
+        self._asked_at = 0.0
 
-def _wait_ready(url: str) -> None:
-    deadline = time.monotonic() + _READY_S
-    while time.monotonic() < deadline:
+    def when_ready(self) -> None:
+        """Print the links if they work by now. Repeat: prints once."""
+        if not self._said and time.monotonic() - self._asked_at > _ASK_EVERY_S:
+            self._asked_at = time.monotonic()
+            if self._answers():
+                self._said = True
+                self._say()
+
+    def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
+            with urllib.request.urlopen(f"{self._base}/readyz", timeout=1):
+                return True
         except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    say(f"the web server is not ready after {_READY_S:.0f} s; see the lines above")
+            return False
+
+    def _say(self) -> None:
+        settings = self._installation.settings
+        if (path := service.maildir_path(settings)) is not None:
+            say(f"drop folder   {path}/new")
+        for url in settings.imap_url.split():
+            say(f"mailbox       {url}")
+        if settings.embedded:
+            link = new_login_link(self._installation.redis)
+            say(f"console       {self._base}{link}  (once, within 15 minutes)")
+        else:
+            say(f"console       {self._base}/ops  (log in with UNSUBD_ADMIN_TOKEN)")
+        say(f"landing page  {self._base}/u/{self._landing or 'TAG'}")
+        say(f"API           {self._base}/docs")
+        sys.stdout.flush()
+
+
+def _service_settings() -> Settings:
+    """The settings of a service: what nobody claims is said at the start, not only by the doctor."""
+    for name in unknown_names(os.environ):
+        sys.stderr.write(f"unsubd: {name}: no such setting, it has no effect: see unsubd config\n")
+    return own_settings()
 
 
 def poll(once: Annotated[bool, typer.Option("--once", help="One look at everything, then exit.")] = False) -> None:
     """Poll the mailboxes and the Maildir. Exits 78 when a mailbox refuses us at the start, 75 when it does not answer."""
-    settings = own_settings()
+    settings = _service_settings()
     service.parts_of(settings)
     service.run_poll(settings, once=once, strict=True)
 
 
 def work() -> None:
     """Work on the queue: UNSUBD_WORKERS processes and the reaper."""
-    settings = own_settings()
+    settings = _service_settings()
     with open_installation(settings):
-        if code := service.supervise(["reaper", *["worker"] * settings.workers]):
+        if code := service.supervise(["reaper", *["worker"] * settings.workers], service.reviver(settings)):
             raise SystemExit(code)
 
 
 def web() -> None:
     """Serve pages, webhooks, API and console."""
-    service.run_web(own_settings())
+    service.run_web(_service_settings())
 
 
 def status(as_json: Json = False) -> None:

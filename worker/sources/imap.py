@@ -269,7 +269,7 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
+        raise MailboxRefused(
             f"UNSUBD_IMAP_CA_FILE: {ca_file}: {_named(error)}, expected a PEM file we may read"
         ) from error
 

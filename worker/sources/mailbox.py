@@ -6,22 +6,24 @@ MOVE costs 0.1 to 0.5 s a command on a large Maildir. What is not ours stays as 
 
 | key                     | type | holds                                                          | lives    |
 |-------------------------|------|----------------------------------------------------------------|----------|
-| `unsubd:mailbox:NAME`   | HASH | uidvalidity, from_uid (older mail is held), left (UID ranges)  | for good |
+| `unsubd:mailbox:NAME`   | HASH | whose UIDs, from_uid (older mail is held), left (UID ranges)   | for good |
 """
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from typing import cast
 
 from handlers import decision, message
-from handlers.errors import QueueUnavailable, Unavailable
+from handlers.errors import ConfigError, QueueUnavailable, Unavailable
 from handlers.message import FIRST_LOOK_BYTES, MAX_LOOK_BYTES, InboundMessage
 from worker.installation import Installation
 from worker.intake import is_foreign
 from worker.server import away_as
+from worker.settings import Settings
 from worker.sources import SourceReport
 from worker.sources.imap import (
     DONE,
@@ -35,10 +37,11 @@ from worker.sources.imap import (
 )
 
 _BATCH = 50  # aioimaplib is quadratic in the batch size; 50 is its best
-_SECOND_LOOK_BATCH = 16  # times 256 KB = 4 MB
+_SECOND_LOOK_BATCH = 4  # times 256 KB = 1 MB: at 100 KB/s a third of the time that a call may take
 _MOVE_BATCH = 200
 _BACKLOG_ASKED_ABOVE = 50
 _MAX_BACKOFF_S = 60.0
+_STRIKES = 3  # fetches of one message that may fail before the others go on without it
 _REFUSED_WAIT_S = 60.0  # a wrong password tried too often locks the account
 
 
@@ -46,7 +49,8 @@ _REFUSED_WAIT_S = 60.0  # a wrong password tried too often locks the account
 class _Progress:
     """What is remembered of a mailbox: where work begins, and the UIDs that are not ours."""
 
-    uidvalidity: int = 0
+    of: str = ""  # account, folder and UIDVALIDITY: elsewhere the same UID is another message
+    keys: str = ""  # what `left` was decided with
     from_uid: int = 0
     left: set[int] = field(default_factory=set)
 
@@ -65,6 +69,8 @@ class Mailbox:
         self._report = SourceReport(installation.redis, installation.journal, self._source)
         self._progress = _Progress()
         self._taken: set[int] = set()
+        self._backoff_s = 1.0
+        self._strikes: Counter[int] = Counter()
 
     async def run(self, *, once: bool = False, strict: bool = False) -> None:
         """Poll until cancelled, coming back after every trouble.
@@ -72,13 +78,12 @@ class Mailbox:
         Shape:   once: one look, then return. strict: give up when the mailbox cannot be opened even once.
         Errors:  MailboxRefused, MailboxUnavailable  only with once or strict.
         """
-        backoff_s = 1.0
         while True:
             try:
                 connection = await self._connect()
                 try:
                     held = await self._open(connection)
-                    backoff_s, strict = 1.0, False
+                    strict = False
                     await self._session(connection, held, once=once)
                     return
                 finally:
@@ -89,8 +94,8 @@ class Mailbox:
                 if once or strict:
                     raise
             except Unavailable as error:
-                wait_s, reason = backoff_s * random.uniform(0.5, 1.0), str(error)
-                backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+                wait_s, reason = self._backoff_s * random.uniform(0.5, 1.0), str(error)
+                self._backoff_s = min(self._backoff_s * 2, _MAX_BACKOFF_S)
                 await asyncio.to_thread(self._report.say, "waiting", reason)
                 if once or strict:
                     raise
@@ -113,13 +118,16 @@ class Mailbox:
 
     async def _session(self, connection: ImapConnection, held: int, *, once: bool) -> None:
         hint = _held_hint(held)
+        if skipped := sum(strikes >= _STRIKES for strikes in self._strikes.values()):
+            hint = f"{skipped} messages cannot be fetched and are tried again at the next start. {hint}".strip()
         while True:
             taken = await self._work(connection)
+            self._backoff_s = 1.0
             await asyncio.to_thread(self._report.say, "idle", hint, held=held)
             if once:
                 return
             if not taken:
-                refusal = "" if hint.startswith("handled") else await self._tidy(connection)
+                refusal = "" if "MOVE" in hint else await self._tidy(connection)
                 hint = refusal or hint
                 await connection.wait_for_mail(self._settings.poll_interval_s)
 
@@ -127,11 +135,16 @@ class Mailbox:
         """Load the progress; a mailbox (or UIDVALIDITY) never seen before asks about its backlog. Returns what is held."""
         self._progress = await asyncio.to_thread(self._load)
         backlog = self._settings.imap_backlog
-        if self._progress.uidvalidity != selected.uidvalidity:
-            unseen_backlog = backlog == "ask" and selected.exists > _BACKLOG_ASKED_ABOVE
-            self._progress = _Progress(selected.uidvalidity, selected.uidnext if unseen_backlog else 0)
+        of = f"{self._address.user}@{self._address.host}/{self._address.mailbox}:{selected.uidvalidity}"
+        keys = ",".join((*self._installation.keys.fingerprints(), self._settings.address or ""))
+        if self._progress.of != of:
+            waiting = await connection.search("UNKEYWORD", DONE)
+            asked = backlog == "ask" and len(waiting) > _BACKLOG_ASKED_ABOVE
+            self._progress = _Progress(of, keys, selected.uidnext if asked else 0)
         elif backlog == "all":
             self._progress.from_uid = 0
+        if self._progress.keys != keys:
+            self._progress.keys, self._progress.left = keys, set()
         if backlog not in ("ask", "all"):
             since = await connection.search("SINCE", date.fromisoformat(backlog).strftime("%d-%b-%Y"))
             self._progress.from_uid = min(since, default=selected.uidnext)
@@ -144,22 +157,42 @@ class Mailbox:
         """Take everything that is not done; return how many messages that were."""
         found = await connection.search("UNKEYWORD", DONE)
         # A server may accept a flag and forget it: what this session took is not taken again, or it would never rest.
-        known = self._progress.left | self._taken
+        known = self._taken | (self._progress.left if self._settings.imap_untagged == "leave" else set())
+        known |= {uid for uid, strikes in self._strikes.items() if strikes >= _STRIKES}
         uids = [uid for uid in found if uid >= self._progress.from_uid and uid not in known]
-        for batch in _batches(uids, _BATCH):
-            await self._take(connection, await self._read(connection, batch))
-            self._taken.update(batch)
-            await asyncio.to_thread(self._report.say, "working", taken=len(batch))
-        return len(uids)
+        count = 0
+        for batch in _batches(uids, 1 if self._strikes else _BATCH):
+            messages = await self._read(connection, batch)
+            await self._take(connection, messages)
+            self._taken.update(messages)  # not the batch: what the server did not answer is asked for again
+            count += len(messages)
+            await asyncio.to_thread(self._report.say, "working", taken=len(messages))
+        self._strikes = Counter({uid: strikes for uid, strikes in self._strikes.items() if strikes >= _STRIKES})
+        return count
 
     async def _read(self, connection: ImapConnection, uids: list[int]) -> dict[int, InboundMessage]:
-        """The first look, and a larger second one where the first does not suffice."""
-        messages = {each.uid: self._message(each) for each in await connection.fetch(uids, FIRST_LOOK_BYTES)}
-        keys = self._installation.keys
-        more = [uid for uid, each in messages.items() if decision.needs_more(each, keys)]
-        for batch in _batches(more, _SECOND_LOOK_BATCH):
-            messages |= {each.uid: self._message(each) for each in await connection.fetch(batch, MAX_LOOK_BYTES)}
+        """The first look, and a larger second one where the first does not suffice.
+
+        A message that cannot be fetched ends the connection; after three times the others go on without it.
+        """
+        try:
+            messages = await self._look(connection, uids, FIRST_LOOK_BYTES)
+            keys = self._installation.keys
+            more = [uid for uid, each in messages.items() if decision.needs_more(each, keys)]
+            for batch in _batches(more, _SECOND_LOOK_BATCH):
+                messages |= await self._look(connection, batch, MAX_LOOK_BYTES)
+        except Unavailable:
+            self._strikes.update(uids if len(uids) == 1 else [0])  # 0: one of many, so look at them one by one
+            if len(uids) == 1 and self._strikes[uids[0]] == _STRIKES:
+                detail = "a message cannot be fetched: left where it is, tried again at the next start"
+                await asyncio.to_thread(self._installation.journal.failed, "imap", detail, source=self._source)
+            raise
         return messages
+
+    async def _look(self, connection: ImapConnection, uids: list[int], octets: int) -> dict[int, InboundMessage]:
+        fetched = await connection.fetch(uids, octets)
+        # Nothing of a message that has octets is no answer: deciding on it would hide a request for good.
+        return {each.uid: self._message(each) for each in fetched if each.raw or not each.size_bytes}
 
     def _message(self, fetched: Fetched) -> InboundMessage:
         return message.read(
@@ -194,12 +227,14 @@ class Mailbox:
     def _load(self) -> _Progress:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             row = cast(dict[bytes, bytes], self._installation.redis.hgetall(f"unsubd:mailbox:{self._address.name}"))
-        left = uids_of(row.get(b"left", b"").decode())
-        return _Progress(int(row.get(b"uidvalidity", 0)), int(row.get(b"from_uid", 0)), left)
+        text = {name.decode(): value.decode() for name, value in row.items()}
+        left = uids_of(text.get("left", ""))
+        return _Progress(text.get("of", ""), text.get("keys", ""), int(text.get("from_uid", 0)), left)
 
     def _save(self) -> None:
         progress = self._progress
-        row = {"uidvalidity": progress.uidvalidity, "from_uid": progress.from_uid, "left": uid_set(progress.left)}
+        left = uid_set(progress.left)
+        row = {"of": progress.of, "keys": progress.keys, "from_uid": progress.from_uid, "left": left}
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             self._installation.redis.hset(f"unsubd:mailbox:{self._address.name}", mapping=row)  # type: ignore[arg-type]
 
@@ -213,9 +248,21 @@ def _batches(uids: list[int], size: int) -> Iterator[list[int]]:
         yield uids[start : start + size]
 
 
+def mailbox_addresses(settings: Settings) -> list[MailboxAddress]:
+    """Return the configured mailboxes.
+
+    Errors:  ConfigError  a URL is wrong, or two mailboxes have one name.
+    """
+    addresses = [MailboxAddress.parse(url) for url in settings.imap_url.split()]
+    for name, count in Counter(address.name for address in addresses).items():
+        if count > 1:
+            raise ConfigError(f"UNSUBD_IMAP_URL: {count} mailboxes are named {name!r}, expected #name after each URL")
+    return addresses
+
+
 async def poll(installation: Installation, *, once: bool = False, strict: bool = False) -> None:
     """Poll every configured mailbox side by side; one's trouble is not another's."""
-    addresses = [MailboxAddress.parse(url) for url in installation.settings.imap_url.split()]
+    addresses = mailbox_addresses(installation.settings)
     async with asyncio.TaskGroup() as group:
         for address in addresses:
             group.create_task(Mailbox(installation, address).run(once=once, strict=strict and len(addresses) == 1))

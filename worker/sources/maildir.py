@@ -5,6 +5,7 @@ The event time is the file's modification time: our own delivery agent wrote it,
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 from handlers import message
@@ -16,6 +17,7 @@ from worker.sources import SourceReport
 _BATCH = 50
 _LOOK_EVERY_S = 0.5
 _MAX_BACKOFF_S = 60.0
+_EMPTY_WAIT_S = 5.0
 
 
 class Maildir:
@@ -62,8 +64,20 @@ class Maildir:
         if messages:
             self._installation.intake.accept(list(messages.values()))
         for name in messages:
-            os.replace(self._path / "new" / name, self._path / "cur" / f"{name.partition(':')[0]}:2,S")
+            self._move(name)
         return len(messages)
+
+    def _move(self, name: str) -> None:
+        try:
+            os.replace(self._path / "new" / name, self._path / "cur" / f"{name.partition(':')[0]}:2,S")
+        except FileNotFoundError:
+            pass  # somebody moved it since: it is accepted all the same
+        except OSError as error:
+            self._give_up(name, f"an accepted file cannot be moved: {error.strerror}")
+
+    def _give_up(self, name: str, detail: str) -> None:
+        self._unreadable.add(name)  # left where it is, and tried again at the next start
+        self._installation.journal.failed("maildir", detail)
 
     def _read(self, name: str) -> InboundMessage | None:
         path = self._path / "new" / name
@@ -71,8 +85,11 @@ class Maildir:
             with path.open("rb") as file:
                 facts = os.fstat(file.fileno())
                 raw = file.read(MAX_LOOK_BYTES)
-        except OSError as error:
-            self._unreadable.add(name)  # left where it is, and tried again at the next start
-            self._installation.journal.failed("maildir", f"a file cannot be read: {error.strerror}")
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            self._give_up(name, f"a file cannot be read: {error.strerror}")
+            return None
+        if not raw and time.time() - facts.st_mtime < _EMPTY_WAIT_S:
+            return None  # a person's `cp` shows the file before its first octet
         return message.read(raw, source=self._source, received_ms=int(facts.st_mtime * 1000), size_bytes=facts.st_size)

@@ -81,7 +81,9 @@ def _stop(installation: Installation, found: Tag, nonce: str, source: str) -> Ef
     try:
         return Effect(installation.intake.record([decided])[0][0]["effect"])
     except StoreUnavailable:
-        installation.queue.enqueue([decided])  # durable elsewhere: the worker applies it when the store is back
+        installation.queue.enqueue(
+            [decided], limited=False
+        )  # durable elsewhere: the worker applies it when the store is back
         return Effect.QUEUED
 
 

@@ -70,6 +70,8 @@ def _verdict(state: dict[str, Any]) -> dict[str, str]:
         return {"colour": "bad", "text": f"{state['queue']['failed']} jobs ran out of tries; their requests wait below"}
     if not state["workers"]:
         return {"colour": "bad", "text": "No worker is alive: start one with unsubd work"}
+    if held := sum(each.get("held", 0) for each in state["sources"]):
+        return {"colour": "warn", "text": f"{held} older messages are held back: see the sources"}
     if state["queue"]["oldest_s"] > 60:
         return {"colour": "warn", "text": f"The oldest request waits for {state['queue']['oldest_s']:.0f} s"}
     return {"colour": "good", "text": "Nothing is waiting longer than a minute"}
