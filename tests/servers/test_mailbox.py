@@ -1,5 +1,6 @@
 """A mailbox on a real Dovecot: what is taken, what is left alone, and what happens when something is wrong."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +100,19 @@ def test_a_full_mailbox_is_held_until_asked_for(tmp_path: Path, redis_url: str, 
     assert "UNSUBD_IMAP_BACKLOG=all" in status["sources"][0]["detail"]
 
 
+def test_one_message_that_cannot_be_fetched_blocks_nobody(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
+    dovecot.append_many([mail(address(number), f"near-{number}") for number in range(5)])
+    assert len(dovecot.messages()) == 5
+    bad = sorted((dovecot.server.folder / "homes" / dovecot.user / "Maildir").rglob("*dropped*"))[2]
+    bad.chmod(0)
+    os.chown(bad, 0, 0)
+    service = _service(tmp_path, redis_url, dovecot)
+
+    with service.running("run"):
+        until(lambda: len(_suppressed(redis_url)) == 4, 90, "the four others")
+        until(lambda: "cannot be fetched" in service.log.read_text(), 30, "the one named")
+
+
 def test_dovecot_restarts_and_nothing_is_missed(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
     service = _service(tmp_path, redis_url, dovecot)
 
@@ -137,6 +151,8 @@ def test_redis_lost_while_running_loses_nothing(
         ({"imap_url": "imap://u@mail.example.com/INBOX"}, 78, "expected imaps://"),
         ({"imap_url": "imaps://u:secret@localhost/INBOX"}, 78, "UNSUBD_IMAP_URL: holds a password"),
         ({"imap_password": ""}, 78, "UNSUBD_IMAP_PASSWORD: not set"),
+        ({"imap_url": "{url} {url}"}, 78, "2 mailboxes are named 'default'"),
+        ({"imap_backlog": "2026-02-30"}, 78, "UNSUBD_IMAP_BACKLOG"),
     ],
 )
 def test_a_wrong_mailbox_setting_is_one_clear_line(

@@ -49,6 +49,16 @@ def test_the_key_and_token_files_are_private(tmp_path: Path) -> None:
         assert (service.folder / "data" / name).stat().st_mode & 0o777 == 0o600
 
 
+def test_nobody_else_may_read_the_store(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o755)
+    service = Service(tmp_path)
+
+    service.last_line("sender", "add", "acme")
+
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file() and path.suffix != ".sock"]
+    assert [path.name for path in files if path.stat().st_mode & 0o077] == []
+
+
 def test_the_last_user_stops_the_embedded_server(tmp_path: Path) -> None:
     service = Service(tmp_path)
 
@@ -144,7 +154,12 @@ def test_redis_down_at_start_is_one_line_and_75(tmp_path: Path, free_port: Calla
 
 @pytest.mark.parametrize(
     ("weaker", "reason"),
-    [({"appendonly": "no"}, "appendonly is no"), ({"appendfsync": "everysec"}, "appendfsync is everysec")],
+    [
+        ({"appendonly": "no"}, "appendonly is no"),
+        ({"appendfsync": "everysec"}, "appendfsync is everysec"),
+        ({"no_appendfsync_on_rewrite": "yes"}, "no-appendfsync-on-rewrite is yes"),
+        ({"maxmemory": "60mb", "maxmemory_policy": "allkeys-lru"}, "maxmemory-policy is allkeys-lru"),
+    ],
 )
 def test_weak_persistence_refuses_to_start(
     tmp_path: Path, own_redis: Callable[..., RedisServer], weaker: dict[str, str], reason: str

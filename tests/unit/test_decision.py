@@ -360,3 +360,21 @@ def test_found_rows_of_other_types_do_no_harm():
 
 def test_the_template_of_the_tests_holds_its_own_addresses():
     assert TEMPLATE.holds(tagged())
+
+
+@pytest.mark.parametrize(
+    ("author", "outcome"),
+    [
+        ("jane@postmaster.co.uk", "honour"),
+        ('"Postmaster, Bremen district" <jane@example.com>', "honour"),
+        ("MAILER-DAEMON (Mail Delivery System)", "ignore:bounce"),
+        ("Mail Delivery <postmaster@example.com>", "ignore:bounce"),
+        ("<MAILER-DAEMON@example.com>", "ignore:bounce"),
+    ],
+)
+def test_only_a_local_part_makes_a_robot(author, outcome):
+    assert outcome == decide(f"From: {author}\nTo: TAG\nSubject: unsubscribe\n\n").outcome.value
+
+
+def test_a_blank_return_path_is_no_null_sender():
+    assert decide("Return-Path:\nFrom: a@b\nTo: TAG\n\n").outcome is Outcome.HONOUR

@@ -18,6 +18,7 @@ from tests.unit import house
 from tests.unit.house import decided, mail, now_ms
 from tests.unit.letters import JANE, KEYS, TEMPLATE, tagged
 from worker.installation import Installation
+from worker.intake import is_foreign
 from worker.journal import Journal
 
 DAY_MS = 86_400_000
@@ -449,3 +450,16 @@ def test_a_template_is_no_condition_for_reading(server: fakeredis.FakeServer) ->
         ).decided
 
     assert answer.outcome is Outcome.HONOUR
+
+
+def test_a_bug_of_ours_is_kept_for_a_person_even_in_a_shared_mailbox(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(decision, "decide", broken)
+    [decided] = installation.intake.accept([mail()], keep_untagged=False).decided
+
+    assert not is_foreign(decided)
+    assert installation.quarantine.counts() == {"quarantine:malformed": 1}

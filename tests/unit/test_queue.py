@@ -437,3 +437,26 @@ def test_status_knows_its_workers(queue: RequestQueue) -> None:
 
     assert {name: row[name] for name in ("name", "state", "job")} == {"name": WORKER, "state": "idle", "job": ""}
     assert 0 <= row["heartbeat_s"] < 5
+
+
+def test_a_one_click_enters_a_full_queue(client: redis.Redis) -> None:
+    full = RequestQueue(client, limit=1)
+    full.enqueue([decided("k1")])
+
+    with pytest.raises(QueueUnavailable):
+        full.enqueue([decided("k2")])
+    full.enqueue([decided("k3")], limited=False)
+
+    assert full.rq.count == 2
+
+
+def test_what_cannot_be_read_does_not_stop_the_reaper(queue: RequestQueue, client: redis.Redis) -> None:
+    client.hset(UnsubdJob.key_for("unsub-odd"), mapping={"status": "no such status", "data": "x", "created_at": "y"})
+    for registry in (queue.rq.failed_job_registry, queue.rq.scheduled_job_registry):
+        client.zadd(registry.key, {"unsub-odd": 1})
+    kept: set[str] = set()
+
+    assert queue.take_failed(kept) == []
+    assert kept == {"unsub-odd"}
+    assert queue.enqueue_due() == 1
+    queue.mark_kept("unsub-gone")
