@@ -24,7 +24,9 @@ def main() -> None:
             log = until(lambda: (text := service.log.read_text()) and "/docs" in text and text, what="the links")
             links = dict(re.findall(r"^(console|landing page|API) +(\S+)", log, re.M))
             for number in range(6):
-                service.post("/in/relay", mail(address(number, sender="demo"), f"picture-{number}"), authorization="Bearer t")
+                service.post(
+                    "/in/relay", mail(address(number, sender="demo"), f"picture-{number}"), authorization="Bearer t"
+                )
             service.post("/in/relay", b"x", authorization="Bearer wrong")
             until(lambda: service.rows("status")[0]["quarantine"]["total"] == 2, what="all recorded")
             browser = playwright.chromium.launch(

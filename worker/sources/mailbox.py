@@ -41,6 +41,7 @@ _SECOND_LOOK_BATCH = 4  # times 256 KB = 1 MB: at 100 KB/s a third of the time t
 _MOVE_BATCH = 200
 _BACKLOG_ASKED_ABOVE = 50
 _MAX_BACKOFF_S = 60.0
+_GOOD_READS = 10  # in a row, before a batch that was made smaller grows again
 _STRIKES = 3  # fetches of one message that may fail before the others go on without it
 _REFUSED_WAIT_S = 60.0  # a wrong password tried too often locks the account
 
@@ -71,6 +72,8 @@ class Mailbox:
         self._taken: set[int] = set()
         self._backoff_s = 1.0
         self._strikes: Counter[int] = Counter()
+        self._batch = _BATCH  # smaller after a failed fetch, so that the one message at fault is found
+        self._good_reads = 0
 
     async def run(self, *, once: bool = False, strict: bool = False) -> None:
         """Poll until cancelled, coming back after every trouble.
@@ -161,13 +164,14 @@ class Mailbox:
         known |= {uid for uid, strikes in self._strikes.items() if strikes >= _STRIKES}
         uids = [uid for uid in found if uid >= self._progress.from_uid and uid not in known]
         count = 0
-        for batch in _batches(uids, 1 if self._strikes else _BATCH):
+        while uids:
+            batch, uids = uids[: self._batch], uids[self._batch :]
             messages = await self._read(connection, batch)
             await self._take(connection, messages)
+            self._backoff_s = 1.0
             self._taken.update(messages)  # not the batch: what the server did not answer is asked for again
             count += len(messages)
             await asyncio.to_thread(self._report.say, "working", taken=len(messages))
-        self._strikes = Counter({uid: strikes for uid, strikes in self._strikes.items() if strikes >= _STRIKES})
         return count
 
     async def _read(self, connection: ImapConnection, uids: list[int]) -> dict[int, InboundMessage]:
@@ -182,12 +186,21 @@ class Mailbox:
             for batch in _batches(more, _SECOND_LOOK_BATCH):
                 messages |= await self._look(connection, batch, MAX_LOOK_BYTES)
         except Unavailable:
-            self._strikes.update(uids if len(uids) == 1 else [0])  # 0: one of many, so look at them one by one
-            if len(uids) == 1 and self._strikes[uids[0]] == _STRIKES:
+            await self._suspect(uids)
+            raise
+        self._good_reads += 1
+        if self._good_reads >= _GOOD_READS:
+            self._batch, self._good_reads = min(_BATCH, self._batch * 2), 0
+        return messages
+
+    async def _suspect(self, uids: list[int]) -> None:
+        """Take a failed fetch into account: it was the connection, or it was one of *uids*."""
+        self._batch, self._good_reads = max(1, self._batch // 7), 0
+        if len(uids) == 1:
+            self._strikes.update(uids)
+            if self._strikes[uids[0]] == _STRIKES:
                 detail = "a message cannot be fetched: left where it is, tried again at the next start"
                 await asyncio.to_thread(self._installation.journal.failed, "imap", detail, source=self._source)
-            raise
-        return messages
 
     async def _look(self, connection: ImapConnection, uids: list[int], octets: int) -> dict[int, InboundMessage]:
         fetched = await connection.fetch(uids, octets)
