@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -104,9 +104,8 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
         yield start
 
 
-@pytest.fixture(scope="session")
-def dovecot_server() -> Iterator[Dovecot]:
-    """A Dovecot for the whole run. Take `dovecot` to have a mailbox of your own on it."""
+@contextmanager
+def _dovecot(**configuration: str) -> Iterator[Dovecot]:
     binary = processes.require("dovecot", processes.PACKAGES["dovecot"])
     version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
     if not version.startswith("2.3."):
@@ -114,10 +113,25 @@ def dovecot_server() -> Iterator[Dovecot]:
     folder = Path(tempfile.mkdtemp(prefix="unsubd-dovecot-"))
     folder.chmod(0o755)
     try:
-        with Dovecot(binary, folder) as server:
+        with Dovecot(binary, folder, **configuration) as server:
             yield server
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def dovecot_server() -> Iterator[Dovecot]:
+    """A Dovecot for the whole run. Take `dovecot` to have a mailbox of your own on it."""
+    with _dovecot() as server:
+        yield server
+
+
+@pytest.fixture
+def old_dovecot() -> Iterator[Mailbox]:
+    """A mailbox on a server as they once were: folders below `INBOX.`, neither MOVE nor IDLE."""
+    able = "IMAP4rev1 LITERAL+ SASL-IR UIDPLUS NAMESPACE SPECIAL-USE"
+    with _dovecot(prefix="INBOX.", separator=".", capability=able) as server:
+        yield Mailbox(server, "old")
 
 
 @pytest.fixture

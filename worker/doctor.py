@@ -10,8 +10,9 @@ from handlers.errors import ConfigError, UnsubdError
 from handlers.tag import AddressTemplate, Tag, mint, read
 from worker.installation import KEY_FILE, Installation, open_installation
 from worker.settings import Settings, too_open, unknown_names
-from worker.sources.imap import DONE, ImapConnection
-from worker.sources.mailbox import mailbox_addresses
+from worker.sources.imap import DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused
+from worker.sources.mailbox import connect, select
+from worker.sources.polling import mailbox_addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +78,41 @@ def _keys(installation: Installation) -> str:
 
 
 async def _mailboxes(settings: Settings) -> str:
-    found = []
+    """Look at every mailbox, also when one is refused: its neighbours may be why nobody noticed."""
+    found, refused = [], []
     for address in mailbox_addresses(settings):
-        password = settings.imap_passwords.get(address.name, settings.imap_password).get_secret_value()
-        connection = await ImapConnection.open(address, password, settings.imap_ca_file)
         try:
-            selected = await connection.select()
-            waiting = len(await connection.search("UNKEYWORD", DONE))
-        finally:
-            await connection.close()
-        if not selected.keywords:
-            raise ConfigError(f"UNSUBD_IMAP_URL: mailbox {address.mailbox!r} allows no keywords: choose another")
-        idle = "IDLE" if connection.can("IDLE") else f"no IDLE: polled every {settings.poll_interval_s} s"
-        found.append(f"{address.name}: {selected.exists} messages, {waiting} not marked, {idle}")
+            found.append(f"{address.name}: {await _mailbox(settings, address)}")
+        except (UnsubdError, ConfigError) as error:
+            refused.append(str(error))
+    if refused:
+        raise ConfigError("; ".join([*refused, *found]))
     return "; ".join(found) or "none configured (UNSUBD_IMAP_URL is not set)"
+
+
+async def _mailbox(settings: Settings, address: MailboxAddress) -> str:
+    connection = await connect(settings, address)
+    try:
+        folders = await connection.folders()
+        junk = await _junk(connection, folders)
+        folder = folders.named(address.mailbox)
+        selected = await select(connection, folder, folders, readonly=True)
+        waiting = len(await connection.search("UNKEYWORD", DONE))
+    finally:
+        await connection.close()
+    idle = "IDLE" if connection.can("IDLE") else f"no IDLE: polled every {settings.poll_interval_s} s"
+    marks = f"{waiting} not marked" if selected.keywords else "takes no keywords: handled UIDs are remembered instead"
+    return f"{selected.exists} messages, {marks}, {idle}, {junk}"
+
+
+async def _junk(connection: ImapConnection, folders: Folders) -> str:
+    if (junk := folders.junk()) is None:
+        return "WARNING: no folder is marked \\Junk: requests that land in spam are not seen"
+    try:
+        selected = await connection.select(junk, readonly=True)
+    except MailboxRefused as error:
+        return f"WARNING: Junk is not watched: {error}"
+    return f"Junk {junk!r}: {selected.exists} messages"
 
 
 def _worker(installation: Installation) -> str:

@@ -173,6 +173,11 @@ def _needs_a_person(decided: DecidedMessage) -> bool:
     return decided.outcome.quarantined or (decided.outcome is Outcome.COMPLAINT and not decided.requests)
 
 
+def has_valid_tag(decided: DecidedMessage) -> bool:
+    """Say whether a tag in the message verified, whatever became of it."""
+    return "tag_in" in decided.evidence
+
+
 def is_foreign(decided: DecidedMessage) -> bool:
     """Say whether a message has nothing of ours: no verifying tag, nothing shaped like one, no complaint, no bug of ours."""
     ours = decided.outcome in (Outcome.BAD_TAG, Outcome.COMPLAINT) or bool(decided.requests)

@@ -23,8 +23,8 @@ from worker import embedded, jobs
 from worker.installation import Installation, open_installation, with_embedded_secrets
 from worker.journal import configure_logging
 from worker.settings import Settings, load_settings
-from worker.sources.mailbox import mailbox_addresses, poll
 from worker.sources.maildir import Maildir
+from worker.sources.polling import mailbox_addresses, poll
 
 _REAP_EVERY_S = 1.0
 _FAILED_EVERY_S = 5.0

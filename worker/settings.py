@@ -1,7 +1,8 @@
 """Every UNSUBD_* setting in one table: read once, all problems reported together, no value in a message.
 
-Any setting may come from a file: NAME_FILE names it (for secrets, so that they stay out of the environment). Three
-families carry a name of yours: UNSUBD_IMAP_<NAME>_PASSWORD, UNSUBD_IN_<PROVIDER> and UNSUBD_IN_<PROVIDER>_<NAME>.
+Any setting may come from a file: NAME_FILE names it (for secrets, so that they stay out of the environment). Four
+families carry a name of yours: UNSUBD_IMAP_<NAME>_PASSWORD, UNSUBD_IMAP_<NAME>_OAUTH, UNSUBD_IN_<PROVIDER> and
+UNSUBD_IN_<PROVIDER>_<NAME>.
 """
 
 import os
@@ -22,9 +23,14 @@ from handlers.tag import AddressTemplate, Keyring
 
 _PREFIX = "UNSUBD_"
 _IMAP_PASSWORD = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_PASSWORD")
+_IMAP_OAUTH = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_OAUTH")
 _WEBHOOK = re.compile(r"UNSUBD_IN_([A-Z0-9]+)(?:_([A-Z0-9_]+))?")
 _URL_SECRET = re.compile(r"(://[^\s/:@]*:)\S*(?=@)|(\bpassword=)[^\s&]*")
-_FAMILIES = {"imap_passwords": "UNSUBD_IMAP_<NAME>_PASSWORD", "webhook_proofs": "UNSUBD_IN_<PROVIDER>[_<NAME>]"}
+_FAMILIES = {
+    "imap_passwords": "UNSUBD_IMAP_<NAME>_PASSWORD",
+    "imap_oauths": "UNSUBD_IMAP_<NAME>_OAUTH",
+    "webhook_proofs": "UNSUBD_IN_<PROVIDER>[_<NAME>]",
+}
 
 
 def setting_name(field: str) -> str:
@@ -64,13 +70,16 @@ class Settings(BaseSettings):
         "", description="mailboxes to poll: imaps://user@host/INBOX#name, several separated by spaces"
     )
     imap_password: SecretStr = Field(SecretStr(""), description="password for every mailbox without one of its own")
+    imap_oauth: Path | None = Field(
+        None, description="JSON file (0600) of the OAuth login of every mailbox without a login of its own"
+    )
     imap_ca_file: Path | None = Field(
         None, description="PEM file of the authority that signed the IMAP server's certificate"
     )
     imap_backlog: str = Field(
         "ask", description="a full mailbox seen for the first time: ask, all, or from a date 2026-11-21"
     )
-    imap_untagged: Literal["leave", "take"] = Field(
+    imap_untagged: Literal["leave", "process"] = Field(
         "leave", description="mail that is not ours: leave it, or quarantine it"
     )
     imap_processed: str = Field("Processed", description="folder that handled mail is moved to")
@@ -83,14 +92,20 @@ class Settings(BaseSettings):
     min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")
     allow_weak_durability: bool = Field(False, description="1: start although the server may lose accepted requests")
     imap_passwords: dict[str, SecretStr] = Field({}, description="password of the mailbox that its URL names #name")
+    imap_oauths: dict[str, Path] = Field({}, description="JSON file (0600) of the OAuth login of that mailbox")
     webhook_proofs: dict[str, SecretStr] = Field(
         {}, description="proofs that this webhook may bring, separated by spaces"
     )
 
-    @field_validator("data_dir", "maildir")
+    @field_validator("data_dir", "maildir", "imap_oauth")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value else value
+
+    @field_validator("imap_oauths")
+    @classmethod
+    def _all_absolute(cls, value: dict[str, Path]) -> dict[str, Path]:
+        return {name: path.expanduser().absolute() for name, path in value.items()}
 
     @field_validator("secret_keys")
     @classmethod
@@ -186,7 +201,11 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     environ = os.environ if environ is None else environ
     problems: list[str] = []
     values = _with_files(environ, problems)
-    named = {"imap_passwords": _imap_passwords(values), "webhook_proofs": _webhook_proofs(values)}
+    named = {
+        "imap_passwords": _named(_IMAP_PASSWORD, values),
+        "imap_oauths": _named(_IMAP_OAUTH, values),
+        "webhook_proofs": _webhook_proofs(values),
+    }
     plain = {field: values[name] for field, name in _plain_names().items() if values.get(name)}
     try:
         settings = Settings(**{**plain, **{k: v for k, v in named.items() if v}, **overrides})
@@ -218,8 +237,8 @@ def _plain_names() -> dict[str, str]:
     return {field: setting_name(field) for field in Settings.model_fields if field not in _FAMILIES}
 
 
-def _imap_passwords(values: Mapping[str, str]) -> dict[str, str]:
-    return {match[1].lower(): value for name, value in values.items() if (match := _IMAP_PASSWORD.fullmatch(name))}
+def _named(family: re.Pattern[str], values: Mapping[str, str]) -> dict[str, str]:
+    return {match[1].lower(): value for name, value in values.items() if (match := family.fullmatch(name))}
 
 
 def _webhook_proofs(values: Mapping[str, str]) -> dict[str, str]:
@@ -239,8 +258,7 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
         if name.startswith(_PREFIX)
         and name.removesuffix("_FILE") not in known
         and name not in known
-        and not _IMAP_PASSWORD.fullmatch(name.removesuffix("_FILE"))
-        and not _WEBHOOK.fullmatch(name.removesuffix("_FILE"))
+        and not any(family.fullmatch(name.removesuffix("_FILE")) for family in (_IMAP_PASSWORD, _IMAP_OAUTH, _WEBHOOK))
     )
 
 

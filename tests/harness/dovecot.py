@@ -38,7 +38,17 @@ disable_plaintext_auth = no
 auth_failure_delay = 0
 mail_location = maildir:~/Maildir
 mail_max_userip_connections = 0
+namespace inbox {{
+  inbox = yes
+  separator = {separator}
+  prefix = {prefix}
+  mailbox Junk {{
+    special_use = \\Junk
+  }}
+}}
+{capability}
 {identity}
+{oauth}
 passdb {{
   driver = static
   args = password={password}
@@ -66,12 +76,43 @@ service anvil {{
 """
 
 
+# Tokens are good when the OAuth server says that they are active, and whose they are.
+_OAUTH = """
+auth_mechanisms = plain login xoauth2 oauthbearer
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {arguments}
+}}
+"""
+_OAUTH_ARGUMENTS = """
+introspection_mode = auth
+introspection_url = {url}
+username_attribute = username
+active_attribute = active
+active_value = true
+"""
+
+
 class Dovecot(Server):
-    """The server. `folder` has a short path (sockets live in it) and may be entered by other users."""
+    """The server. `folder` has a short path (sockets live in it) and may be entered by other users.
+
+    Folder names: `prefix` and `separator`. `capability` replaces what it says it can (it can the same, unasked).
+    With `introspection_url` it also takes the tokens of that OAuth server (XOAUTH2, OAUTHBEARER).
+    """
 
     host = "localhost"
 
-    def __init__(self, binary: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        folder: Path,
+        introspection_url: str = "",
+        *,
+        prefix: str = "",
+        separator: str = "/",
+        capability: str = "",
+    ) -> None:
         self.folder = folder
         self.imaps_port = free_port()
         self.imap_port = free_port()
@@ -98,6 +139,10 @@ class Dovecot(Server):
                 certificate=self.ca_file,
                 key=key,
                 identity=identity,
+                prefix=prefix,
+                separator=separator,
+                capability=f"imap_capability = {capability}" if capability else "",
+                oauth=_oauth(folder, introspection_url) if introspection_url else "",
                 password=PASSWORD,
                 uid=self.uid,
                 gid=self.gid,
@@ -109,6 +154,12 @@ class Dovecot(Server):
 
     def _answers(self) -> bool:
         return greeting(self.imap_port).startswith(b"* OK")
+
+
+def _oauth(folder: Path, introspection_url: str) -> str:
+    arguments = folder / "oauth2.conf.ext"
+    arguments.write_text(_OAUTH_ARGUMENTS.format(url=introspection_url))
+    return _OAUTH.format(arguments=arguments)
 
 
 class Mailbox:

@@ -39,7 +39,7 @@ def test_strange_mails_are_accounted_and_block_nobody(tmp_path: Path, redis_url:
     far_header = mail("x@example.com", "far", "X-Filler: " + "z" * 9000 + f"\r\nDelivered-To: {address(2)}\r\n")
     headerless = b"\r\nno header at all, only text\r\n"
     dovecot.append_many([huge, b"", headerless, far_header, mail(address(3), "last", APPLE)])
-    service = _service(tmp_path, redis_url, dovecot, imap_untagged="take")
+    service = _service(tmp_path, redis_url, dovecot, imap_untagged="process")
 
     with service.running("run"):
         until(lambda: len(_outcomes(redis_url)) == 5, what="five records")

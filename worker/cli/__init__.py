@@ -5,7 +5,7 @@ import sys
 import typer
 
 from handlers.errors import EX_SOFTWARE, EX_USAGE
-from worker.cli import accounts, mail, service, tags
+from worker.cli import accounts, mail, mailbox, service, survey, tags
 from worker.cli.failure import explained
 from worker.journal import configure_logging
 
@@ -17,13 +17,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, tags):
+for commands in (service, mail, survey, tags):
     for command in commands.COMMANDS:
         app.command()(command)
 app.add_typer(accounts.sender, name="sender")
 app.add_typer(accounts.group, name="group")
 app.add_typer(accounts.keys, name="keys")
 app.add_typer(tags.tag, name="tag")
+app.add_typer(mailbox.app, name="mailbox")
 
 
 def main() -> None:

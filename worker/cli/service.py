@@ -97,8 +97,19 @@ def _service_settings() -> Settings:
     return own_settings()
 
 
-def poll(once: Annotated[bool, typer.Option("--once", help="One look at everything, then exit.")] = False) -> None:
+def poll(
+    once: Annotated[bool, typer.Option("--once", help="One look at everything, then exit.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done; mark, move, write nothing.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="With --dry-run: how many of the newest messages.")] = 50,
+) -> None:
     """Poll the mailboxes and the Maildir. Exits 78 when a mailbox refuses us at the start, 75 when it does not answer."""
+    if dry_run:
+        from worker.cli.survey import dry_run as print_plan
+
+        print_plan(own_settings(make=False), limit)
+        return
     settings = _service_settings()
     service.parts_of(settings)
     service.run_poll(settings, once=once, strict=True)

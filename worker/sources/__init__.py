@@ -26,14 +26,19 @@ class SourceReport:
         self._redis = client
         self._journal = journal
         self._name = name
-        self._facts: dict[str, Any] = {"state": "", "detail": "", "messages": 0, "last_ms": 0, "held": 0}
+        self._facts: dict[str, Any] = {"state": "", "detail": "", "messages": 0, "last_ms": 0, "held": 0, "left": 0}
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             kept = cast(bytes | None, client.hget(_STATES, name))
         if kept:
-            self._facts |= {fact: json.loads(kept)[fact] for fact in ("messages", "last_ms", "held")}
+            self._facts |= {fact: json.loads(kept).get(fact, 0) for fact in ("messages", "last_ms", "held", "left")}
 
-    def say(self, state: str, detail: str = "", *, taken: int = 0, held: int | None = None) -> None:
-        """Tell the state (`connecting`, `idle`, `working`, `waiting`, `refused`, `stopped`) and what was taken."""
+    def say(
+        self, state: str, detail: str = "", *, taken: int = 0, held: int | None = None, left: int | None = None
+    ) -> None:
+        """Tell the state (`connecting`, `idle`, `working`, `waiting`, `refused`, `stopped`) and what was taken.
+
+        Units:   messages. held: older than where work begins. left: looked at, not ours, untouched.
+        """
         now_ms = time.time_ns() // 1_000_000
         if (state, detail) != (self._facts["state"], self._facts["detail"]) and {
             state,
@@ -43,8 +48,7 @@ class SourceReport:
         self._facts |= {"state": state, "detail": detail, "at_ms": now_ms}
         if taken:
             self._facts |= {"messages": self._facts["messages"] + taken, "last_ms": now_ms}
-        if held is not None:
-            self._facts["held"] = held
+        self._facts |= {name: count for name, count in (("held", held), ("left", left)) if count is not None}
         try:
             self._redis.hset(_STATES, self._name, json.dumps(self._facts))
         except redis.RedisError:

@@ -1,281 +1,302 @@
-"""A polled mailbox: connect, find what is not done, accept it, mark it, move it later; again and for ever.
+"""A polled folder: connect, find what is not done, accept it, mark it, move it later; again and for ever.
 
 Work is every message without `$UnsubdDone`: somebody else's `\\Seen` never hides one. IDLE wakes us, a poll is the base.
 A message is flagged only after it was accepted, in one STORE a batch; handled mail is moved in bulk at quiet times, for
 MOVE costs 0.1 to 0.5 s a command on a large Maildir. What is not ours stays as it is (`UNSUBD_IMAP_UNTAGGED=leave`).
+Where marks are forbidden or refused, the UIDs that are done are remembered instead.
 
-| key                     | type | holds                                                          | lives    |
-|-------------------------|------|----------------------------------------------------------------|----------|
-| `unsubd:mailbox:NAME`   | HASH | whose UIDs, from_uid (older mail is held), left (UID ranges)   | for good |
+Each mailbox has a second watch, on the folder that its server marks as `\\Junk`: there, only messages whose tag verifies
+are ours, and all others stay untouched and unrecorded.
 """
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import date
-from typing import cast
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
 
-from handlers import decision, message
-from handlers.errors import ConfigError, QueueUnavailable, Unavailable
-from handlers.message import FIRST_LOOK_BYTES, MAX_LOOK_BYTES, InboundMessage
+from handlers.errors import MailboxUnavailable, Unavailable
+from handlers.message import InboundMessage
 from worker.installation import Installation
-from worker.intake import is_foreign
-from worker.server import away_as
+from worker.intake import has_valid_tag, is_foreign
 from worker.settings import Settings
-from worker.sources import SourceReport
-from worker.sources.imap import (
-    DONE,
-    Fetched,
-    ImapConnection,
-    MailboxAddress,
-    MailboxRefused,
-    Selected,
-    uid_set,
-    uids_of,
-)
+from worker.sources import SourceReport, oauth
+from worker.sources.imap import DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused, Selected
+from worker.sources.look import Look
+from worker.sources.progress import Progress, ProgressStore, UidSet
 
-_BATCH = 50  # aioimaplib is quadratic in the batch size; 50 is its best
-_SECOND_LOOK_BATCH = 4  # times 256 KB = 1 MB: at 100 KB/s a third of the time that a call may take
 _MOVE_BATCH = 200
 _BACKLOG_ASKED_ABOVE = 50
 _MAX_BACKOFF_S = 60.0
-_GOOD_READS = 10  # in a row, before a batch that was made smaller grows again
-_STRIKES = 3  # fetches of one message that may fail before the others go on without it
 _REFUSED_WAIT_S = 60.0  # a wrong password tried too often locks the account
+_REFUSED_JUNK_WAIT_S = 300.0
+_NO_JUNK_WAIT_S = 3600.0
 
 
-@dataclass(slots=True)
-class _Progress:
-    """What is remembered of a mailbox: where work begins, and the UIDs that are not ours."""
-
-    of: str = ""  # account, folder and UIDVALIDITY: elsewhere the same UID is another message
-    keys: str = ""  # what `left` was decided with
-    from_uid: int = 0
-    left: set[int] = field(default_factory=set)
+class NoJunk(MailboxUnavailable):
+    """The server marks no folder as `\\Junk`: nothing to watch, for now."""
 
 
 class Mailbox:
-    """One polled mailbox of this process."""
+    """One polled folder of this process: a configured mailbox, or with *junk* its Junk folder."""
 
-    def __init__(self, installation: Installation, address: MailboxAddress) -> None:
-        settings = installation.settings
-        password = settings.imap_passwords.get(address.name, settings.imap_password)
+    def __init__(self, installation: Installation, address: MailboxAddress, *, junk: bool = False) -> None:
+        name = f"{address.name}:junk" if junk else address.name
         self._installation = installation
-        self._settings = settings
+        self._settings = installation.settings
         self._address = address
-        self._password = password.get_secret_value()
-        self._source = f"imap:{address.name}"
+        self._junk = junk
+        self._source = f"imap:{name}"
         self._report = SourceReport(installation.redis, installation.journal, self._source)
-        self._progress = _Progress()
-        self._taken: set[int] = set()
+        self._look = Look(installation.keys, self._source)
+        self._kept = ProgressStore(installation.redis, name)
+        self._progress = Progress()
+        self.opened = asyncio.Event()  # once in its life
+        self._folder = self._processed = ""
+        self._keywords = True
+        self._taken = UidSet()  # in this session
+        self._search_from = 1
+        self._to_move: list[int] | None = None  # None: to be searched for
         self._backoff_s = 1.0
-        self._strikes: Counter[int] = Counter()
-        self._batch = _BATCH  # smaller after a failed fetch, so that the one message at fault is found
-        self._good_reads = 0
+        self._notes: dict[str, str] = {}  # what the operator should know, by subject
 
     async def run(self, *, once: bool = False, strict: bool = False) -> None:
         """Poll until cancelled, coming back after every trouble.
 
         Shape:   once: one look, then return. strict: give up when the mailbox cannot be opened even once.
-        Errors:  MailboxRefused, MailboxUnavailable  only with once or strict.
+        Errors:  MailboxRefused, MailboxUnavailable  only with once or strict, and never of a Junk folder.
         """
         while True:
             try:
-                connection = await self._connect()
-                try:
-                    held = await self._open(connection)
-                    strict = False
-                    await self._session(connection, held, once=once)
-                    return
-                finally:
-                    await connection.close()
-            except MailboxRefused as error:
-                wait_s, reason = _REFUSED_WAIT_S, str(error)
-                await asyncio.to_thread(self._report.say, "refused", reason)
-                if once or strict:
+                await self._visit(once=once)
+                return
+            except (MailboxRefused, Unavailable) as error:
+                wait_s = await self._wait_after(error)
+                if once or (strict and not self.opened.is_set()):
+                    if self._junk:
+                        return
                     raise
-            except Unavailable as error:
-                wait_s, reason = self._backoff_s * random.uniform(0.5, 1.0), str(error)
-                self._backoff_s = min(self._backoff_s * 2, _MAX_BACKOFF_S)
-                await asyncio.to_thread(self._report.say, "waiting", reason)
-                if once or strict:
+            except Exception as error:
+                if once:
                     raise
+                self._installation.journal.failed("imap", type(error).__name__, source=self._source)
+                wait_s = await self._wait_after(MailboxUnavailable(f"a bug of ours: {type(error).__name__}"))
             await asyncio.sleep(wait_s)
+
+    async def _wait_after(self, error: Exception) -> float:
+        """Report the trouble and return how long to wait before the next try."""
+        if isinstance(error, NoJunk):
+            await asyncio.to_thread(self._report.say, "idle", str(error))
+            return _NO_JUNK_WAIT_S
+        if isinstance(error, MailboxRefused):
+            await asyncio.to_thread(self._report.say, "refused", str(error))
+            return _REFUSED_JUNK_WAIT_S if self._junk else _REFUSED_WAIT_S
+        await asyncio.to_thread(self._report.say, "waiting", str(error))
+        wait_s = self._backoff_s * random.uniform(0.5, 1.0)
+        self._backoff_s = min(self._backoff_s * 2, _MAX_BACKOFF_S)
+        return wait_s
+
+    async def _visit(self, *, once: bool) -> None:
+        connection = await self._connect()
+        try:
+            held = await self._open(connection)
+            self.opened.set()
+            await self._session(connection, held, once=once)
+        finally:
+            await connection.close()
 
     async def _connect(self) -> ImapConnection:
         await asyncio.to_thread(self._report.say, "connecting")
-        return await ImapConnection.open(self._address, self._password, self._settings.imap_ca_file)
+        return await connect(self._settings, self._address)
 
     async def _open(self, connection: ImapConnection) -> int:
-        """Select the mailbox and load the progress; return how many older messages are held."""
-        self._taken = set()
-        selected = await connection.select()
+        """Open the folder and load the progress; return how many older messages are held."""
+        folders = await connection.folders()
+        self._folder = folders.named(self._address.mailbox)
+        self._processed = folders.named(self._settings.imap_processed)
+        if self._junk:
+            junk = folders.junk()
+            if junk is None or junk == self._folder:
+                raise NoJunk("the server marks no other folder as \\Junk: nothing to rescue from")
+            self._folder = junk
+        selected = await select(connection, self._folder, folders)
+        self._keywords = selected.keywords
+        self._taken, self._search_from, self._to_move, self._notes = UidSet(), 1, None, {}
         if not selected.keywords:
-            raise MailboxRefused(
-                f"UNSUBD_IMAP_URL: mailbox {self._address.mailbox!r} does not allow keywords, so that handled mail cannot"
-                f" be marked {DONE}: choose one that does"
-            )
+            self._notes["marks"] = f"{self._folder!r} takes no keywords: what is done is remembered by UID"
         return await self._resume(connection, selected)
 
     async def _session(self, connection: ImapConnection, held: int, *, once: bool) -> None:
-        hint = _held_hint(held)
-        if skipped := sum(strikes >= _STRIKES for strikes in self._strikes.values()):
-            hint = f"{skipped} messages cannot be fetched and are tried again at the next start. {hint}".strip()
+        if held:
+            self._notes["held"] = f"{held} older messages are held; release them with UNSUBD_IMAP_BACKLOG=all"
         while True:
             taken = await self._work(connection)
             self._backoff_s = 1.0
-            await asyncio.to_thread(self._report.say, "idle", hint, held=held)
+            await self._say_idle(held)
             if once:
                 return
-            if not taken:
-                refusal = "" if "MOVE" in hint else await self._tidy(connection)
-                hint = refusal or hint
+            if not taken and not await self._tidy(connection):
+                await self._say_idle(held)
                 await connection.wait_for_mail(self._settings.poll_interval_s)
 
+    async def _say_idle(self, held: int) -> None:
+        if skipped := self._look.given_up():
+            self._notes["unreadable"] = f"{skipped} messages cannot be fetched, tried again at the next start"
+        detail = ". ".join(self._notes.values())
+        await asyncio.to_thread(self._report.say, "idle", detail, held=held, left=len(self._progress.left))
+
     async def _resume(self, connection: ImapConnection, selected: Selected) -> int:
-        """Load the progress; a mailbox (or UIDVALIDITY) never seen before asks about its backlog. Returns what is held."""
-        self._progress = await asyncio.to_thread(self._load)
-        backlog = self._settings.imap_backlog
-        of = f"{self._address.user}@{self._address.host}/{self._address.mailbox}:{selected.uidvalidity}"
+        """Load the progress; a folder never seen before asks about its backlog. Returns how many messages are held."""
+        self._progress = await asyncio.to_thread(self._kept.load)
+        account = f"{self._address.user}@{self._address.host}/{self._folder}"
         keys = ",".join((*self._installation.keys.fingerprints(), self._settings.address or ""))
-        if self._progress.of != of:
-            waiting = await connection.search("UNKEYWORD", DONE)
-            asked = backlog == "ask" and len(waiting) > _BACKLOG_ASKED_ABOVE
-            self._progress = _Progress(of, keys, selected.uidnext if asked else 0)
-        elif backlog == "all":
-            self._progress.from_uid = 0
+        if self._progress.of != f"{account}:{selected.uidvalidity}":
+            from_uid, since = await self._beginning(connection, selected, account)
+            self._progress = Progress(f"{account}:{selected.uidvalidity}", keys, from_uid, since)
         if self._progress.keys != keys:
-            self._progress.keys, self._progress.left = keys, set()
-        if backlog not in ("ask", "all"):
-            since = await connection.search("SINCE", date.fromisoformat(backlog).strftime("%d-%b-%Y"))
-            self._progress.from_uid = min(since, default=selected.uidnext)
-        await asyncio.to_thread(self._save)
+            self._progress.keys, self._progress.left = keys, UidSet()
+        backlog = self._settings.imap_backlog
+        if backlog == "all":
+            self._progress.from_uid = 0
+        elif backlog != "ask":
+            self._progress.from_uid = await _first_since(connection, date.fromisoformat(backlog), selected.uidnext)
+        await asyncio.to_thread(self._kept.save, self._progress)
         if self._progress.from_uid <= 1:
             return 0
-        return len(await connection.search("UID", f"1:{self._progress.from_uid - 1}", "UNKEYWORD", DONE))
+        older = await connection.search("UID", f"1:{self._progress.from_uid - 1}", *self._not_done())
+        return sum(uid not in self._progress.done for uid in older)
+
+    async def _beginning(self, connection: ImapConnection, selected: Selected, account: str) -> tuple[int, str]:
+        """Where work begins when the remembered UIDs say nothing about this folder: the first UID, and since when.
+
+        A folder that only got a new UIDVALIDITY is no new one: what came since the first contact is work, not backlog.
+        """
+        before = self._progress
+        if before.of.rpartition(":")[0] == account:
+            if before.from_uid <= 1 or not before.since:
+                return 0, before.since
+            return await _first_since(connection, date.fromisoformat(before.since), selected.uidnext), before.since
+        today = datetime.now(UTC).date().isoformat()
+        asked = self._settings.imap_backlog == "ask"
+        waiting = await connection.search(*self._not_done()) if asked else []
+        return (selected.uidnext if len(waiting) > _BACKLOG_ASKED_ABOVE else 0), today
+
+    def _not_done(self) -> tuple[str, ...]:
+        return ("UNKEYWORD", DONE) if self._keywords else ("ALL",)
 
     async def _work(self, connection: ImapConnection) -> int:
         """Take everything that is not done; return how many messages that were."""
-        found = await connection.search("UNKEYWORD", DONE)
-        # A server may accept a flag and forget it: what this session took is not taken again, or it would never rest.
-        known = self._taken | (self._progress.left if self._settings.imap_untagged == "leave" else set())
-        known |= {uid for uid, strikes in self._strikes.items() if strikes >= _STRIKES}
-        uids = [uid for uid in found if uid >= self._progress.from_uid and uid not in known]
-        count = 0
-        while uids:
-            batch, uids = uids[: self._batch], uids[self._batch :]
+        from_uid = max(self._search_from, self._progress.from_uid)
+        found = await connection.search("UID", f"{from_uid}:*", *self._not_done())
+        uids = [uid for uid in found if uid >= from_uid and not self._is_known(uid)]
+        count = start = 0
+        while start < len(uids):
+            batch = uids[start : start + self._look.batch]
             messages = await self._read(connection, batch)
             await self._take(connection, messages)
             self._backoff_s = 1.0
-            self._taken.update(messages)  # not the batch: what the server did not answer is asked for again
-            count += len(messages)
-            await asyncio.to_thread(self._report.say, "working", taken=len(messages))
+            self._taken.add(messages)  # not the batch: what the server did not answer is asked for again
+            count, start = count + len(messages), start + len(batch)
+        # What was seen to its end needs no second search; a message whose mark is removed comes back at the next start.
+        unsettled = (uid for uid in found if uid >= from_uid and not self._is_known(uid))
+        self._search_from = next(unsettled, max(found, default=0) + 1)
         return count
 
-    async def _read(self, connection: ImapConnection, uids: list[int]) -> dict[int, InboundMessage]:
-        """The first look, and a larger second one where the first does not suffice.
-
-        A message that cannot be fetched ends the connection; after three times the others go on without it.
-        """
-        try:
-            messages = await self._look(connection, uids, FIRST_LOOK_BYTES)
-            keys = self._installation.keys
-            more = [uid for uid, each in messages.items() if decision.needs_more(each, keys)]
-            for batch in _batches(more, _SECOND_LOOK_BATCH):
-                messages |= await self._look(connection, batch, MAX_LOOK_BYTES)
-        except Unavailable:
-            await self._suspect(uids)
-            raise
-        self._good_reads += 1
-        if self._good_reads >= _GOOD_READS:
-            self._batch, self._good_reads = min(_BATCH, self._batch * 2), 0
-        return messages
-
-    async def _suspect(self, uids: list[int]) -> None:
-        """Take a failed fetch into account: it was the connection, or it was one of *uids*."""
-        self._batch, self._good_reads = max(1, self._batch // 7), 0
-        if len(uids) == 1:
-            self._strikes.update(uids)
-            if self._strikes[uids[0]] == _STRIKES:
-                detail = "a message cannot be fetched: left where it is, tried again at the next start"
-                await asyncio.to_thread(self._installation.journal.failed, "imap", detail, source=self._source)
-
-    async def _look(self, connection: ImapConnection, uids: list[int], octets: int) -> dict[int, InboundMessage]:
-        fetched = await connection.fetch(uids, octets)
-        # Nothing of a message that has octets is no answer: deciding on it would hide a request for good.
-        return {each.uid: self._message(each) for each in fetched if each.raw or not each.size_bytes}
-
-    def _message(self, fetched: Fetched) -> InboundMessage:
-        return message.read(
-            fetched.raw, source=self._source, received_ms=fetched.received_ms, size_bytes=fetched.size_bytes
+    def _is_known(self, uid: int) -> bool:
+        # A server may accept a flag and forget it: what this session took is not taken again, or it would never rest.
+        left = self._settings.imap_untagged == "leave" or self._junk
+        return (
+            uid in self._taken
+            or uid in self._progress.done
+            or (left and uid in self._progress.left)
+            or self._look.gave_up(uid)
         )
+
+    async def _read(self, connection: ImapConnection, uids: Sequence[int]) -> dict[int, InboundMessage]:
+        given_up = self._look.given_up()
+        try:
+            return await self._look.messages(connection, uids)
+        except Unavailable:
+            if self._look.given_up() > given_up:
+                detail = "a message cannot be fetched: left where it is, tried again at the next start"
+                self._installation.journal.failed("imap", detail, source=self._source)
+            raise
 
     async def _take(self, connection: ImapConnection, messages: dict[int, InboundMessage]) -> None:
         """Accept, then acknowledge: the flag is set when the work is durable, never before."""
         leave = self._settings.imap_untagged == "leave"
-        accept = self._installation.intake.accept
-        accepted = await asyncio.to_thread(accept, list(messages.values()), keep_untagged=not leave)
-        left = {uid for uid, each in zip(messages, accepted.decided, strict=True) if leave and is_foreign(each)}
-        if done := [uid for uid in messages if uid not in left]:
-            await connection.mark_done(done)
+        ours = await self._verified(messages) if self._junk else messages
+        accepted = await asyncio.to_thread(
+            self._installation.intake.accept, list(ours.values()), keep_untagged=not leave and not self._junk
+        )
+        left = {uid for uid in messages if uid not in ours}
+        left |= {uid for uid, each in zip(ours, accepted.decided, strict=True) if leave and is_foreign(each)}
+        await self._mark(connection, [uid for uid in messages if uid not in left])
         if left:
-            self._progress.left |= left
-            await asyncio.to_thread(self._save)
+            await asyncio.to_thread(self._kept.add, "left", self._progress.left, left)
+        await asyncio.to_thread(self._report.say, "working", taken=len(ours))
 
-    async def _tidy(self, connection: ImapConnection) -> str:
-        """Move handled mail out of the way, when nothing else is to do; return why that was refused, "" when it was not.
+    async def _verified(self, messages: dict[int, InboundMessage]) -> dict[int, InboundMessage]:
+        """Those with a tag that verifies: all that is ours in a Junk folder."""
+        decide = self._installation.intake.decide
+        decided = await asyncio.to_thread(decide, list(messages.values()), remember=False)
+        return {uid: messages[uid] for uid, each in zip(messages, decided, strict=True) if has_valid_tag(each)}
 
-        A failed move is not a failed message: it stays marked where it is.
+    async def _mark(self, connection: ImapConnection, uids: Sequence[int]) -> None:
+        if not uids:
+            return
+        self._to_move = None
+        refusal = await connection.mark_done(uids, DONE if self._keywords else "\\Seen")
+        if refusal and self._keywords:
+            self._notes["marks"] = f"handled mail cannot be marked, its UIDs are remembered instead: {refusal}"
+        if refusal or not self._keywords:
+            await asyncio.to_thread(self._kept.add, "done", self._progress.done, uids)
+
+    async def _tidy(self, connection: ImapConnection) -> bool:
+        """Move one batch of handled mail out of the way; say whether there may be more.
+
+        A failed move is not a failed message: it stays where it is, marked, and the reason is told.
         """
-        folder = self._settings.imap_processed
-        if not connection.can("MOVE") or folder == self._address.mailbox:
-            return ""
-        for batch in _batches(await connection.search("KEYWORD", DONE), _MOVE_BATCH):
-            if refusal := await connection.move(batch, folder):
-                return f"handled mail stays here: MOVE to {folder!r} refused: {refusal}"
-        return ""
+        if "move" in self._notes or self._processed == self._folder:
+            return False
+        if self._to_move is None:
+            self._to_move = await self._handled(connection)
+        batch, self._to_move = self._to_move[:_MOVE_BATCH], self._to_move[_MOVE_BATCH:]
+        if batch and (refusal := await connection.move(batch, self._processed)):
+            self._notes["move"] = f"handled mail stays here, it cannot be moved to {self._processed!r}: {refusal}"
+            self._installation.journal.source(self._source, "idle", self._notes["move"])
+        return bool(batch)
 
-    def _load(self) -> _Progress:
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            row = cast(dict[bytes, bytes], self._installation.redis.hgetall(f"unsubd:mailbox:{self._address.name}"))
-        text = {name.decode(): value.decode() for name, value in row.items()}
-        left = uids_of(text.get("left", ""))
-        return _Progress(text.get("of", ""), text.get("keys", ""), int(text.get("from_uid", 0)), left)
-
-    def _save(self) -> None:
-        progress = self._progress
-        left = uid_set(progress.left)
-        row = {"of": progress.of, "keys": progress.keys, "from_uid": progress.from_uid, "left": left}
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            self._installation.redis.hset(f"unsubd:mailbox:{self._address.name}", mapping=row)  # type: ignore[arg-type]
+    async def _handled(self, connection: ImapConnection) -> list[int]:
+        marked = await connection.search("KEYWORD", DONE) if self._keywords else []
+        remembered = await connection.search("ALL") if self._progress.done else []
+        return sorted({*marked, *(uid for uid in remembered if uid in self._progress.done)})
 
 
-def _held_hint(held: int) -> str:
-    return f"{held} older messages are held; release them with UNSUBD_IMAP_BACKLOG=all" if held else ""
+async def connect(settings: Settings, address: MailboxAddress) -> ImapConnection:
+    """Log in to a configured mailbox.
 
-
-def _batches(uids: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(uids), size):
-        yield uids[start : start + size]
-
-
-def mailbox_addresses(settings: Settings) -> list[MailboxAddress]:
-    """Return the configured mailboxes.
-
-    Errors:  ConfigError  a URL is wrong, or two mailboxes have one name.
+    Errors:  MailboxRefused, MailboxUnavailable  as `ImapConnection.open`.
     """
-    addresses = [MailboxAddress.parse(url) for url in settings.imap_url.split()]
-    for name, count in Counter(address.name for address in addresses).items():
-        if count > 1:
-            raise ConfigError(f"UNSUBD_IMAP_URL: {count} mailboxes are named {name!r}, expected #name after each URL")
-    return addresses
+    credential = await oauth.credential(settings, address)
+    try:
+        return await ImapConnection.open(address, credential, settings.imap_ca_file)
+    except MailboxRefused:
+        oauth.forget(address)  # a token may be withdrawn before it expires: the next try gets a new one
+        raise
 
 
-async def poll(installation: Installation, *, once: bool = False, strict: bool = False) -> None:
-    """Poll every configured mailbox side by side; one's trouble is not another's."""
-    addresses = mailbox_addresses(installation.settings)
-    async with asyncio.TaskGroup() as group:
-        for address in addresses:
-            group.create_task(Mailbox(installation, address).run(once=once, strict=strict and len(addresses) == 1))
+async def select(connection: ImapConnection, folder: str, folders: Folders, *, readonly: bool = False) -> Selected:
+    """Open *folder*; where that is refused, the error names the folders that there are."""
+    try:
+        return await connection.select(folder, readonly=readonly)
+    except MailboxRefused as error:
+        names = sorted(each.name for each in folders.known)
+        more = ", …" if len(names) > 12 else ""
+        raise MailboxRefused(f"{error}; the account has {', '.join(names[:12])}{more}") from error
+
+
+async def _first_since(connection: ImapConnection, day: date, uidnext: int) -> int:
+    """The first UID that arrived on *day* or later. RFC: 3501 6.4.4 (SINCE, internal date)."""
+    months = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+    found = await connection.search("SINCE", f"{day.day}-{months[day.month - 1]}-{day.year}")
+    return min(found, default=uidnext)

@@ -1,0 +1,16 @@
+"""A mailbox over IMAP: the only folder that imports aioimaplib."""
+
+from worker.sources.imap.address import MailboxAddress, MailboxRefused
+from worker.sources.imap.answers import DONE, Fetched, Folder, Folders, Selected
+from worker.sources.imap.connection import ImapConnection
+
+__all__ = [
+    "DONE",
+    "Fetched",
+    "Folder",
+    "Folders",
+    "ImapConnection",
+    "MailboxAddress",
+    "MailboxRefused",
+    "Selected",
+]

@@ -1,0 +1,81 @@
+"""How much of each message is fetched, and what is done about one that cannot be.
+
+The first look is 8 KB, in batches; where it does not suffice, the second takes up to 256 KB. A failed fetch is the
+connection's fault or one message's: smaller batches find out, and after three times the others go on without that one.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from handlers import decision, message
+from handlers.errors import Unavailable
+from handlers.message import FIRST_LOOK_BYTES, MAX_LOOK_BYTES, InboundMessage
+from handlers.tag import Keyring
+from worker.sources.imap import ImapConnection
+
+BATCH = 50  # times 8 KB: a slow link still answers within the bound of a call
+_SECOND_LOOK_BATCH = 4  # times 256 KB = 1 MB: at 100 KB/s a third of the time that a call may take
+_GOOD_READS = 10  # in a row, before a batch that was made smaller grows again
+_STRIKES = 3
+
+
+class Look:
+    """What one source knows about fetching its messages; it outlives connections.
+
+    Shape:   batch: how many messages to ask for at once, at the moment.
+    """
+
+    def __init__(self, keys: Keyring, source: str) -> None:
+        self._keys = keys
+        self._source = source
+        self.batch = BATCH
+        self._good_reads = 0
+        self._strikes: Counter[int] = Counter()
+
+    def gave_up(self, uid: int) -> bool:
+        """Say whether this message is left alone until the next start."""
+        return self._strikes[uid] >= _STRIKES
+
+    def given_up(self) -> int:
+        """Return how many messages those are."""
+        return sum(strikes >= _STRIKES for strikes in self._strikes.values())
+
+    async def messages(self, connection: ImapConnection, uids: Sequence[int]) -> dict[int, InboundMessage]:
+        """Return what the server gives of *uids*, read as far as deciding needs it.
+
+        Errors:  MailboxUnavailable  the fetch failed; the batch is smaller now.    temporary
+        """
+        try:
+            found = await self._fetch(connection, uids, FIRST_LOOK_BYTES)
+            more = [uid for uid, each in found.items() if decision.needs_more(each, self._keys)]
+            for batch in batches(more, _SECOND_LOOK_BATCH):
+                found |= await self._fetch(connection, batch, MAX_LOOK_BYTES)
+        except Unavailable:
+            self._suspect(uids)
+            raise
+        self._good_reads += 1
+        if self._good_reads >= _GOOD_READS:
+            self.batch, self._good_reads = min(BATCH, self.batch * 2), 0
+        return found
+
+    def _suspect(self, uids: Sequence[int]) -> None:
+        self.batch, self._good_reads = max(1, self.batch // 7), 0
+        if len(uids) == 1:
+            self._strikes.update(uids)
+
+    async def _fetch(self, connection: ImapConnection, uids: Sequence[int], octets: int) -> dict[int, InboundMessage]:
+        fetched = await connection.fetch(uids, octets)
+        return {
+            each.uid: message.read(
+                each.raw, source=self._source, received_ms=each.received_ms, size_bytes=each.size_bytes
+            )
+            for each in fetched
+            # Nothing of a message that has octets is no answer: deciding on it would hide a request for good.
+            if each.raw or not each.size_bytes
+        }
+
+
+def batches(uids: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Yield *uids*, *size* at a time."""
+    for start in range(0, len(uids), size):
+        yield uids[start : start + size]

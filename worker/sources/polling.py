@@ -1,0 +1,38 @@
+"""Every configured mailbox, polled side by side."""
+
+import asyncio
+from collections import Counter
+
+from handlers.errors import ConfigError
+from worker.installation import Installation
+from worker.settings import Settings
+from worker.sources.imap import MailboxAddress
+from worker.sources.mailbox import Mailbox
+
+
+def mailbox_addresses(settings: Settings) -> list[MailboxAddress]:
+    """Return the configured mailboxes.
+
+    Errors:  ConfigError  a URL is wrong, or two mailboxes have one name.
+    """
+    addresses = [MailboxAddress.parse(url) for url in settings.imap_url.split()]
+    for name, count in Counter(address.name for address in addresses).items():
+        if count > 1:
+            raise ConfigError(f"UNSUBD_IMAP_URL: {count} mailboxes are named {name!r}, expected #name after each URL")
+    return addresses
+
+
+async def poll(installation: Installation, *, once: bool = False, strict: bool = False) -> None:
+    """Poll every configured mailbox and its Junk folder; one's trouble is not another's."""
+    addresses = mailbox_addresses(installation.settings)
+    async with asyncio.TaskGroup() as group:
+        for address in addresses:
+            mailbox = Mailbox(installation, address)
+            group.create_task(mailbox.run(once=once, strict=strict and len(addresses) == 1))
+            group.create_task(_watch_junk(Mailbox(installation, address, junk=True), mailbox, once=once))
+
+
+async def _watch_junk(junk: Mailbox, mailbox: Mailbox, *, once: bool) -> None:
+    """Watch a Junk folder when the mailbox itself could be opened: one wrong password is tried once, not twice."""
+    await mailbox.opened.wait()
+    await junk.run(once=once)

@@ -1,0 +1,44 @@
+"""Look at a mailbox once, as its poller would: log in, select, wait for mail for a moment; nothing is changed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.sources.credential import Credential
+from worker.sources.imap import DONE, ImapConnection, MailboxAddress
+from worker.sources.mailbox import select
+
+_IDLE_S = 0.2
+_TOLD = ("IDLE", "MOVE", "UIDPLUS")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a visit found. Shape: capabilities: those of IDLE, MOVE and UIDPLUS that the server has; junk: "" for none."""
+
+    messages: int
+    unmarked: int
+    keywords: bool
+    capabilities: tuple[str, ...]
+    junk: str
+
+    def line(self) -> str:
+        """Say it in one line."""
+        can = ", ".join(self.capabilities) or f"none of {', '.join(_TOLD)}"
+        marks = "" if self.keywords else "; it does not allow keywords, so that handled mail cannot be marked"
+        return f"{self.messages} messages, {self.unmarked} not marked, {can}, junk folder {self.junk or 'not known'}{marks}"
+
+
+async def visit(address: MailboxAddress, credential: Credential, ca_file: Path | None) -> Found:
+    """Visit the mailbox. Errors as `ImapConnection`."""
+    connection = await ImapConnection.open(address, credential, ca_file)
+    try:
+        folders = await connection.folders()
+        # EXAMINE would change even less, but does not tell whether keywords are allowed.
+        selected = await select(connection, folders.named(address.mailbox), folders)
+        unmarked = len(await connection.search("UNKEYWORD", DONE))
+        await connection.wait_for_mail(_IDLE_S)
+        told = tuple(name for name in _TOLD if connection.can(name))
+        junk = next((each.name for each in folders.known if "\\junk" in each.flags), "")
+        return Found(selected.exists, unmarked, selected.keywords, told, junk)
+    finally:
+        await connection.close()
