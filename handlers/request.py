@@ -115,11 +115,24 @@ def request_id(evidence: str, sender: str, group: int, recipient: str, action: A
 
 
 @dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What a person might make of a message that proves nothing.
+
+    Shape:   sender "" = not known. recipient: canonical. why: a few words, no address among them.
+    """
+
+    sender: str
+    group: int
+    recipient: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class DecidedMessage:
     """A message and what was decided about it: what the queue carries and the ledger records.
 
     Shape:   key: the message key. reason: why, in a few words without personal data. evidence: short facts, none of
-             them an address. requests: possibly none.
+             them an address. requests: possibly none. suggestion: for the quarantine; neither queue nor ledger has it.
     Units:   received_ms: event time, milliseconds UTC.
     """
 
@@ -130,12 +143,14 @@ class DecidedMessage:
     received_ms: int
     requests: tuple[Request, ...] = ()
     evidence: dict[str, str] = field(default_factory=dict)
+    suggestion: Suggestion | None = None
 
     def as_wire(self) -> dict[str, Any]:
         """Return JSON values; `from_wire` undoes it."""
         wire: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         wire["outcome"] = self.outcome.value
         wire["requests"] = [request.as_wire() for request in self.requests]
+        del wire["suggestion"]
         return wire
 
     @classmethod
@@ -143,5 +158,5 @@ class DecidedMessage:
         """Errors: KeyError, TypeError, ValueError  not what `as_wire` wrote."""
         _check_types(wire, _MESSAGE_TYPES)
         requests = tuple(Request.from_wire(request) for request in wire["requests"])
-        known = {name: wire[name] for name in cls.__slots__ if name in wire}
+        known = {name: wire[name] for name in cls.__slots__ if name in wire and name != "suggestion"}
         return cls(**{**known, "outcome": Outcome(wire["outcome"]), "requests": requests})

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from handlers.errors import ConfigError, UnsubdError
 from handlers.tag import AddressTemplate, Tag, mint, read
+from worker.crew import REQUESTS
 from worker.installation import KEY_FILE, Installation, open_installation
 from worker.settings import Settings, too_open, unknown_names
-from worker.sources.imap import DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused
-from worker.sources.mailbox import connect, select
+from worker.sources import oauth
 from worker.sources.polling import mailbox_addresses
+from worker.sources.visit import visit
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ async def _mailboxes(settings: Settings) -> str:
     found, refused = [], []
     for address in mailbox_addresses(settings):
         try:
-            found.append(f"{address.name}: {await _mailbox(settings, address)}")
+            visited = await visit(address, await oauth.credential(settings, address), settings.imap_ca_file)
+            found.append(f"{address.name}: {visited.line()}")
         except (UnsubdError, ConfigError) as error:
             refused.append(str(error))
     if refused:
@@ -90,33 +92,12 @@ async def _mailboxes(settings: Settings) -> str:
     return "; ".join(found) or "none configured (UNSUBD_IMAP_URL is not set)"
 
 
-async def _mailbox(settings: Settings, address: MailboxAddress) -> str:
-    connection = await connect(settings, address)
-    try:
-        folders = await connection.folders()
-        junk = await _junk(connection, folders)
-        folder = folders.named(address.mailbox)
-        selected = await select(connection, folder, folders, readonly=True)
-        waiting = len(await connection.search("UNKEYWORD", DONE))
-    finally:
-        await connection.close()
-    idle = "IDLE" if connection.can("IDLE") else f"no IDLE: polled every {settings.poll_interval_s} s"
-    marks = f"{waiting} not marked" if selected.keywords else "takes no keywords: handled UIDs are remembered instead"
-    return f"{selected.exists} messages, {marks}, {idle}, {junk}"
-
-
-async def _junk(connection: ImapConnection, folders: Folders) -> str:
-    if (junk := folders.junk()) is None:
-        return "WARNING: no folder is marked \\Junk: requests that land in spam are not seen"
-    try:
-        selected = await connection.select(junk, readonly=True)
-    except MailboxRefused as error:
-        return f"WARNING: Junk is not watched: {error}"
-    return f"Junk {junk!r}: {selected.exists} messages"
-
-
 def _worker(installation: Installation) -> str:
     workers = installation.queue.workers()
-    if not workers:
+    if faulty := [worker for worker in workers if worker["faults"]]:
+        found = "; ".join(f"{each['name'][:40]!r} {', and '.join(each['faults'])}" for each in faulty)
+        raise ConfigError(f"worker {found}: stop it, and start unsubd run or unsubd work instead")
+    ours = [worker for worker in workers if REQUESTS in worker["queues"]]
+    if not ours:
         raise ConfigError("no worker is alive, expected at least one: start unsubd run, or unsubd work")
-    return f"{len(workers)} alive, last heartbeat {min(worker['heartbeat_s'] for worker in workers)} s ago"
+    return f"{len(ours)} alive, last heartbeat {min(worker['heartbeat_s'] for worker in ours)} s ago"

@@ -11,6 +11,7 @@ is in quarantine. Sources acknowledge only then.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import redis
@@ -117,6 +118,7 @@ class Intake:
         """Apply the requests of *messages*, write ledger and journal, and return each message's results.
 
         Shape:   a result: {"id", "sender", "group", "recipient", "effect"}, "redirected_from" where a group is gone.
+                 A request that breaks has none: it is in quarantine, alone.
         Errors:  Unavailable  the store is away.    temporary
         Repeat:  safe: effects, records and counters of a crash are made good, none is doubled.
         """
@@ -129,16 +131,19 @@ class Intake:
         return [self._recorded_alone(message) for message in messages]
 
     def _recorded(self, messages: Sequence[DecidedMessage]) -> list[list[dict[str, Any]]]:
-        requests = [request for message in messages for request in message.requests]
+        results = iter(self._applied([request for message in messages for request in message.requests]))
+        entries = [(message, [next(results) for _ in message.requests]) for message in messages]
+        self._write(entries)
+        return [results for _, results in entries]
+
+    def _applied(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         targets = self._targets(requests)
-        effects = iter(self.store.apply([targets[request] for request in requests]))
-        entries = [
-            (message, [self._result(each, targets[each], next(effects)) for each in message.requests])
-            for message in messages
-        ]
+        effects = self.store.apply([targets[request] for request in requests])
+        return [self._result(each, targets[each], effect) for each, effect in zip(requests, effects, strict=True)]
+
+    def _write(self, entries: list[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
         self.ledger.write(entries)
         self.journal.recorded(entries)
-        return [results for _, results in entries]
 
     def _recorded_alone(self, message: DecidedMessage) -> list[dict[str, Any]]:
         try:
@@ -146,13 +151,37 @@ class Intake:
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001  whatever one message breaks is that message's, kept for a person
+            return self._recorded_in_part(message, type(error).__name__)
+
+    def _recorded_in_part(self, message: DecidedMessage, broken: str) -> list[dict[str, Any]]:
+        """Try each request alone; the message's one record has the effects there were, and why there are not more."""
+        found = [self._applied_alone(message, request) for request in message.requests]
+        results = [result for each in found for result in each]
+        if failed := found.count([]):
+            which = "it" if len(found) == 1 else f"{failed} of {len(found)} requests"
+            message = replace(message, reason=f"applying {which} failed: {broken}")
+        try:
+            self._write([(message, results)])
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  a message that cannot be told must not stop its neighbours either
+            self._keep(message, f"recording it failed: {type(error).__name__}", message.key)
+        return results
+
+    def _applied_alone(self, message: DecidedMessage, request: Request) -> list[dict[str, Any]]:
+        try:
+            return self._applied([request])
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  one request must not stop its neighbours
             detail = f"applying it failed: {type(error).__name__}"
-        self.quarantine.keep_failed(message.key, detail, message.as_wire(), message.received_ms)
-        self.journal.failed("apply", detail, message=message.key[:12])
-        entry: tuple[DecidedMessage, list[dict[str, Any]]] = (replace(message, reason=detail), [])
-        self.ledger.write([entry])
-        self.journal.recorded([entry])
+        alone = replace(message, requests=(request,))
+        self._keep(alone, detail, message.key if len(message.requests) == 1 else _part_id(message, request))
         return []
+
+    def _keep(self, message: DecidedMessage, detail: str, entry_id: str) -> None:
+        self.quarantine.keep_failed(entry_id, detail, message.as_wire(), message.received_ms)
+        self.journal.failed("apply", detail, message=message.key[:12])
 
     def _targets(self, requests: Sequence[Request]) -> dict[Request, Request]:
         """Where each request goes: to its group, or to group 0 when that group is archived, unknown or another's."""
@@ -167,6 +196,11 @@ class Intake:
         moved = {} if request.group == target.group else {"redirected_from": request.group}
         action = request.action.value
         return result_of(effect, request.sender, target.group, request.recipient, request.id, action=action, **moved)
+
+
+def _part_id(message: DecidedMessage, request: Request) -> str:
+    """The quarantine's id for one request of several: another one may fail at the next repeat, and needs its own."""
+    return sha256(f"{message.key}\0{request.id}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _needs_a_person(decided: DecidedMessage) -> bool:

@@ -28,6 +28,7 @@ from worker.sources.polling import mailbox_addresses, poll
 
 _REAP_EVERY_S = 1.0
 _FAILED_EVERY_S = 5.0
+_EXCUSED_S = 60.0  # so long after an outage of Redis no job is blamed for a worker that died
 _REVIVE_EVERY_S = 1.0
 _GRACE_S = 8.0
 _KILL_S = 2.0
@@ -105,25 +106,33 @@ def run_reaper(settings: Settings) -> None:
     seen: dict[str, float] = {}
     kept: set[str] = set()
     looked_at = 0.0
+    excused_until = 0.0
     with open_installation(settings) as installation:
         while not stopped:
             try:
-                installation.queue.enqueue_due()
-                if job_ids := installation.queue.reap(seen):
-                    installation.journal.service("requeued", jobs=len(job_ids), why="their worker stopped beating")
+                installation.queue.reaper.enqueue_due()
+                _settle_lost(installation, seen, excused=time.monotonic() < excused_until)
                 if time.monotonic() - looked_at > _FAILED_EVERY_S:
                     looked_at = time.monotonic()
                     _quarantine_failed(installation, kept)
             except Unavailable:
                 seen.clear()  # heartbeats could not be written either: give the workers their time again
+                excused_until = time.monotonic() + _EXCUSED_S
             time.sleep(_REAP_EVERY_S)
 
 
+def _settle_lost(installation: Installation, seen: dict[str, float], *, excused: bool) -> None:
+    for job_id, fate in installation.queue.reaper.reap(seen, excused=excused).items():
+        if fate != "halved":  # the job itself tells of that, whoever halves it
+            installation.journal.service(fate, job=job_id, why="its worker stopped beating")
+
+
 def _quarantine_failed(installation: Installation, kept: set[str]) -> None:
-    for job_id, batch, why in installation.queue.take_failed(kept):
+    reaper = installation.queue.reaper
+    for job_id, batch, why in reaper.take_failed(kept):
         for wire in batch:
             installation.quarantine_failed(wire, f"job {job_id} ran out of tries: {why}")
-        installation.queue.mark_kept(job_id)
+        reaper.mark_kept(job_id)
 
 
 PARTS: dict[str, Callable[[Settings], None]] = {

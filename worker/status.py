@@ -12,7 +12,8 @@ from worker.sources import source_states
 def status(installation: Installation) -> dict[str, Any]:
     """Return queue, sources, quarantine and clock.
 
-    Shape:   queue: RQ's counts and `oldest_s`. workers: name, state, job, `heartbeat_s`. sources: what each last said.
+    Shape:   queue: RQ's counts of jobs, `requests` and `messages` by the same states, `oldest_s`.
+             workers: name, state, job, `heartbeat_s`, `queues`, `faults`. sources: what each last said.
              quarantine: `total`, `by_reason`.
              clock: the server's time and how far ours is from it.
     Errors:  QueueUnavailable  Redis is away.    temporary

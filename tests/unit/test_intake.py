@@ -422,6 +422,71 @@ def test_a_bad_message_again_is_still_one_entry_and_one_record(acme: Installatio
     assert len(recorded(acme)) == 2
 
 
+def several(good: int, bad: list[Request]) -> DecidedMessage:
+    """A message with good requests on both sides of bad ones."""
+    people = [decided("m", recipient=f"p{number}@example.com").requests[0] for number in range(good)]
+    return decided("m", requests=(*people[:1], *bad, *people[1:]))
+
+
+@pytest.mark.parametrize("kind", ["row", "group", "id", "source", "at"])
+def test_one_bad_request_of_a_message_is_quarantined_alone(acme: Installation, client: redis.Redis, kind: str) -> None:
+    bad = broken(kind, client).requests[0]
+    message = several(3, [bad])
+
+    assert effects(acme, decided("k1"), message, decided("k2")) == [["added"], ["added"] * 3, ["already-present"]]
+
+    assert all(acme.store.row("acme", 12, f"p{number}@example.com") for number in range(3))
+    (raw,) = client.hvals("unsubd:quarantine:raw")
+    assert json.loads(raw) == replace(message, requests=(bad,)).as_wire()
+    assert set(recorded(acme)) == {"k1", "k2", "m"}
+    record = recorded(acme)["m"]
+    assert [result["effect"] for result in record["requests"]] == ["added"] * 3
+    assert record["reason"].startswith("applying 1 of 4 requests failed: ")
+
+
+def test_requests_that_fail_at_different_times_are_all_kept(acme: Installation, client: redis.Redis) -> None:
+    bad = broken("row", client).requests[0]
+    worse = replace(bad, id="ab" * 16, recipient="worse@example.com")
+    message = several(2, [bad])
+    acme.intake.record([message])
+
+    acme.intake.record([replace(message, requests=(*message.requests, worse))])  # the same message, read again
+    acme.intake.record([message])
+
+    assert acme.quarantine.counts() == {"failed": 2}
+    assert len(recorded(acme)) == 1
+
+
+def test_an_outage_between_two_requests_is_no_failure(acme: Installation, client: redis.Redis) -> None:
+    message = several(2, [broken("row", client).requests[0]])
+    real, calls = type(acme.store).apply, []
+
+    def away_at_last(store: Any, requests: Any, **named: Any) -> Any:
+        calls.append(requests)
+        if len(calls) > 3:
+            raise StoreUnavailable("UNSUBD_STORE_URL: the server does not answer")
+        return real(store, requests, **named)
+
+    with (
+        patch.object(type(acme.store), "apply", autospec=True, side_effect=away_at_last),
+        pytest.raises(StoreUnavailable),
+    ):
+        acme.intake.record([message])
+
+    assert recorded(acme) == {}
+    assert effects(acme, message) == [["added", "added"]]
+
+
+def test_a_message_that_cannot_be_told_stops_none_of_its_neighbours(acme: Installation) -> None:
+    timeless = decided("bad", recipient="joe@example.com")
+    timeless = replace(timeless, received_ms=10**20)  # no month to put its record into
+
+    assert effects(acme, decided("k1"), timeless, decided("k2")) == [["added"], ["added"], ["already-present"]]
+
+    assert acme.quarantine.counts() == {"failed": 1}
+    assert set(recorded(acme)) == {"k1", "k2"}
+
+
 def test_what_failed_is_told_without_an_address(acme: Installation, client: redis.Redis) -> None:
     acme.intake.record([decided("k1"), broken("row", client)])
 

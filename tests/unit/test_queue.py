@@ -9,15 +9,16 @@ from unittest.mock import patch
 import fakeredis
 import pytest
 import redis
-from rq import Callback, Queue, SimpleWorker
+from rq import Callback, Queue, SimpleWorker, Worker
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 
-from handlers.errors import QueueUnavailable, Rejected
+from handlers.errors import ConfigError, QueueUnavailable, Rejected
 from handlers.request import DecidedMessage
 from tests.unit.house import decided
-from worker import jobs
-from worker.queue import BATCH, RECORD, RequestQueue, UnsubdJob
+from worker import backlog, crew, jobs
+from worker.batch import RECORD, UnsubdJob
+from worker.queue import BATCH, RequestQueue
 
 WORKER = "box-1"
 
@@ -139,7 +140,7 @@ def test_a_job_carries_its_messages_as_json_and_never_expires(queue: RequestQueu
     job = job_of(queue, job_id)
     assert [DecidedMessage.from_wire(wire) for wire in job.kwargs["batch"]] == messages
     assert (job.func_name, job.timeout, job.ttl, job.result_ttl, job.failure_ttl) == (RECORD, -1, None, 300, -1)
-    assert (job.retries_left, job.retry_intervals) == (3, [10, 60, 300])
+    assert (job.retries_left, job.retry_intervals) == (3, [5])
     assert client.ttl(job.key) == -1
     assert job_id.startswith("unsub-")
 
@@ -147,7 +148,7 @@ def test_a_job_carries_its_messages_as_json_and_never_expires(queue: RequestQueu
 def test_what_rq_prints_of_a_job_spells_no_address(queue: RequestQueue) -> None:
     (job_id,) = queue.enqueue([decided()])
 
-    assert job_of(queue, job_id).description == "1 messages"
+    assert job_of(queue, job_id).description == "1 request in 1 message"
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (BATCH, [BATCH]), (2 * BATCH + 1, [BATCH, BATCH, 1])])
@@ -185,10 +186,10 @@ ASK: dict[str, Callable[[RequestQueue], Any]] = {
     "status": lambda queue: queue.status(),
     "workers": lambda queue: queue.workers(),
     "failed": lambda queue: queue.failed(),
-    "reap": lambda queue: queue.reap({}),
-    "enqueue_due": lambda queue: queue.enqueue_due(),
-    "take_failed": lambda queue: queue.take_failed(set()),
-    "mark_kept": lambda queue: queue.mark_kept("unsub-1"),
+    "reap": lambda queue: queue.reaper.reap({}),
+    "enqueue_due": lambda queue: queue.reaper.enqueue_due(),
+    "take_failed": lambda queue: queue.reaper.take_failed(set()),
+    "mark_kept": lambda queue: queue.reaper.mark_kept("unsub-1"),
 }
 
 
@@ -230,10 +231,10 @@ def test_a_job_that_breaks_waits_and_comes_back(queue: RequestQueue, client: red
     job_ids = queue.enqueue([decided()])
     work(breaks)
     assert (queue.status()["scheduled"], queue.status()["failed"]) == (1, 0)
-    assert queue.enqueue_due() == 0
+    assert queue.reaper.enqueue_due() == 0
     client.zadd(queue.rq.scheduled_job_registry.key, {job_ids[0]: 1})  # its time has come
 
-    assert queue.enqueue_due() == 1
+    assert queue.reaper.enqueue_due() == 1
 
     assert queue.rq.get_job_ids() == job_ids
     assert queue.status()["scheduled"] == 0
@@ -253,14 +254,14 @@ def test_a_job_out_of_tries_is_taken_once_and_stays_for_rqs_tools(queue: Request
     message = decided()
     job_id = out_of_tries(queue, work, message)
 
-    assert queue.take_failed(set()) == [(job_id, [message.as_wire()], "RuntimeError: no good")]
-    assert len(queue.take_failed(set())) == 1  # nobody has kept it yet
-    queue.mark_kept(job_id)
+    assert queue.reaper.take_failed(set()) == [(job_id, [message.as_wire()], "RuntimeError: no good")]
+    assert len(queue.reaper.take_failed(set())) == 1  # nobody has kept it yet
+    queue.reaper.mark_kept(job_id)
 
-    assert queue.take_failed(set()) == []
+    assert queue.reaper.take_failed(set()) == []
     assert queue.status()["failed"] == 1
-    assert [(row["id"], row["messages"], row["why"]) for row in queue.failed()] == [
-        (job_id, "1 messages", "RuntimeError: no good")
+    assert [(row["id"], row["holds"], row["why"]) for row in queue.failed()] == [
+        (job_id, "1 request in 1 message", "RuntimeError: no good")
     ]
 
 
@@ -275,7 +276,7 @@ def test_failed_jobs_that_are_not_ours_do_not_stop_the_reaper(queue: RequestQueu
     work(breaks)
 
     assert queue.status()["failed"] == 7
-    assert [job_id for job_id, _, _ in queue.take_failed(set())] == [ours]
+    assert [job_id for job_id, _, _ in queue.reaper.take_failed(set())] == [ours]
     assert len(queue.failed()) == 7
 
 
@@ -326,10 +327,10 @@ def beat(redis: redis.Redis, ago_s: float | None) -> None:
 def reaped(queue: RequestQueue, clock: Clock, *after_s: float) -> list[list[str]]:
     """What each call of the reaper returns, the first one now."""
     seen: dict[str, float] = {}
-    found = [queue.reap(seen, clock)]
+    found = [list(queue.reaper.reap(seen, clock))]
     for seconds in after_s:
         clock.now_s += seconds
-        found.append(queue.reap(seen, clock))
+        found.append(list(queue.reaper.reap(seen, clock)))
     return found
 
 
@@ -376,24 +377,24 @@ def test_a_living_worker_keeps_its_job(queue: RequestQueue, clock: Clock, heartb
 def test_a_worker_that_was_only_slow_keeps_its_job(queue: RequestQueue, clock: Clock) -> None:
     started(queue, 13)
     seen: dict[str, float] = {}
-    assert queue.reap(seen, clock) == []
+    assert queue.reaper.reap(seen, clock) == {}
     beat(queue._redis, 0)
-    assert queue.reap(seen, clock) == []
+    assert queue.reaper.reap(seen, clock) == {}
     assert seen == {}
     beat(queue._redis, 13)
     clock.now_s += 6
 
-    assert queue.reap(seen, clock) == []  # its five seconds begin again
+    assert queue.reaper.reap(seen, clock) == {}  # its five seconds begin again
 
 
 def test_a_job_that_was_finished_meanwhile_is_forgotten(queue: RequestQueue, clock: Clock) -> None:
     job_id = started(queue, None)
     seen: dict[str, float] = {}
-    queue.reap(seen, clock)
+    queue.reaper.reap(seen, clock)
     queue._redis.zrem(queue.rq.started_job_registry.key, f"{job_id}:0a1b2c")
     clock.now_s += 6
 
-    assert (queue.reap(seen, clock), seen) == ([], {})
+    assert (queue.reaper.reap(seen, clock), seen) == ({}, {})
 
 
 @pytest.mark.parametrize("make", [taken, lambda queue: started(queue, None)], ids=["taken", "started"])
@@ -404,23 +405,22 @@ def test_a_job_that_somebody_deleted_leaves_nothing(queue: RequestQueue, clock: 
     assert reaped(queue, clock, 6, 6) == [[], [], []]
 
     assert not queue._redis.exists(UnsubdJob.key_for(job_id))
-    assert (queue.rq.count, queue._in_progress()) == (0, {})
+    assert (queue.rq.count, queue.reaper.in_progress()) == (0, {})
 
 
 def test_a_due_retry_whose_job_is_gone_is_forgotten(queue: RequestQueue, client: redis.Redis) -> None:
     client.zadd(queue.rq.scheduled_job_registry.key, {"unsub-gone": 1})
 
-    assert queue.enqueue_due() == 1
-    assert (queue.enqueue_due(), queue.rq.count) == (0, 0)
+    assert queue.reaper.enqueue_due() == 1
+    assert (queue.reaper.enqueue_due(), queue.rq.count) == (0, 0)
 
 
 # --- status
 
 
 def test_status_counts_and_knows_the_oldest(queue: RequestQueue, client: redis.Redis) -> None:
-    assert queue.status() == {
-        "queued": 0, "started": 0, "scheduled": 0, "failed": 0, "finished": 0, "oldest_s": 0.0,
-    }  # fmt: skip
+    nothing = {"queued": 0, "started": 0, "scheduled": 0, "failed": 0, "finished": 0}
+    assert queue.status() == {**nothing, "requests": nothing, "messages": nothing, "oldest_s": 0.0}
     first, _ = (queue.enqueue([decided(key)])[0] for key in ("k1", "k2"))
     client.hset(UnsubdJob.key_for(first), "enqueued_at", utcformat(now().replace(year=2020)))
 
@@ -435,7 +435,9 @@ def test_status_knows_its_workers(queue: RequestQueue) -> None:
 
     (row,) = queue.workers()
 
-    assert {name: row[name] for name in ("name", "state", "job")} == {"name": WORKER, "state": "idle", "job": ""}
+    assert {name: row[name] for name in ("name", "state", "job", "queues", "faults")} == {
+        "name": WORKER, "state": "idle", "job": "", "queues": ["unsubd"], "faults": [],
+    }  # fmt: skip
     assert 0 <= row["heartbeat_s"] < 5
 
 
@@ -456,7 +458,270 @@ def test_what_cannot_be_read_does_not_stop_the_reaper(queue: RequestQueue, clien
         client.zadd(registry.key, {"unsub-odd": 1})
     kept: set[str] = set()
 
-    assert queue.take_failed(kept) == []
+    assert queue.reaper.take_failed(kept) == []
     assert kept == {"unsub-odd"}
-    assert queue.enqueue_due() == 1
-    queue.mark_kept("unsub-gone")
+    assert queue.reaper.enqueue_due() == 1
+    queue.reaper.mark_kept("unsub-gone")
+
+
+# --- a batch that dies
+
+
+def ids(queue: RequestQueue) -> list[str]:
+    """The queue from its front to its end."""
+    return list(queue.rq.get_job_ids())
+
+
+def carried(queue: RequestQueue, job_id: str) -> list[str]:
+    """The keys of a job's messages."""
+    return [wire["key"] for wire in job_of(queue, job_id).kwargs["batch"]]
+
+
+def several(count: int) -> list[DecidedMessage]:
+    return [decided(f"k{number}") for number in range(count)]
+
+
+def come_due(queue: RequestQueue) -> None:
+    """Let the time of every retry come."""
+    registry = queue.rq.scheduled_job_registry
+    for job_id in registry.get_job_ids():
+        queue._redis.zadd(registry.key, {job_id: 1})
+    queue.reaper.enqueue_due()
+
+
+def test_a_batch_that_breaks_twice_is_halved_and_the_culprit_fails_alone(queue: RequestQueue, work: Any) -> None:
+    done: list[str] = []
+
+    def poisoned(batch: list[dict[str, Any]]) -> list[list[str]]:
+        keys = [wire["key"] for wire in batch]
+        if "k3" in keys:
+            raise RuntimeError("k3")
+        done.extend(keys)
+        return added(batch)
+
+    messages = several(5)
+    (job_id,) = queue.enqueue(messages)
+    work(poisoned)
+    assert (ids(queue), queue.status()["scheduled"], done) == ([], 1, [])  # once may be bad luck: it is repeated whole
+    (at_s,) = (score for _, score in queue._redis.zrange(queue.rq.scheduled_job_registry.key, 0, -1, withscores=True))
+    assert 3 < at_s - now().timestamp() < 6
+    come_due(queue)
+
+    work(poisoned)
+
+    assert sorted(done) == ["k0", "k1", "k2", "k4"]
+    (alone,) = queue.rq.scheduled_job_registry.get_job_ids()
+    assert carried(queue, alone) == ["k3"]
+    assert (job_of(queue, alone).retries_left, job_of(queue, alone).retry_intervals) == (2, [10, 60, 300])
+    assert not queue._redis.exists(UnsubdJob.key_for(job_id))
+    for _ in range(3):
+        come_due(queue)
+        work(poisoned)
+    assert [(batch, why) for _, batch, why in queue.reaper.take_failed(set())] == [
+        ([messages[3].as_wire()], "RuntimeError: k3")
+    ]
+    assert sorted(done) == ["k0", "k1", "k2", "k4"]
+
+
+def test_halving_is_all_or_nothing(queue: RequestQueue, client: redis.Redis) -> None:
+    (job_id,) = queue.enqueue(several(4))
+    job = job_of(queue, job_id)
+    pipeline = client.pipeline(transaction=True)
+
+    job.halve(queue.rq, pipeline)
+    assert ids(queue) == [job_id]  # a crash here loses nothing
+    assert len(carried(queue, job_id)) == 4
+    pipeline.lrem(queue.rq.key, 0, job_id)
+    pipeline.execute()
+
+    assert sorted(ids(queue)) == [f"{job_id}-0", f"{job_id}-1"]
+    assert [carried(queue, f"{job_id}-{number}") for number in (0, 1)] == [["k0", "k1"], ["k2", "k3"]]
+    assert not client.exists(UnsubdJob.key_for(job_id))
+
+
+def test_the_halves_come_before_what_waits(queue: RequestQueue, work: Any, client: redis.Redis) -> None:
+    (job_id,) = queue.enqueue(several(2))
+    client.hset(UnsubdJob.key_for(job_id), "retries_left", 2)  # it died before
+    (other,) = queue.enqueue([decided("k9")])
+    order: list[str] = []
+
+    def breaks_pairs(batch: list[dict[str, Any]]) -> list[list[str]]:
+        order.append(" ".join(wire["key"] for wire in batch))
+        return breaks(batch) if len(batch) > 1 else added(batch)
+
+    work(breaks_pairs)
+
+    assert (sorted(order[1:3]), order[3:]) == (["k0", "k1"], ["k9"])
+    assert queue.wait([job_id, other], 0) == [["added"], ["added"], ["added"]]  # who waits for it finds its halves
+
+
+# --- a worker that dies
+
+
+def died(queue: RequestQueue, clock: Clock, job_id: str, **how: Any) -> str:
+    """Let a worker take a job and die; return what the reaper makes of it."""
+    redis = queue._redis
+    redis.lrem(queue.rq.key, 0, job_id)
+    redis.zadd(queue.rq.started_job_registry.key, {f"{job_id}:0a1b2c": 9e9})
+    redis.hset(UnsubdJob.key_for(job_id), mapping={"status": "started", "worker_name": WORKER})
+    seen: dict[str, float] = {}
+    queue.reaper.reap(seen, clock)
+    clock.now_s += 6
+    return queue.reaper.reap(seen, clock, **how).get(job_id, "")
+
+
+def test_a_batch_that_took_two_workers_is_halved(queue: RequestQueue, clock: Clock) -> None:
+    (job_id,) = queue.enqueue(several(4))
+
+    assert died(queue, clock, job_id) == "requeued"
+    assert ids(queue) == [job_id]
+    assert died(queue, clock, job_id) == "halved"
+
+    assert sorted(ids(queue)) == [f"{job_id}-0", f"{job_id}-1"]
+    assert died(queue, clock, f"{job_id}-1") == "halved"
+    assert sorted(ids(queue)) == [f"{job_id}-0", f"{job_id}-1-0", f"{job_id}-1-1"]
+
+
+def test_a_message_alone_that_took_five_workers_fails(queue: RequestQueue, clock: Clock) -> None:
+    message = decided()
+    (job_id,) = queue.enqueue([message])
+
+    assert [died(queue, clock, job_id) for _ in range(5)] == [*["requeued"] * 4, "failed"]
+
+    assert (ids(queue), queue.reaper.in_progress()) == ([], {})
+    assert queue.reaper.take_failed(set()) == [(job_id, [message.as_wire()], "5 workers died with it in hand")]
+
+
+@pytest.mark.parametrize("excuse", ["the job waited", "redis was away"])
+def test_a_death_that_is_excused_counts_for_nothing(queue: RequestQueue, clock: Clock, excuse: str) -> None:
+    (job_id,) = queue.enqueue(several(2))
+
+    for _ in range(7):
+        if excuse == "the job waited":
+            job_of(queue, job_id).excuse("outage")
+        assert died(queue, clock, job_id, excused=excuse == "redis was away") == "requeued"
+
+    assert ids(queue) == [job_id]
+    assert not job_of(queue, job_id).is_excused()  # for that once
+    assert (job_of(queue, job_id).deaths(), job_of(queue, job_id).retries_left) == (0, 3)
+
+
+def test_two_reapers_count_one_death_once(queue: RequestQueue, clock: Clock, client: redis.Redis) -> None:
+    (job_id,) = queue.enqueue([decided()])
+    other, found = RequestQueue(client, limit=10).reaper, {}
+    real = UnsubdJob.fetch
+
+    def in_between(*arguments: Any, **named: Any) -> Any:
+        if not found:
+            found[job_id] = "meanwhile"
+            found[job_id] = other._settle(job_id, f"{job_id}:0a1b2c", excused=False)
+        return real(*arguments, **named)
+
+    with patch.object(UnsubdJob, "fetch", side_effect=in_between):
+        mine = died(queue, clock, job_id)
+
+    assert (mine, found[job_id]) == ("", "requeued")
+    assert ids(queue) == [job_id]
+    assert job_of(queue, job_id).deaths() == 1
+
+
+def test_a_job_that_no_worker_can_read_does_not_kill_them_for_ever(queue: RequestQueue, clock: Clock) -> None:
+    (job_id,) = queue.enqueue([decided()])
+    queue._redis.hset(UnsubdJob.key_for(job_id), "created_at", "y")
+
+    assert [died(queue, clock, job_id) for _ in range(5)] == [*["requeued"] * 4, "failed"]
+    assert (ids(queue), queue.rq.failed_job_registry.get_job_ids(cleanup=False)) == ([], [job_id])
+
+
+def test_an_excuse_brings_no_job_back_that_is_gone(queue: RequestQueue, client: redis.Redis) -> None:
+    (job_id,) = queue.enqueue([decided()])
+    job = job_of(queue, job_id)
+    client.delete(job.key)
+
+    job.excuse("outage")
+
+    assert not client.exists(job.key)
+
+
+# --- workers
+
+
+def test_a_worker_of_two_queues_is_not_built(queue: RequestQueue, client: redis.Redis) -> None:
+    both = [queue.rq, Queue(crew.EVENTS, connection=client, job_class=UnsubdJob, serializer=JSONSerializer)]
+
+    with pytest.raises(ConfigError, match=r"^worker of unsubd, unsubd-events: expected one queue"):
+        crew.UnsubdWorker(both, connection=client, job_class=UnsubdJob, serializer=JSONSerializer)
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "faults"),
+    [
+        (["unsubd"], {}, ["is not ours", "default maintenance"]),
+        (["unsubd"], {"worker_ttl": 30, "maintenance_interval": 30}, ["is not ours"]),
+        (["unsubd", "other"], {"worker_ttl": 30}, ["is not ours", "2 queues"]),
+        (["unsubd-events", "other"], {"worker_ttl": 30}, ["is not ours", "2 queues"]),
+        (["other"], {}, None),
+    ],
+)
+def test_what_is_wrong_with_a_foreign_worker(
+    queue: RequestQueue, client: redis.Redis, names: list[str], settings: dict[str, int], faults: list[str] | None
+) -> None:
+    Worker(names, name="fleet", connection=client, **settings).register_birth()
+    queue.worker(WORKER).register_birth()
+
+    found = {row["name"]: row["faults"] for row in queue.workers()}
+
+    assert found.pop(WORKER) == []
+    if faults is None:
+        assert found == {}
+    else:
+        assert len(found["fleet"]) == len(faults)
+        assert all(word in fault for word, fault in zip(faults, found["fleet"], strict=True))
+
+
+def test_a_worker_of_ours_with_rqs_default_times_is_found(queue: RequestQueue, client: redis.Redis) -> None:
+    crew.UnsubdWorker([queue.rq], name="slow", connection=client, job_class=UnsubdJob).register_birth()
+
+    ((fault,),) = [row["faults"] for row in queue.workers()]
+
+    assert "RQ's default maintenance" in fault
+
+
+# --- how much waits
+
+
+def test_status_counts_requests_and_messages(queue: RequestQueue, client: redis.Redis, clock: Clock) -> None:
+    two = decided("k1").requests + decided("k2").requests
+    queue.enqueue([decided(requests=two), decided(requests=())])
+    queue.enqueue(several(3))
+    started(queue, 0)  # takes the first
+    failed, due = (queue.enqueue(several(count))[0] for count in (4, 5))
+    for job_id, registry in ((failed, queue.rq.failed_job_registry), (due, queue.rq.scheduled_job_registry)):
+        client.lrem(queue.rq.key, 0, job_id)
+        client.zadd(registry.key, {job_id: 9e9})
+
+    status = queue.status()
+
+    states = ("queued", "started", "scheduled", "failed", "finished")
+    assert [status[state] for state in states] == [2, 1, 1, 1, 0]
+    assert [status["requests"][state] for state in states] == [4, 2, 5, 4, 0]
+    assert [status["messages"][state] for state in states] == [4, 2, 5, 4, 0]
+
+
+def test_jobs_of_an_older_release_and_of_others_are_counted_too(queue: RequestQueue, foreign: Queue) -> None:
+    (old,) = queue.enqueue(several(3))
+    queue._redis.hset(UnsubdJob.key_for(old), "description", "3 messages")
+    foreign.enqueue("os.getcwd")
+    queue._redis.rpush(queue.rq.key, "unsub-gone")
+
+    status = queue.status()
+
+    assert (status["queued"], status["requests"]["queued"], status["messages"]["queued"]) == (3, 3, 3)
+
+
+def test_what_is_not_read_counts_as_one_each(queue: RequestQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "_READ_JOBS", 2)
+    for _ in range(5):
+        queue.enqueue(several(2))
+
+    assert queue.status()["requests"]["queued"] == 2 * 2 + 3

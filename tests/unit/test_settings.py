@@ -136,7 +136,7 @@ WRONG = {
         "expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0",
     ),
     "UNSUBD_IMAP_BACKLOG": ("yesterday", "expected ask, all, or a date such as 2026-11-21"),
-    "UNSUBD_IMAP_UNTAGGED": ("s3cret", "Input should be 'leave' or 'take'"),
+    "UNSUBD_IMAP_UNTAGGED": ("s3cret", "Input should be 'leave' or 'process'"),
     "UNSUBD_POLL_INTERVAL_S": ("soon", "Input should be a valid integer, unable to parse string as an integer"),
     "UNSUBD_QUEUE_LIMIT": ("0", "Input should be greater than 0"),
     "UNSUBD_ALLOW_WEAK_DURABILITY": ("perhaps", "Input should be a valid boolean, unable to interpret input"),

@@ -9,12 +9,12 @@ import typer
 from handlers.errors import ConfigError
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import has_no_store, open_installation
-from worker.settings import Settings, load_settings, too_open
-from worker.sources import oauth, source_states
+from worker.settings import Settings, load_settings
+from worker.sources import source_states
 from worker.sources.credential import Credential
 from worker.sources.imap import MailboxAddress
-from worker.sources.oauth import consent, file
-from worker.sources.oauth.endpoint import Token
+from worker.sources.oauth import choice, file
+from worker.sources.oauth.endpoint import Refused, Token
 from worker.sources.oauth.provider import Provider, provider_of
 from worker.sources.polling import mailbox_addresses
 from worker.sources.visit import visit
@@ -31,15 +31,16 @@ def login(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the redirect to 127.0.0.1; 0: any.")] = 0,
     tenant: Annotated[str, typer.Option(help="Microsoft's tenant, by default organizations.")] = "",
     scope: Annotated[str, typer.Option(help="Scopes, separated by spaces.")] = "",
-    token_url: Annotated[str, typer.Option(help="For a host that is neither Microsoft's nor Google's.")] = "",
-    authorize_url: Annotated[str, typer.Option(help="The same.")] = "",
-    device_url: Annotated[str, typer.Option(help="The same, for --device.")] = "",
+    token_url: Annotated[str, typer.Option(help="For a mail host that is neither Microsoft's nor Google's.")] = "",
+    authorize_url: Annotated[str, typer.Option(help="The same: where a person consents.")] = "",
+    device_url: Annotated[str, typer.Option(help="The same: where --device gets its code.")] = "",
 ) -> None:
     """Let a person consent, store the refresh token (0600), log in with it once, and print what was found."""
     settings, address = load_settings(), MailboxAddress.parse(url)
-    path = settings.imap_oauths.get(address.name) or oauth.stored_file(settings, address)
+    path = settings.imap_oauths.get(address.name) or choice.stored_file(settings, address)
     known = _known(path)
-    client = client_id or known.get("client_id", ""), _secret(client_secret_file) or known.get("client_secret", "")
+    secret = file.secret_text(client_secret_file).strip() if client_secret_file else known.get("client_secret", "")
+    client = client_id or known.get("client_id", ""), secret
     if not client[0]:
         raise ConfigError("--client-id: not given, expected the id of an application that you registered")
     flags = {"scope": scope, "token_url": token_url, "authorize_url": authorize_url, "device_url": device_url}
@@ -66,24 +67,21 @@ def _known(path: Path) -> dict[str, str]:
     )
 
 
-def _secret(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        if too_open(path):
-            raise ConfigError(f"{path}: others may read it, expected mode 0600: chmod 600 {path}")
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise ConfigError(f"--client-secret-file: {path}: {reason}, expected a file that we may read") from None
-
-
 def _consented(server: Provider, client: tuple[str, str], user: str, port: int, *, device: bool) -> Token:
-    if device:
-        token = asyncio.run(consent.by_device(server, client, lambda code: say(f"Open on any device:\n\n  {code}\n")))
-    else:
-        opened = "Open in a browser on this machine, within 5 minutes:\n\n  "
-        token = consent.by_browser(server, client, user, port, lambda link: say(f"{opened}{link}\n"))
+    from worker.sources.oauth import consent
+
+    opened = "Open on any device:" if device else "Open in a browser on this machine, within 5 minutes:"
+
+    def tell(what: str) -> None:
+        say(f"{opened}\n\n  {what}\n")
+
+    try:
+        if device:
+            token = asyncio.run(consent.by_device(server, client, tell))
+        else:
+            token = consent.by_browser(server, client, user, port, tell)
+    except Refused as error:
+        raise ConfigError(f"{error}: check --client-id, --client-secret-file and --scope") from None
     if not token.refresh:
         raise ConfigError("--scope: the server gave no refresh token, expected one: add what asks for offline access")
     return token
@@ -96,7 +94,7 @@ def _content(server: Provider, client: tuple[str, str], token: Token) -> dict[st
 
 
 def _say_what_is_left(settings: Settings, address: MailboxAddress, path: Path) -> None:
-    if oauth.password(settings, address) or oauth.oauth_file(settings, address) != path:
+    if choice.password(settings, address) or choice.oauth_file(settings, address) != path:
         name = f"UNSUBD_IMAP_{address.name.upper()}_OAUTH"
         say(f"another login is set and comes first: set {name}={path} to use this one")
     if address.name not in {each.name for each in mailbox_addresses(settings)}:
@@ -108,6 +106,8 @@ def list_(as_json: Json = False) -> None:
     """List the configured mailboxes: how each logs in, and the state it is in."""
     settings = own_settings(make=False)
     addresses = mailbox_addresses(settings)
+    if not addresses and not as_json:
+        say("none configured (UNSUBD_IMAP_URL is not set)")
     states = _states(settings) if addresses else {}
     for address in addresses:
         row = _row(settings, address, states.get(f"imap:{address.name}", {}))
@@ -127,7 +127,7 @@ def _row(settings: Settings, address: MailboxAddress, state: dict[str, Any]) -> 
         "host": address.host,
         "user": address.user,
         "folder": address.mailbox,
-        "login": oauth.kind(settings, address),
+        "login": choice.described(settings, address),
         "state": state.get("state", "never polled"),
         "detail": state.get("detail", ""),
     }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.sources.credential import Credential
-from worker.sources.imap import DONE, ImapConnection, MailboxAddress
+from worker.sources.imap import DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused
 from worker.sources.mailbox import select
 
 _IDLE_S = 0.2
@@ -13,7 +13,7 @@ _TOLD = ("IDLE", "MOVE", "UIDPLUS")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a visit found. Shape: capabilities: those of IDLE, MOVE and UIDPLUS that the server has; junk: "" for none."""
+    """What a visit found. Shape: capabilities: those of IDLE, MOVE and UIDPLUS that the server has; junk: in words."""
 
     messages: int
     unmarked: int
@@ -24,8 +24,10 @@ class Found:
     def line(self) -> str:
         """Say it in one line."""
         can = ", ".join(self.capabilities) or f"none of {', '.join(_TOLD)}"
-        marks = "" if self.keywords else "; it does not allow keywords, so that handled mail cannot be marked"
-        return f"{self.messages} messages, {self.unmarked} not marked, {can}, junk folder {self.junk or 'not known'}{marks}"
+        marks = (
+            f"{self.unmarked} not marked" if self.keywords else "takes no keywords: handled UIDs are remembered instead"
+        )
+        return f"{self.messages} messages, {marks}, {can}, {self.junk}"
 
 
 async def visit(address: MailboxAddress, credential: Credential, ca_file: Path | None) -> Found:
@@ -33,12 +35,22 @@ async def visit(address: MailboxAddress, credential: Credential, ca_file: Path |
     connection = await ImapConnection.open(address, credential, ca_file)
     try:
         folders = await connection.folders()
+        junk = await _junk(connection, folders)
         # EXAMINE would change even less, but does not tell whether keywords are allowed.
         selected = await select(connection, folders.named(address.mailbox), folders)
         unmarked = len(await connection.search("UNKEYWORD", DONE))
         await connection.wait_for_mail(_IDLE_S)
         told = tuple(name for name in _TOLD if connection.can(name))
-        junk = next((each.name for each in folders.known if "\\junk" in each.flags), "")
         return Found(selected.exists, unmarked, selected.keywords, told, junk)
     finally:
         await connection.close()
+
+
+async def _junk(connection: ImapConnection, folders: Folders) -> str:
+    if (junk := folders.junk()) is None:
+        return "WARNING: no folder is marked \\Junk: requests that land in spam are not seen"
+    try:
+        selected = await connection.select(junk, readonly=True)
+    except MailboxRefused as error:
+        return f"WARNING: Junk is not watched: {error}"
+    return f"Junk {junk!r}: {selected.exists} messages"

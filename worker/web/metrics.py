@@ -11,12 +11,15 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from handlers.errors import QueueUnavailable, Unavailable
+from worker.backlog import STATES
 from worker.installation import Installation
 from worker.journal import METRICS, Journal
 from worker.server import away_as
 
 router = APIRouter()
 GAUGES = {
+    "unsubd_queue_requests": ("state", "Requests in the queue, by RQ state of their job"),
+    "unsubd_queue_messages": ("state", "Messages in the queue, by RQ state of their job"),
     "unsubd_queue_jobs": ("state", "Jobs by RQ state"),
     "unsubd_queue_oldest_seconds": ("", "Age of the oldest waiting job"),
     "unsubd_quarantine_messages": ("reason", "Messages that wait for a person"),
@@ -37,10 +40,9 @@ class _Installation(Collector):
                     family.add_metric([value], count)
             yield family
         status = self._installation.queue.status()
-        jobs = GaugeMetricFamily("unsubd_queue_jobs", GAUGES["unsubd_queue_jobs"][1], labels=["state"])
-        for state in ("queued", "started", "scheduled", "failed", "finished"):
-            jobs.add_metric([state], status[state])
-        yield jobs
+        yield _by_state("unsubd_queue_requests", status["requests"])
+        yield _by_state("unsubd_queue_messages", status["messages"])
+        yield _by_state("unsubd_queue_jobs", {state: status[state] for state in STATES})
         oldest = "unsubd_queue_oldest_seconds"
         yield GaugeMetricFamily(oldest, GAUGES[oldest][1], value=status["oldest_s"])
         name = "unsubd_quarantine_messages"
@@ -48,6 +50,13 @@ class _Installation(Collector):
         for reason, count in self._installation.quarantine.counts().items():
             waiting.add_metric([reason], count)
         yield waiting
+
+
+def _by_state(name: str, counts: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, GAUGES[name][1], labels=["state"])
+    for state, count in counts.items():
+        family.add_metric([state], count)
+    return family
 
 
 @router.get("/metrics", include_in_schema=False)

@@ -142,4 +142,6 @@ def _next_interval(error: Refused | MailboxUnavailable, interval_s: float) -> fl
         return interval_s
     if error.code == "expired_token":
         raise MailboxUnavailable("nobody typed the code in time: start again") from None
-    raise MailboxRefused(f"{error}: start again and consent") from None
+    if error.code == "access_denied":
+        raise MailboxRefused(f"{error}: start again and consent") from None
+    raise error

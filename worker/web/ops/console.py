@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.responses import Response
 
 from handlers.errors import QueueUnavailable
+from worker.batch import describe
 from worker.installation import Installation
 from worker.journal import Journal
 from worker.server import away_as
@@ -67,7 +68,10 @@ def _verdict(state: dict[str, Any]) -> dict[str, str]:
         worst = refused[0]
         return {"colour": "bad", "text": f"Source {worst['name']} is {worst['state']}: {worst['detail'] or 'no word'}"}
     if state["queue"]["failed"]:
-        return {"colour": "bad", "text": f"{state['queue']['failed']} jobs ran out of tries; their requests wait below"}
+        held = describe(state["queue"]["requests"]["failed"], state["queue"]["messages"]["failed"])
+        return {"colour": "bad", "text": f"{held} ran out of tries: see the failed jobs"}
+    if faulty := [each for each in state["workers"] if each["faults"]]:
+        return {"colour": "bad", "text": f"Worker {faulty[0]['name']} {faulty[0]['faults'][0]}"}
     if not state["workers"]:
         return {"colour": "bad", "text": "No worker is alive: start one with unsubd work"}
     if held := sum(each.get("held", 0) for each in state["sources"]):
