@@ -107,7 +107,7 @@ def personal_prefix(lines: Sequence[Any]) -> str:
 def uids_found(lines: Sequence[Any]) -> list[int]:
     """Read the answer to SEARCH: UIDs, ascending."""
     words = b" ".join(line for line in lines if isinstance(line, bytes) and re.fullmatch(rb"[\d ]+", line)).split()
-    return sorted({int(word) for word in words})
+    return sorted({int(word) for word in words if len(word) <= 10})
 
 
 def fetched(lines: Sequence[Any]) -> list[Fetched]:
@@ -118,8 +118,8 @@ def fetched(lines: Sequence[Any]) -> list[Fetched]:
 def _message(parts: tuple[Any, ...]) -> Fetched | None:
     texts = [bytes(part) for part in parts if not isinstance(part, bytearray)]
     text = b" ".join(texts)
-    uid = re.search(rb"\bUID (\d+)", text)
-    if uid is None or not re.match(rb"\d+ FETCH \(", text) or b"BODY[]" not in text.upper():
+    uid = re.search(rb"\bUID (\d{1,10})\b", text, re.IGNORECASE)
+    if uid is None or not re.match(rb"\d+ FETCH \(", text, re.IGNORECASE) or b"BODY[]" not in text.upper():
         return None
     size = _number(rb"RFC822\.SIZE (\d+)", text)
     return Fetched(int(uid[1]), _body(parts, text), size, _internal_date(text))
@@ -150,8 +150,8 @@ def flat(line: Any) -> bytes:
 
 
 def _number(pattern: bytes, text: bytes) -> int:
-    match = re.search(pattern, text)
-    return int(match[1]) if match else 0
+    match = re.search(pattern, text, re.IGNORECASE)
+    return int(match[1]) if match and len(match[1]) < 20 else 0
 
 
 def _unquoted(text: bytes) -> bytes:

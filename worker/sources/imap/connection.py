@@ -98,7 +98,7 @@ class ImapConnection:
 
     def _refuse_login(self, credential: Credential, reason: str) -> None:
         host, name = self._address.host, self._address.name
-        if any(code in reason for code in _TEMPORARY_CODES):
+        if any(code in reason.upper() for code in _TEMPORARY_CODES):
             raise MailboxUnavailable(f"UNSUBD_IMAP_URL: {host} refuses the login for now: {reason}")
         setting, remedy = ("UNSUBD_IMAP_PASSWORD", "check user and password")
         if credential.kind == "token":
@@ -136,7 +136,7 @@ class ImapConnection:
         if response.result == "OK":
             return answers.selected(response.lines)
         reason = _shown(response)
-        if any(code in reason for code in _TEMPORARY_CODES):
+        if any(code in reason.upper() for code in _TEMPORARY_CODES):
             raise MailboxUnavailable(f"mailbox {self._address.name!r}: {folder!r} cannot be opened for now: {reason}")
         raise MailboxRefused(f"UNSUBD_IMAP_URL: mailbox {folder!r} cannot be opened ({reason}): check its name")
 
@@ -203,6 +203,7 @@ class ImapConnection:
 
     async def _idle(self, seconds: float) -> bool:
         """One IDLE; False when the server refuses it."""
+        self._check_alive()
         idle: asyncio.Future[Any] = asyncio.ensure_future(self._protocol.idle())
         ready: asyncio.Future[Any] = asyncio.ensure_future(self._protocol.wait_for_idle_response())
         push: asyncio.Future[Any] = asyncio.ensure_future(self._next_arrival())
@@ -218,6 +219,9 @@ class ImapConnection:
             self._check_alive()
             self._protocol.idle_done()
             await self._ask(idle)
+        except asyncio.CancelledError:
+            self.abort()
+            raise
         finally:
             for task in (idle, ready, push):
                 task.cancel()
@@ -246,6 +250,9 @@ class ImapConnection:
     async def _ask(self, call: Any, seconds: float = 0) -> Any:
         """Await one call: bounded, and ended at once by the loss of the connection."""
         seconds = seconds or CALL_S
+        if self._lost.done():
+            _drop(call)
+            self._check_alive()
         task = asyncio.ensure_future(call)
         await self._race(task, seconds)
         if task.done() and not task.cancelled() and task.exception() is None:
@@ -258,6 +265,9 @@ class ImapConnection:
     async def _race(self, task: "asyncio.Future[Any]", seconds: float) -> None:
         try:
             await asyncio.wait({task, self._lost}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self.abort()  # its answer is still to come: nothing else may be asked here
+            raise
         finally:
             if not task.done():
                 task.cancel()
@@ -280,6 +290,11 @@ class ImapConnection:
             await asyncio.wait({task, self._lost}, timeout=_LOGOUT_S, return_when=asyncio.FIRST_COMPLETED)
             task.cancel()
         self.abort()
+
+
+def _drop(call: Any) -> None:
+    """End a call that never began: aioimaplib would leave tasks behind."""
+    call.cancel() if isinstance(call, asyncio.Future) else call.close()
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:

@@ -19,23 +19,29 @@ from worker.sources.imap.reader import Garbage, Part, ResponseReader
 # No level and no handler of anybody may bring its lines back.
 aioimaplib.aioimaplib.log.disabled = True
 
-_NUMBERED = re.compile(rb"\d+ (FETCH|EXPUNGE)\b")
+_MAX_ANSWER_OCTETS = 32 * 1024 * 1024  # a batch of messages is 4 MB
+_NUMBERED = re.compile(rb"\d+ (FETCH|EXPUNGE)\b", re.IGNORECASE)
 _TAGGED = re.compile(rb"[A-Za-z0-9]+ (?:OK|NO|BAD)\b")
 
 
 class Protocol(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
     """One connection's protocol. `lost` is done, with the reason, as soon as the connection is of no use."""
 
+    capabilities: set[str]
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.lost: asyncio.Future[str] = loop.create_future()
         self._reader = ResponseReader()
         self._sasl: list[bytes] = []
+        self._octets = 0  # of the answer that is coming in
 
     def give_up(self, reason: str) -> None:
         """Drop the connection, now. Repeat: safe, the first reason stays."""
         if not self.lost.done():
             self.lost.set_result(reason)
+        for task in self.tasks:
+            task.cancel()
         if self.transport is not None:
             self.transport.abort()
 
@@ -71,6 +77,7 @@ class Protocol(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
         elif line.startswith(b"+"):
             self._continuation(line)
         elif _TAGGED.match(line):
+            self._octets = 0
             self._response_done(line)
         elif line:
             raise Garbage(f"a line of {len(line)} octets that is no response")
@@ -102,7 +109,15 @@ class Protocol(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             key, text = (match[1], text) if match else (name, rest)
             command = self.pending_async_commands.get(key.decode("ascii", "replace").upper())
         if command is not None:
+            self._octets += len(text) + sum(map(len, more))
+            if self._octets > _MAX_ANSWER_OCTETS:
+                raise Garbage(f"an answer of more than {_MAX_ANSWER_OCTETS} octets")
             command.append_to_resp((text, *more) if more else text)
+
+    async def capability(self) -> None:
+        """Ask what the server can; names in upper case."""
+        await super().capability()
+        self.capabilities = {name.upper() for name in self.capabilities}
 
     async def authenticate(self, mechanism: str, message: bytes) -> Any:
         """Log in by SASL. The server's reason for a refusal, JSON in base64, is among the response's lines.
