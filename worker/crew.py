@@ -49,7 +49,7 @@ class UnsubdWorker(Worker):
 
     def handle_work_horse_killed(self, job: Any, retpid: Any, ret_val: Any, rusage: Any) -> None:
         """RQ calls this before it counts the death of a job's process."""
-        if os.WIFSIGNALED(ret_val) and os.WTERMSIG(ret_val) == signal.SIGTERM:
+        if ret_val and os.WIFSIGNALED(ret_val) and os.WTERMSIG(ret_val) == signal.SIGTERM:
             job.excuse("stopped")  # systemd tells every process of a service to stop, not only the first
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
 

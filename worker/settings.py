@@ -87,6 +87,14 @@ class Settings(BaseSettings):
     maildir: Path | None = Field(
         None, description="Maildir to take mail from; embedded default: a folder in the data folder"
     )
+    authserv_id: str = Field(
+        "", description="name under which our own mail server writes Authentication-Results; unset: none is believed"
+    )
+    reporters: str = Field("", description="domains whose authenticated complaints count globally, separated by spaces")
+    feedback_loops: str = Field(
+        "",
+        description="sources that only feedback loops can reach, e.g. imap:fbl relay:yahoo: complaints count globally",
+    )
     queue_limit: PositiveInt = Field(5000, description="jobs in the queue at which sources wait instead of adding more")
     workers: PositiveInt = Field(1, description="RQ worker processes that unsubd run and unsubd work start")
     min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")

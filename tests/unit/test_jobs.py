@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from handlers.errors import StoreUnavailable
+from handlers.errors import ConfigError, StoreUnavailable
 from handlers.request import Action, DecidedMessage, Outcome, Request
 from tests.unit import house
 from tests.unit.house import decided
 from worker import installation as installations
 from worker import jobs
+from worker.batch import UnsubdJob
 from worker.installation import Installation, open_installation
-from worker.queue import UnsubdJob
 from worker.settings import load_settings
 
 ENVIRON = house.ENVIRON | {"UNSUBD_REDIS_URL": "redis://queue", "UNSUBD_STORE_URL": "redis://store"}
@@ -150,6 +150,49 @@ def test_an_outage_uses_up_no_try(
     assert installation.queue.wait([job_id], 0) == [["added"]]
 
 
+@pytest.mark.usefixtures("restored_signals")
+def test_a_job_is_excused_as_long_as_it_waits_and_no_longer(
+    installation: Installation, store_server: fakeredis.FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job_id,) = installation.queue.enqueue([decided()])
+    job = UnsubdJob.fetch(job_id, connection=installation.redis, serializer=JSONSerializer)
+    seen: list[bool] = []
+
+    def sleep(_: float) -> None:
+        seen.append(job.is_excused())
+        store_server.connected = len(seen) == 3
+
+    def watched(*_: Any) -> list[list[str]]:
+        seen.append(job.is_excused())
+        return [["added"]]
+
+    monkeypatch.setattr(jobs.time, "sleep", sleep)
+    monkeypatch.setattr(jobs, "_record_each", watched)
+    store_server.connected = False
+    worker = SimpleWorker(
+        [installation.queue.rq], connection=installation.redis, job_class=UnsubdJob, serializer=JSONSerializer
+    )
+
+    worker.work(burst=True, logging_level="CRITICAL")
+
+    assert seen == [True, True, True, False]
+
+
+def test_a_missing_key_is_waited_for_as_well(
+    installation: Installation, waits: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = jobs.open_installation, [ConfigError("UNSUBD_SECRET_KEYS: none unwraps the pseudonym key")]
+
+    def missing(*arguments: Any, **named: Any) -> Any:
+        if left:
+            raise left.pop()
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(jobs, "open_installation", missing)
+
+    assert (waits(after=0), jobs.record(wire(decided()))) == ([0.5], [["added"]])
+
+
 # --- what cannot be read
 
 GOOD = decided("good").as_wire()
@@ -180,6 +223,19 @@ def test_an_element_that_cannot_be_read_is_quarantined_alone(installation: Insta
     assert json.loads(kept) == (element if isinstance(element, dict) else {"value": str(element)})
     (facts,) = (json.loads(row) for row in installation.redis.hvals("unsubd:quarantine"))
     assert facts["detail"].startswith("message 1 of the job: ")
+
+
+def test_a_request_that_cannot_be_read_is_quarantined_alone(installation: Installation) -> None:
+    [wire_of_two] = wire(decided("k1"))
+    unreadable = wire_of_two["requests"][0] | {"action": "delete"}
+    wire_of_two["requests"] = [unreadable, *wire_of_two["requests"], "jane"]
+
+    assert jobs.record([wire_of_two, *wire(decided("k2"))]) == [["added"], ["already-present"]]
+
+    (kept,) = installation.redis.hvals("unsubd:quarantine:raw")
+    assert json.loads(kept)["requests"] == [unreadable, "jane"]
+    record = dict(installation.ledger.records())["k1"]
+    assert record["reason"] == "message 0 of the job: ValueError"
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)

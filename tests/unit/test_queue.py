@@ -523,6 +523,24 @@ def test_a_batch_that_breaks_twice_is_halved_and_the_culprit_fails_alone(queue: 
     assert sorted(done) == ["k0", "k1", "k2", "k4"]
 
 
+def test_a_run_that_ends_excused_uses_up_no_try(queue: RequestQueue, work: Any) -> None:
+    (job_id,) = queue.enqueue(several(2))
+    queue._redis.hset(UnsubdJob.key_for(job_id), "retries_left", 0)
+    runs: list[int] = []
+
+    def stopped(batch: list[dict[str, Any]]) -> list[list[str]]:
+        runs.append(len(batch))
+        if len(runs) > 3:
+            return added(batch)
+        job_of(queue, job_id).excuse("outage")
+        raise RuntimeError("its process was told to stop")
+
+    work(stopped)
+
+    assert (runs, queue.wait([job_id], 0)) == ([2] * 4, [["added"], ["added"]])
+    assert (job_of(queue, job_id).retries_left, job_of(queue, job_id).is_excused()) == (0, False)
+
+
 def test_halving_is_all_or_nothing(queue: RequestQueue, client: redis.Redis) -> None:
     (job_id,) = queue.enqueue(several(4))
     job = job_of(queue, job_id)
