@@ -1,7 +1,10 @@
 """Raw bytes become an `InboundMessage`: what arrived, whatever the source, in bounded time and memory.
 
-Headers first, with the standard library's tolerant header parser: the tag is in them. mail-parser is 12 times slower
-and is asked only where a body matters (`read_text`). At most `MAX_LOOK_BYTES` of a message are ever looked at.
+Headers first, read by `handlers.mime`: the tag is in them. mail-parser is 12 times slower and is asked only where a
+body matters (`read_text`).
+
+Limits: at most `MAX_LOOK_BYTES` of a message are ever looked at, each of them a fixed number of times; whatever they
+are, reading and deciding stay under 2 seconds and 100 MB (tests/fuzz measures both).
 
 RFC: 5322 (format), 3834, 8058; the order of the recipient headers is that of who writes them: our side first.
 """
@@ -9,25 +12,26 @@ RFC: 5322 (format), 3834, 8058; the order of the recipient headers is that of wh
 import email.errors
 import email.header
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from email.parser import BytesHeaderParser
 from hashlib import sha256
 
 import mailparser
 
+from handlers import mime
+
 FIRST_LOOK_BYTES = 8192
 MAX_LOOK_BYTES = 262144
 _KEY_BODY_BYTES = 4096
-_MAX_CANDIDATES = 1000
+_MAX_UNTAGGED = 1000
 _TEXT_BYTES = 8192  # a mail client's line stands at the beginning; mail-parser is quadratic in hostile headers
-_MAX_DECODED = 2048  # some charsets decode in quadratic time
+_MAX_PARSED = 2048  # of a header that mail-parser gets
 _BEFORE_TO = ("x-original-to", "delivered-to", "envelope-to", "x-envelope-to", "x-rcpt-to", "x-forwarded-to")
 _WRITTEN_BY_AUTHOR = ("to", "cc", "resent-to", "apparently-to")
-_HEADER_END = re.compile(rb"(?:\A|\r?\n)\r?\n")
-_MBOX_LINES = re.compile(rb"\A(?:>?From [^\n]*\n)+")
 # Each pattern runs in linear time over hostile text: no repeated class is followed by what it also matches.
-_ENCODED_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bBqQ]\?[^?]*\?=(?:\s+(?==\?))?)+")
+_ENCODED_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bBqQ]\?[^?]*\?=(?:\s+(?==\?))?){1,64}")
+_SLOW_CHARSET = re.compile(r"=\?[^?]*(?:punycode|idna)", re.I)  # quadratic, and no mail is written in them
+_MAY_BE_TAGGED = re.compile(r"(?:[ab][a-z2-7]{13}(?:-|%2d)|h[a-z2-7]{26})", re.I)
 _BRACKETED = re.compile(r"<([^<>]*)>")
 _BETWEEN_WORDS = re.compile(r"[\s<>,;\"()]+")
 _RECEIVED_FOR = re.compile(r"\bfor\s+<([^<>\s]+)>")
@@ -56,12 +60,17 @@ class InboundMessage:
     source: str
     raw: bytes
     size_bytes: int
-    headers: tuple[tuple[str, str], ...]
+    headers: mime.Fields
     envelope_to: str | None
     envelope_from: str | None
     candidates: tuple[Candidate, ...]
     received_ms: int | None
     header_complete: bool
+
+    @property
+    def body(self) -> bytes:
+        """Return what stands below the header, as far as it was looked at."""
+        return mime.split_header(self.raw)[1]
 
     @property
     def truncated(self) -> bool:
@@ -98,9 +107,9 @@ def read(
     """
     size = max(size_bytes or 0, len(raw))
     raw = raw[:MAX_LOOK_BYTES]
-    header_block, body, complete = _split_header(raw)
-    headers = _headers(header_block)
-    candidates = _candidates(headers, envelope_to)
+    header_block, body, complete = mime.split_header(raw)
+    headers = mime.read_fields(header_block)
+    candidates = distinct(_named_addresses(headers, envelope_to))
     return InboundMessage(
         key=_message_key(headers, candidates, body),
         source=source,
@@ -115,26 +124,14 @@ def read(
     )
 
 
-def _split_header(raw: bytes) -> tuple[bytes, bytes, bool]:
-    raw = _MBOX_LINES.sub(b"", raw)
-    end = _HEADER_END.search(raw)
-    return (raw[: end.start()], raw[end.end() :], True) if end else (raw, b"", False)
-
-
-def _headers(block: bytes) -> tuple[tuple[str, str], ...]:
-    parsed = BytesHeaderParser().parsebytes(block)
-    return tuple(
-        (name.lower(), re.sub(r"\r?\n(?=[ \t])", "", str(value)).strip()) for name, value in parsed.raw_items()
-    )
-
-
 def decoded(value: str) -> str:
     """Return a header's *value* with RFC 2047 encoded words decoded; what cannot be decoded stays as it came."""
-    text = _utf8(value)
-    return _ENCODED_WORDS.sub(_decoded_words, text[:_MAX_DECODED]) + text[_MAX_DECODED:]
+    return _ENCODED_WORDS.sub(_decoded_words, _utf8(value))
 
 
 def _decoded_words(words: re.Match[str]) -> str:
+    if _SLOW_CHARSET.search(words[0]):
+        return words[0]
     try:
         return str(email.header.make_header(email.header.decode_header(words[0])))
     except (LookupError, ValueError, email.errors.MessageError):  # unknown charset, broken octets, broken base64
@@ -146,7 +143,7 @@ def _utf8(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _return_path(headers: tuple[tuple[str, str], ...]) -> str | None:
+def _return_path(headers: mime.Fields) -> str | None:
     for name, value in headers:
         if name == "received":
             return None  # below the first trace line it is the author's own claim
@@ -155,16 +152,20 @@ def _return_path(headers: tuple[tuple[str, str], ...]) -> str | None:
     return None
 
 
-def _candidates(headers: tuple[tuple[str, str], ...], envelope_to: str | None) -> tuple[Candidate, ...]:
+def distinct(named: Iterable[tuple[str, str]]) -> tuple[Candidate, ...]:
+    """Return each address once, where it stood first, of (where, address) pairs.
+
+    Why:     an address that may carry a tag is never left out; of the others, which only make the key and the evidence,
+             the first 1,000 stay.
+    """
     found: dict[str, Candidate] = {}
-    for where, address in _named_addresses(headers, envelope_to):
-        found.setdefault(address.lower(), Candidate(where, address))
-        if len(found) >= _MAX_CANDIDATES:
-            break
+    for where, address in named:
+        if len(found) < _MAX_UNTAGGED or _MAY_BE_TAGGED.search(address):
+            found.setdefault(address.lower(), Candidate(where, address))
     return tuple(found.values())
 
 
-def _named_addresses(headers: tuple[tuple[str, str], ...], envelope_to: str | None) -> Iterator[tuple[str, str]]:
+def _named_addresses(headers: mime.Fields, envelope_to: str | None) -> Iterator[tuple[str, str]]:
     if envelope_to:
         yield "envelope", envelope_to.strip("<> ")
     by_name: dict[str, list[str]] = {}
@@ -198,7 +199,7 @@ def _loose_addresses(text: str) -> Iterator[str]:
             yield f"{local_part}@{domain.rstrip('.')}"
 
 
-def _message_key(headers: tuple[tuple[str, str], ...], candidates: tuple[Candidate, ...], body: bytes) -> str:
+def _message_key(headers: mime.Fields, candidates: tuple[Candidate, ...], body: bytes) -> str:
     first = dict(reversed(headers))
     parts = [first.get(name, "") for name in ("message-id", "date", "from", "subject")]
     parts += [candidate.address.lower() for candidate in candidates]
@@ -220,8 +221,7 @@ def key_is_final(message: InboundMessage) -> bool:
         return True
     if not message.header_complete:
         return len(message.raw) >= MAX_LOOK_BYTES
-    _, body, _ = _split_header(message.raw)
-    return bool(message.value("message-id")) or len(_with_lf(body).removesuffix(b"\r")) >= _KEY_BODY_BYTES
+    return bool(message.value("message-id")) or len(_with_lf(message.body).removesuffix(b"\r")) >= _KEY_BODY_BYTES
 
 
 def read_text(message: InboundMessage) -> str:
@@ -230,10 +230,10 @@ def read_text(message: InboundMessage) -> str:
     Why:     a body only adds a hint to a verified tag; what mail-parser refuses (deep nesting) must not stop a request.
     """
     names = ("content-type", "content-transfer-encoding")
-    headers = "".join(f"{name}: {message.value(name)[:_MAX_DECODED]}\n" for name in names if message.value(name))
-    _, body, _ = _split_header(message.raw)
+    headers = "".join(f"{name}: {message.value(name)[:_MAX_PARSED]}\n" for name in names if message.value(name))
+    body = message.body[:_TEXT_BYTES]
     try:
-        parsed = mailparser.parse_from_bytes(headers.encode("utf-8", "surrogateescape") + b"\n" + body[:_TEXT_BYTES])
+        parsed = mailparser.parse_from_bytes(headers.encode("utf-8", "surrogateescape") + b"\n" + body)
     except Exception:  # noqa: BLE001 - a foreign parser over hostile bytes
         return ""
     return "\n".join(parsed.text_plain) or "\n".join(_HTML_TAG.sub(" ", part) for part in parsed.text_html)

@@ -136,8 +136,8 @@ def status(as_json: Json = False) -> None:
         say_json(state)
         return
     queue = state["queue"]
-    counts = ", ".join(f"{queue[name]} {name}" for name in ("queued", "started", "scheduled", "failed", "finished"))
-    say(f"queue       {counts}; oldest waits {queue['oldest_s']} s")
+    counts = ", ".join(f"{queue['requests'][name]} {name}" for name in queue["requests"])
+    say(f"requests    {counts}; the oldest job waits {queue['oldest_s']} s, {queue['queued']} jobs do")
     for worker in state["workers"] or [None]:
         beat = (
             f"{worker['name']}  {worker['state']}, heartbeat {worker['heartbeat_s']} s ago" if worker else "none alive"
