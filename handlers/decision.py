@@ -1,18 +1,25 @@
 """What a message means. `decide` is the whole order in one place; it reads like the table it implements.
 
 The tag decides who is suppressed: not From, not the Subject, not the body. Automatic marks alone never block a
-request, because Apple Mail's own unsubscribe carries one. In doubt, with a valid tag: honour.
+request, because Apple Mail's own unsubscribe carries one. In doubt, with a valid tag: honour. From counts only where a
+sender chose to trust it (`handlers.foreign`), and a complaint counts for what the tag in the returned mail names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from handlers import reports, tag
+from handlers import automatic, complaints, foreign, reports, suggestion, tag
 from handlers.address import undamaged
+from handlers.authentication import author, proves
+from handlers.complaints import Complaint
 from handlers.errors import Rejected
+from handlers.foreign import ForeignLookup, ForeignReading
 from handlers.message import MAX_LOOK_BYTES, Candidate, InboundMessage, key_is_final
-from handlers.request import Action, DecidedMessage, Outcome, Request, request_id
+from handlers.request import Action, DecidedMessage, Outcome, Request, Suggestion, request_id
+from handlers.sender_source import SenderSource
 from handlers.tag import AddressTemplate, Keyring, Reading, StoredTag, Tag
+
+_NOT_ASKING = "automatic mark, and the subject does not ask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +29,49 @@ class FirstReceipt:
     message_key: str
 
 
-Lookup = StoredTag | FirstReceipt
+Lookup = StoredTag | FirstReceipt | ForeignLookup
 Found = Mapping[Lookup, Tag | int]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the installation decided: the template whose addresses are ours even when their tag is garbage."""
+    """What the installation and its senders decided.
+
+    Shape:   template: whose addresses are ours even when their tag is garbage. sources: other systems' addresses.
+             senders: registered ids, for suggestions. authserv_id: whose Authentication-Results are believed.
+             reporters: domains, and feedback_loops: sources, whose complaints count globally.
+    """
 
     template: AddressTemplate | None = None
+    sources: tuple[SenderSource, ...] = ()
+    senders: tuple[str, ...] = ()
+    authserv_id: str = ""
+    reporters: frozenset[str] = frozenset()
+    feedback_loops: frozenset[str] = frozenset()
 
 
-def lookups(message: InboundMessage) -> list[Lookup]:
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What was found in a message, before the order is applied.
+
+    Shape:   tags: that verify, in its recipients. blamed: that verify, in the mail it complains about.
+    """
+
+    rows: Mapping[StoredTag, Tag]
+    tags: Mapping[Tag, tuple[Candidate, Reading]]
+    foreign: ForeignReading
+    complaint: Complaint | None
+    blamed: Mapping[Tag, tuple[Candidate, Reading]]
+
+
+def lookups(message: InboundMessage, policy: Policy) -> list[Lookup]:
     """Return the typed keys that `decide` needs; the caller fetches them, one pipeline per server."""
-    stored = [ref for candidate in message.candidates for ref in tag.stored_refs(candidate.address)]
-    return [FirstReceipt(message.key), *dict.fromkeys(stored)]
+    complaint = complaints.complaint(message)
+    candidates = (*message.candidates, *(complaint.candidates if complaint else ()))
+    stored = [ref for candidate in candidates for ref in tag.stored_refs(candidate.address)]
+    if not any(tag.is_shaped(candidate.address) for candidate in candidates):
+        stored += suggestion.quoted_refs(message)
+    return [FirstReceipt(message.key), *dict.fromkeys(stored), *foreign.foreign_lookups(message, policy.sources)]
 
 
 def needs_more(message: InboundMessage, keys: Keyring) -> bool:
@@ -48,7 +83,8 @@ def needs_more(message: InboundMessage, keys: Keyring) -> bool:
         return False
     if not message.header_complete or not key_is_final(message) or reports.looks_like_report(message):
         return True
-    return not _readings(message, keys, {}) and not any(tag.stored_refs(each.address) for each in message.candidates)
+    found = _readings(message.candidates, keys, {})
+    return not found and not any(tag.stored_refs(each.address) for each in message.candidates)
 
 
 def decide(message: InboundMessage, keys: Keyring, policy: Policy, found: Found) -> DecidedMessage:
@@ -58,51 +94,71 @@ def decide(message: InboundMessage, keys: Keyring, policy: Policy, found: Found)
     Errors:  none: a message is never refused, only quarantined.
     Repeat:  the same message, keys and findings give the same requests with the same ids.
     """
-    readings = _readings(message, keys, {key: row for key, row in found.items() if isinstance(row, Tag)})  # type: ignore[misc]
-    outcome, reason = _outcome(message, bool(readings), policy)
+    facts = _facts(message, keys, policy, found)
+    outcome, reason = _outcome(message, facts, policy)
     first_ms = found.get(FirstReceipt(message.key))
     times = [ms for ms in (message.received_ms, first_ms) if isinstance(ms, int)]
     # The earlier of the two: a mail server's clock that runs ahead must not make a repeat look newer than its first.
     received_ms = min(times, default=0)
+    everywhere = outcome is Outcome.COMPLAINT and _counts_globally(message, policy)
+    wanted = _wanted(outcome, facts, everywhere=everywhere)
+    review = _review(message, outcome, reason, wanted, everywhere=everywhere)
     return DecidedMessage(
         key=message.key,
         source=message.source,
         outcome=outcome,
         reason=reason,
         received_ms=received_ms,
-        requests=_requests(message, readings, received_ms) if outcome is Outcome.HONOUR else (),
-        evidence=_evidence(message, readings),
+        requests=_requests(message, wanted, received_ms),
+        evidence=_evidence(message, facts, policy) | ({"review": review} if review else {}),
+        suggestion=_suggestion(message, outcome, facts, keys, policy),
     )
 
 
-def _outcome(message: InboundMessage, tagged: bool, policy: Policy) -> tuple[Outcome, str]:
+def _facts(message: InboundMessage, keys: Keyring, policy: Policy, found: Found) -> _Facts:
+    rows = {key: row for key, row in found.items() if isinstance(key, StoredTag) and isinstance(row, Tag)}
+    complaint = complaints.complaint(message)
+    return _Facts(
+        rows=rows,
+        tags=_readings(message.candidates, keys, rows),
+        foreign=foreign.read_foreign(message, policy.sources, found),
+        complaint=complaint,
+        blamed=_readings(complaint.candidates, keys, rows) if complaint else {},
+    )
+
+
+def _outcome(message: InboundMessage, facts: _Facts, policy: Policy) -> tuple[Outcome, str]:
+    if facts.complaint and facts.complaint.kind == "opt-out" and facts.blamed:
+        return Outcome.HONOUR, "a feedback loop's opt-out, a valid tag in the returned mail"
     if report := reports.report(message):
         return report, "its structure is that of a report"
     if reports.is_bounce(message):
         return Outcome.BOUNCE, "null sender, mail robot or failed recipients"
     if reports.is_calendar_reply(message):
         return Outcome.CALENDAR, "calendar reply"
-    if tagged:
-        return _outcome_of_tagged(message)
+    if facts.tags:
+        return _outcome_of_request(message, "valid tag")
+    if facts.foreign.requests:
+        return _outcome_of_request(message, facts.foreign.requests[0].reason)
     if any(_looks_like_ours(candidate, policy) for candidate in message.candidates):
         return Outcome.BAD_TAG, "an address has a tag's shape, but no active key of its sender signed it"
-    if reports.is_automatic(message):
+    if automatic.is_automatic(message):
         return Outcome.AUTO_REPLY, "automatic reply without a tag"
     if not message.headers or not (message.candidates or message.value("from")):
         return Outcome.MALFORMED, "no readable header names anybody"
     return Outcome.NO_TAG, "no address carries a tag"
 
 
-def _outcome_of_tagged(message: InboundMessage) -> tuple[Outcome, str]:
-    if not reports.is_automatic(message):
-        return Outcome.HONOUR, "valid tag"
-    if client := reports.client_mark(message):
-        return Outcome.HONOUR, f"valid tag, written by the unsubscribe function of {client}"
-    if second := reports.second_auto_sign(message):
+def _outcome_of_request(message: InboundMessage, proof: str) -> tuple[Outcome, str]:
+    if not automatic.is_automatic(message):
+        return Outcome.HONOUR, proof
+    if client := automatic.client_mark(message):
+        return Outcome.HONOUR, f"{proof}, written by the unsubscribe function of {client}"
+    if second := automatic.second_auto_sign(message):
         return Outcome.AUTO_REPLY, f"automatic reply, second sign: {second}"
-    if reports.says_unsubscribe(message):
-        return Outcome.HONOUR, "valid tag, automatic mark alone, and the subject asks"
-    return Outcome.AUTO_REPLY, "automatic mark, and the subject does not ask"
+    if automatic.says_unsubscribe(message):
+        return Outcome.HONOUR, f"{proof}, automatic mark alone, and the subject asks"
+    return Outcome.AUTO_REPLY, _NOT_ASKING
 
 
 def _looks_like_ours(candidate: Candidate, policy: Policy) -> bool:
@@ -112,11 +168,11 @@ def _looks_like_ours(candidate: Candidate, policy: Policy) -> bool:
 
 
 def _readings(
-    message: InboundMessage, keys: Keyring, rows: Mapping[StoredTag, Tag]
+    candidates: Sequence[Candidate], keys: Keyring, rows: Mapping[StoredTag, Tag]
 ) -> dict[Tag, tuple[Candidate, Reading]]:
     """Every tag that verifies; an envelope recipient whose tag verifies stands alone."""
     readings: dict[Tag, tuple[Candidate, Reading]] = {}
-    for candidate in message.candidates:
+    for candidate in candidates:
         try:
             reading = tag.read(candidate.address, keys, rows)
         except Rejected:
@@ -127,31 +183,87 @@ def _readings(
     return readings
 
 
-def _requests(
-    message: InboundMessage, readings: Mapping[Tag, tuple[Candidate, Reading]], at_ms: int
-) -> tuple[Request, ...]:
-    action = Action.UNSUBSCRIBE
+def _counts_globally(message: InboundMessage, policy: Policy) -> bool:
+    """Say whether a complaint is believed for all of a sender's mail: anyone who holds a newsletter can write one."""
+    if message.source in policy.feedback_loops:
+        return True
+    reporter = author(message) if policy.reporters and policy.authserv_id else None
+    if reporter is None or reporter.rpartition("@")[2] not in policy.reporters:
+        return False
+    return proves(message, policy.authserv_id, reporter) is not None
+
+
+def _wanted(outcome: Outcome, facts: _Facts, *, everywhere: bool) -> list[tuple[Action, Tag]]:
+    """What is to be done for whom. A complaint stops its group at once, and everything where it counts globally."""
+    if outcome is Outcome.COMPLAINT:
+        named = list(facts.blamed)
+        globally = [Tag(each.sender, 0, each.recipient) for each in named if everywhere]
+        return [(Action.COMPLAINT, each) for each in dict.fromkeys(named + globally)]
+    if outcome is Outcome.HONOUR:
+        tags = facts.blamed if facts.complaint else facts.tags
+        return [(Action.UNSUBSCRIBE, each) for each in tags or [each.tag for each in facts.foreign.requests]]
+    return []
+
+
+def _requests(message: InboundMessage, wanted: Sequence[tuple[Action, Tag]], at_ms: int) -> tuple[Request, ...]:
     return tuple(
         Request(
-            id=request_id(message.key, found.sender, found.group, found.recipient, action),
+            id=request_id(message.key, named.sender, named.group, named.recipient, action),
             action=action,
-            sender=found.sender,
-            group=found.group,
-            recipient=found.recipient,
+            sender=named.sender,
+            group=named.group,
+            recipient=named.recipient,
             at_ms=at_ms,
             source=message.source,
             evidence=message.key,
         )
-        for found in readings
+        for action, named in wanted
     )
 
 
-def _evidence(message: InboundMessage, readings: Mapping[Tag, tuple[Candidate, Reading]]) -> dict[str, str]:
-    facts = {"size_bytes": str(message.size_bytes)}
-    for candidate, reading in list(readings.values())[:1]:
-        facts |= {"tag_in": candidate.where, "repair": reading.repair, "key_index": str(reading.key_index)}
-    if word := reports.auto_keyword(message):
-        facts["auto_submitted"] = word[:40]
-    if message.value("x-apple-unsubscribe"):
-        facts["client"] = "apple-mail"
-    return facts
+def _review(
+    message: InboundMessage, outcome: Outcome, reason: str, wanted: Sequence[tuple[Action, Tag]], *, everywhere: bool
+) -> str:
+    """Why a person should look although the outcome is no quarantine, "" when nobody need."""
+    if outcome is Outcome.COMPLAINT and not wanted:
+        return "a complaint without a verifying tag"
+    if outcome is Outcome.COMPLAINT and not everywhere:
+        return "a complaint that no trusted reporter sent: its group is stopped, not everything"
+    if reason == _NOT_ASKING:
+        return reason
+    if outcome is Outcome.HONOUR and message.value("in-reply-to") and not _asks(message):
+        return "a reply whose own text does not ask"
+    return ""
+
+
+def _asks(message: InboundMessage) -> bool:
+    return automatic.says_unsubscribe(message) or bool(suggestion.asks(message))
+
+
+def _suggestion(
+    message: InboundMessage, outcome: Outcome, facts: _Facts, keys: Keyring, policy: Policy
+) -> Suggestion | None:
+    if not outcome.quarantined:
+        return None
+    asked = suggestion.suggest(message, keys, policy.sources, policy.senders, facts.rows)
+    return asked or facts.foreign.suggestion
+
+
+def _evidence(message: InboundMessage, facts: _Facts, policy: Policy) -> dict[str, str]:
+    evidence = {"size_bytes": str(message.size_bytes)}
+    for candidate, reading in list((facts.tags or facts.blamed).values())[:1]:
+        evidence |= {"tag_in": candidate.where, "repair": reading.repair, "key_index": str(reading.key_index)}
+    for request in facts.foreign.requests[:1] if not facts.tags else ():
+        evidence |= {"foreign": request.source, "foreign_in": request.where, "repair": request.repair}
+    if facts.foreign.suggestion:
+        evidence["foreign"] = "not proved"
+    if facts.complaint:
+        evidence["complaint"] = facts.complaint.kind
+    if word := automatic.auto_keyword(message):
+        evidence["auto_submitted"] = word[:40]
+    if client := automatic.client(message):
+        evidence["client"] = client
+    if policy.authserv_id and (writer := author(message)):
+        proof = proves(message, policy.authserv_id, writer)
+        evidence["authentication"] = proof.value if proof else "no pass for the author"
+    return evidence

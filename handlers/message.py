@@ -13,7 +13,7 @@ import email.errors
 import email.header
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import mailparser
@@ -66,6 +66,14 @@ class InboundMessage:
     candidates: tuple[Candidate, ...]
     received_ms: int | None
     header_complete: bool
+    _by_name: dict[str, list[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Deciding asks for some fifty names; a hostile header has 80,000 fields.
+        by_name: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            by_name.setdefault(name, []).append(value)
+        object.__setattr__(self, "_by_name", by_name)
 
     @property
     def body(self) -> bytes:
@@ -79,11 +87,11 @@ class InboundMessage:
 
     def values(self, name: str) -> list[str]:
         """Return every value of the header *name* (lower case), topmost first."""
-        return [value for header, value in self.headers if header == name]
+        return list(self._by_name.get(name, ()))
 
     def value(self, name: str) -> str:
         """Return the topmost value of the header *name*, "" when there is none."""
-        return next(iter(self.values(name)), "")
+        return next(iter(self._by_name.get(name, ())), "")
 
     def text(self, name: str) -> str:
         """Return the topmost value of *name* with its encoded words decoded."""

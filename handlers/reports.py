@@ -9,13 +9,8 @@ RFC: 3464 (DSN), 8098 (MDN), 5965 (ARF), 5546 (iTIP), 8460 (TLS reports), 7489 (
 import re
 
 from handlers import complaints, mime
-from handlers.automatic import auto_keyword as auto_keyword
-from handlers.automatic import auto_submitted as auto_submitted
-from handlers.automatic import client_mark as client_mark
-from handlers.automatic import is_automatic as is_automatic
 from handlers.automatic import is_challenge
-from handlers.automatic import says_unsubscribe as says_unsubscribe
-from handlers.automatic import second_auto_sign as second_auto_sign
+from handlers.automatic import says_unsubscribe as says_unsubscribe  # until worker/audit.py asks there
 from handlers.message import InboundMessage, addresses
 from handlers.mime import Part
 from handlers.request import Outcome

@@ -5,6 +5,7 @@ Only a form-h tag needs the store; without a store (or with it away) such a tag 
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from handlers.errors import ConfigError, Rejected, Unavailable
 from handlers.message import InboundMessage
 from handlers.providers import Headers
 from handlers.request import DecidedMessage
-from handlers.tag import AddressTemplate, StoredTag, Tag
-from worker.installation import has_no_store, open_store
+from handlers.tag import Tag
+from worker.installation import has_no_store, open_known
+from worker.intake import look_up
+from worker.policy import settled
 from worker.settings import Settings
 
 
@@ -25,7 +28,16 @@ class Explainer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._keys = settings.keys()
-        self._policy = Policy(AddressTemplate.parse(settings.address) if settings.address else None)
+        self._policy, self._note = self._asked_policy()
+
+    def _asked_policy(self) -> tuple[Policy, str]:
+        if has_no_store(self._settings):
+            return settled(self._settings), ""
+        try:
+            with open_known(self._settings) as known:
+                return known.policies.now(), ""
+        except (Unavailable, ConfigError) as error:
+            return settled(self._settings), f"what senders configured cannot be asked: {error}"
 
     def file(self, path: Path) -> dict[str, Any]:
         """Explain one message file."""
@@ -34,18 +46,22 @@ class Explainer:
 
     def explain(self, inbound: InboundMessage) -> dict[str, Any]:
         """Return outcome, reason, requests and evidence as JSON values; addresses are spelled: the asker owns the file."""
-        stored, note = self._stored([key for key in decision.lookups(inbound) if isinstance(key, StoredTag)])
-        found: dict[Lookup, Tag | int] = {FirstReceipt(inbound.key): time.time_ns() // 1_000_000, **stored}
-        return as_json(decision.decide(inbound, self._keys, self._policy, found)) | ({"note": note} if note else {})
+        wanted: list[Lookup] = [
+            key for key in decision.lookups(inbound, self._policy) if not isinstance(key, FirstReceipt)
+        ]
+        known, note = self._found(wanted)
+        found: dict[Lookup, Tag | int] = {FirstReceipt(inbound.key): time.time_ns() // 1_000_000, **known}
+        notes = "; ".join(each for each in (self._note, note) if each)
+        return as_json(decision.decide(inbound, self._keys, self._policy, found)) | ({"note": notes} if notes else {})
 
-    def _stored(self, refs: list[StoredTag]) -> tuple[dict[Lookup, Tag | int], str]:
-        if not refs:
+    def _found(self, wanted: list[Lookup]) -> tuple[dict[Lookup, Tag | int], str]:
+        if not wanted:
             return {}, ""
         if has_no_store(self._settings):
             return {}, "a stored tag, and there is no store here to look it up"
         try:
-            with open_store(self._settings) as store:
-                return dict(store.tags(refs).items()), ""
+            with open_known(self._settings) as known:
+                return look_up(wanted, known.store, known.sender_sources), ""
         except (Unavailable, ConfigError) as error:
             return {}, f"a stored tag, and the store cannot be asked: {error}"
 
@@ -82,11 +98,18 @@ def as_json(decided: DecidedMessage) -> dict[str, Any]:
         "outcome": decided.outcome.value,
         "reason": decided.reason,
         "requests": [
-            {"sender": each.sender, "group": each.group, "recipient": each.recipient, "id": each.id}
+            {
+                "sender": each.sender,
+                "group": each.group,
+                "recipient": each.recipient,
+                "action": each.action.value,
+                "id": each.id,
+            }
             for each in decided.requests
         ],
         "message": decided.key[:12],
         "evidence": decided.evidence,
+        **({"suggestion": asdict(decided.suggestion)} if decided.suggestion else {}),
     }
 
 

@@ -14,16 +14,17 @@ from typing import Any
 
 from redis import AuthenticationError, Redis, ResponseError
 
-from handlers.decision import Policy
 from handlers.errors import ConfigError, QueueUnavailable
-from handlers.tag import AddressTemplate, Keyring
+from handlers.tag import Keyring
 from worker import embedded
 from worker import keys as key_store
 from worker.accounts import Accounts
 from worker.intake import Intake
 from worker.journal import Journal
+from worker.policy import Policies
 from worker.quarantine import Quarantine
 from worker.queue import RequestQueue
+from worker.sender_sources import SenderSources
 from worker.server import away_as, connect, require_durable
 from worker.settings import Settings
 from worker.store import Store
@@ -97,17 +98,28 @@ def has_no_store(settings: Settings) -> bool:
     return settings.embedded and not settings.store_url and not embedded.exists(settings.data_dir)
 
 
-@contextmanager
-def open_store(settings: Settings) -> Iterator[Store]:
-    """Open the store alone, to look something up: nothing is checked, remembered or made.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a decision looks up."""
 
-    Errors:  ConfigError       an unusable data folder.
-             StoreUnavailable  by what is asked of it.    temporary
+    store: Store
+    sender_sources: SenderSources
+    policies: Policies
+
+
+@contextmanager
+def open_known(settings: Settings) -> Iterator[Known]:
+    """Open what a decision looks up, and no more: nothing is checked, remembered or made.
+
+    Errors:  ConfigError  an unusable data folder.
+             Unavailable  by what is asked of it.    temporary
     """
-    server = embedded.attach(settings.data_dir) if settings.embedded and not settings.store_url else None
+    server = embedded.attach(settings.data_dir) if settings.embedded else None
     try:
-        with connect(_urls(settings)[1]) as client:
-            yield Store(client)
+        redis_url, store_url = _urls(settings)
+        with connect(redis_url) as client, connect(store_url) as store_client:
+            sources = SenderSources(client)
+            yield Known(Store(store_client), sources, Policies(settings, Accounts(client), sources))
     finally:
         if server:
             server.close()
@@ -187,11 +199,17 @@ def _built(
     store = Store(store_client, min_replicas=settings.min_replicas)
     ledger = Ledger(store_client, pseudonyms)
     accounts = Accounts(client)
-    quarantine = Quarantine(client, min_replicas=settings.min_replicas)
+    quarantine = Quarantine(
+        client,
+        min_replicas=settings.min_replicas,
+        days=settings.quarantine_days,
+        limit_bytes=settings.quarantine_bytes,
+    )
     queue = RequestQueue(client, limit=settings.queue_limit, min_replicas=settings.min_replicas)
     journal = Journal(client, pseudonyms)
-    policy = Policy(AddressTemplate.parse(settings.address) if settings.address else None)
-    intake = Intake(client, store, ledger, accounts, quarantine, queue, journal, ring, policy)
+    sources = SenderSources(client)
+    policies = Policies(settings, accounts, sources)
+    intake = Intake(client, store, ledger, accounts, quarantine, queue, journal, ring, policies, sources)
     return Installation(
         settings,
         client,

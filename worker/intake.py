@@ -19,13 +19,17 @@ import redis
 from handlers import decision
 from handlers.decision import FirstReceipt, Lookup, Policy
 from handlers.errors import QueueUnavailable, Unavailable
+from handlers.foreign import ForeignToken, KnownRecipient
 from handlers.message import InboundMessage
 from handlers.request import DecidedMessage, Effect, Outcome, Request
 from handlers.tag import Keyring, StoredTag, Tag
 from worker.accounts import Accounts
 from worker.journal import Journal
+from worker.policy import Policies
 from worker.quarantine import Quarantine
+from worker.quarantine.entry import needs_a_person
 from worker.queue import RequestQueue
+from worker.sender_sources import SenderSources
 from worker.server import away_as
 from worker.store import Store
 from worker.store.ledger import Ledger, result_of
@@ -53,15 +57,17 @@ class Intake:
     queue: RequestQueue
     journal: Journal
     keys: Keyring
-    policy: Policy
+    policies: Policies
+    sender_sources: SenderSources
 
     def decide(self, messages: Sequence[InboundMessage], *, remember: bool = True) -> list[DecidedMessage]:
         """Return what each message means; `remember` False leaves no trace (for explain).
 
         Errors:  Unavailable  a lookup cannot be answered.    temporary
         """
-        found = self._found(messages, remember=remember)
-        return [self._decide_one(message, found) for message in messages]
+        policy = self.policies.now()
+        found = self._found(messages, policy, remember=remember)
+        return [self._decide_one(message, policy, found) for message in messages]
 
     def accept(self, messages: Sequence[InboundMessage], *, keep_untagged: bool = True) -> Accepted:
         """Take responsibility for *messages*: decide, keep what a person must see, enqueue. Durable when it returns.
@@ -75,18 +81,15 @@ class Intake:
             [
                 pair
                 for pair in zip(messages, decided, strict=True)
-                if _needs_a_person(pair[1]) and (keep_untagged or not is_foreign(pair[1]))
+                if needs_a_person(pair[1]) and (keep_untagged or pair[1].suggestion or not is_foreign(pair[1]))
             ]
         )
         return Accepted(decided, self.queue.enqueue(decided))
 
-    def _found(self, messages: Sequence[InboundMessage], *, remember: bool) -> dict[Lookup, Tag | int]:
-        wanted = list(dict.fromkeys(key for message in messages for key in decision.lookups(message)))
+    def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
+        wanted = list(dict.fromkeys(key for message in messages for key in decision.lookups(message, policy)))
         receipts = [key for key in wanted if isinstance(key, FirstReceipt)]
-        tags: dict[Lookup, Tag | int] = dict(
-            self.store.tags([key for key in wanted if isinstance(key, StoredTag)]).items()
-        )
-        return {**self._first_receipts(receipts, remember=remember), **tags}
+        return self._first_receipts(receipts, remember=remember) | look_up(wanted, self.store, self.sender_sources)
 
     def _first_receipts(self, wanted: list[FirstReceipt], *, remember: bool) -> dict[Lookup, Tag | int]:
         now_ms = time.time_ns() // 1_000_000
@@ -101,9 +104,9 @@ class Intake:
             replies: list[bytes | None] = pipeline.execute()
         return {key: int(reply or now_ms) for key, reply in zip(wanted, replies, strict=True)}
 
-    def _decide_one(self, message: InboundMessage, found: dict[Lookup, Tag | int]) -> DecidedMessage:
+    def _decide_one(self, message: InboundMessage, policy: Policy, found: dict[Lookup, Tag | int]) -> DecidedMessage:
         try:
-            return decision.decide(message, self.keys, self.policy, found)
+            return decision.decide(message, self.keys, policy, found)
         except Exception as error:  # noqa: BLE001  a poison message must not stop its neighbours: a person gets it
             self.journal.failed("decide", f"{type(error).__name__}: quarantined", message=message.key[:12])
             received_ms = found.get(FirstReceipt(message.key), 0)
@@ -203,8 +206,15 @@ def _part_id(message: DecidedMessage, request: Request) -> str:
     return sha256(f"{message.key}\0{request.id}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _needs_a_person(decided: DecidedMessage) -> bool:
-    return decided.outcome.quarantined or (decided.outcome is Outcome.COMPLAINT and not decided.requests)
+def look_up(wanted: Sequence[Lookup], store: Store, sources: SenderSources) -> dict[Lookup, Tag | int]:
+    """Return what is known of stored tags, foreign tokens and known recipients; receipts are `Intake`'s own.
+
+    Errors:  Unavailable  a server is away.    temporary
+    """
+    found: dict[Lookup, Tag | int] = {}
+    found.update(store.tags([key for key in wanted if isinstance(key, StoredTag)]).items())
+    found.update(sources.lookup([key for key in wanted if isinstance(key, ForeignToken | KnownRecipient)]).items())
+    return found
 
 
 def has_valid_tag(decided: DecidedMessage) -> bool:
@@ -213,6 +223,9 @@ def has_valid_tag(decided: DecidedMessage) -> bool:
 
 
 def is_foreign(decided: DecidedMessage) -> bool:
-    """Say whether a message has nothing of ours: no verifying tag, nothing shaped like one, no complaint, no bug of ours."""
+    """Say whether a message has nothing of ours: no verifying tag, none of a sender's, nothing shaped like one, no complaint.
+
+    Why:     such mail of a shared mailbox stays as it is; only one with a suggestion is copied into quarantine.
+    """
     ours = decided.outcome in (Outcome.BAD_TAG, Outcome.COMPLAINT) or bool(decided.requests)
-    return not ours and not {"tag_in", "failed"} & decided.evidence.keys()
+    return not ours and not {"tag_in", "foreign", "failed"} & decided.evidence.keys()

@@ -97,6 +97,10 @@ class Settings(BaseSettings):
     )
     queue_limit: PositiveInt = Field(5000, description="jobs in the queue at which sources wait instead of adding more")
     workers: PositiveInt = Field(1, description="RQ worker processes that unsubd run and unsubd work start")
+    quarantine_days: PositiveInt = Field(90, description="days that the quarantine keeps a message nobody settled")
+    quarantine_bytes: PositiveInt = Field(
+        268435456, description="memory of the quarantine, a quarter of it for one source and reason; beyond, it shrinks"
+    )
     min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")
     allow_weak_durability: bool = Field(False, description="1: start although the server may lose accepted requests")
     imap_passwords: dict[str, SecretStr] = Field({}, description="password of the mailbox that its URL names #name")

@@ -44,12 +44,12 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def mail(to: str | None = None, message_id: str = "one", **facts: Any) -> InboundMessage:
+def mail(
+    to: str | None = None, message_id: str = "one", subject: str = "unsubscribe", **facts: Any
+) -> InboundMessage:
     """Return a mail as a source hands it over; default: to Jane's tag. *facts* as in `message.read`."""
-    raw = (
-        f"From: <x@example.net>\r\nTo: <{to or tagged()}>\r\nSubject: unsubscribe\r\nMessage-ID: <{message_id}>\r\n\r\n"
-    )
-    return message.read(raw.encode(), source="maildir:default", **facts)
+    head = f"From: <x@example.net>\r\nTo: <{to or tagged()}>\r\nSubject: {subject}\r\nMessage-ID: <{message_id}>\r\n\r\n"
+    return message.read(head.encode(), source="maildir:default", **facts)
 
 
 def decided(

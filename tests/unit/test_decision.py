@@ -1,5 +1,7 @@
 """What a letter means: the order of mail.md section 7, who is named, when it was, and when more must be fetched."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,7 +101,7 @@ def test_outcome(name):
 def test_the_wire_format_loses_nothing_and_no_fact_holds_an_address(name):
     decided = decide(OUTCOMES[name][0] + "\n")
 
-    assert decided == DecidedMessage.from_wire(decided.as_wire())
+    assert replace(decided, suggestion=None) == DecidedMessage.from_wire(decided.as_wire())
     assert "@" not in decided.reason + "".join(decided.evidence.values())
 
 
@@ -190,7 +192,7 @@ def test_lookups_ask_for_the_first_receipt_and_for_each_stored_tag_once():
     again = tagged(opaque=True).replace("unsub.", "mx.unsub.")
     letter = read(f"To: {tagged(opaque=True)}, TAG, {again}\nCc: {tagged(JOHN, opaque=True)}\nX-Original-To: TAG\n\n")
 
-    assert [FirstReceipt(letter.key), jane, john] == lookups(letter)
+    assert [FirstReceipt(letter.key), jane, john] == lookups(letter, POLICY)
 
 
 # -- when

@@ -90,7 +90,7 @@ def test_accept_answers_in_the_order_of_the_messages_and_queues_them_all(install
 
     outcomes = [Outcome.HONOUR, Outcome.BAD_TAG, Outcome.NO_TAG]
     assert [each.outcome for each in accepted.decided] == outcomes
-    assert queued(installation) == [accepted.decided]
+    assert queued(installation) == [[replace(each, suggestion=None) for each in accepted.decided]]
     assert accepted.job_ids == installation.queue.rq.get_job_ids()
 
 
@@ -118,10 +118,13 @@ def test_what_a_person_must_see_is_kept_with_its_bytes(installation: Installatio
 
 
 def test_mail_that_is_not_ours_is_not_copied_out_of_a_shared_mailbox(installation: Installation) -> None:
-    installation.intake.accept([mail(FORGED, "two"), mail("info@elsewhere.example", "three")], keep_untagged=False)
+    asks, lunch = mail("info@elsewhere.example", "three"), mail("info@elsewhere.example", "four", subject="Lunch?")
+    installation.intake.accept([mail(FORGED, "two"), asks, lunch], keep_untagged=False)
 
-    assert installation.quarantine.counts() == {"quarantine:bad-tag": 1}
-    assert [len(batch) for batch in queued(installation)] == [2]  # both get their ledger record
+    # Only what a person can make something of is copied: forged, or asking in words.
+    assert installation.quarantine.counts() == {"quarantine:bad-tag": 1, "quarantine:no-tag": 1}
+    assert installation.quarantine.raw(lunch.key[:32]) is None
+    assert [len(batch) for batch in queued(installation)] == [3]  # all get their ledger record
 
 
 def test_quarantined_bytes_are_safe_before_the_job_exists(installation: Installation) -> None:

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers import message, reports
+from handlers import automatic, message
 from handlers.message import FIRST_LOOK_BYTES, MAX_LOOK_BYTES, Candidate, addresses, decoded, key_is_final
-from tests.unit.letters import decide, read, tagged
+from tests.fuzz.run import exercise
+from tests.fuzz.strategies import damaged_mails
+from tests.unit.letters import JANE, decide, read, rows, tagged
 
 LETTER = "From: jane@example.com\nTo: TAG\nSubject: unsubscribe\nMessage-ID: <1@example.com>\nDate: today\n\nplease\n"
 
@@ -234,6 +236,30 @@ def test_twenty_thousand_recipients_are_cut_short():
     assert time.perf_counter() - started < 2
 
 
+@pytest.mark.parametrize("address", ["TAG", "<mailto:TAG>", "STORED", "PERCENT"])
+def test_a_tag_is_found_after_any_number_of_other_recipients(address):
+    stored = tagged(opaque=True)
+    spelt = address.replace("STORED", stored).replace("PERCENT", tagged().replace("-", "%2D").replace("+", "%2B"))
+    letter = read("To: " + ", ".join(f"p{number}@example.com" for number in range(5_000)) + f", {spelt}\nCc: x@y\n\n")
+
+    assert len(letter.candidates) <= 1010
+    assert decide(letter.raw, rows(JANE)).outcome.value == "honour"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "garbage\nTo: TAG\n\n", "A: 1\ngarbage\n folded\nTo: TAG\n\n", "\0\nTo: TAG\n\n", "A : 1\nTo : TAG\n\n",
+        "To: TAG", "From: a@b\nFrom: c@d\nTo: x@y\nTo: TAG\n\n", "To: \0 TAG\0\n\n", "A: 1\rTo: TAG\r\rbody",
+        "A: 1\r\r\nTo: TAG\r\r\n\r\r\n", "X: " + "x" * 20_000 + "\nTo: TAG\n\n", "X: \udc80\udcff\nTo: \udcff <TAG>\n\n",
+        "To: =?no-such?q?x?= <TAG>\n\n", "To:\n TAG\n\n", "Content-Type: x; charset=\0\nTo: TAG\n\n",
+        "X: y\n" * 10_000 + "To: TAG\n\n", "To: " + "=?utf-8?q?a?= " * 500 + "TAG\n\n",
+    ],
+)  # fmt: skip
+def test_a_tag_is_found_in_whatever_is_left_of_a_header(text):
+    assert decide(text).outcome.value == "honour"
+
+
 # -- the message key
 
 
@@ -432,7 +458,7 @@ def test_random_bytes_never_raise(raw, envelope):
     letter = read(raw, envelope_to=envelope, envelope_from=envelope)
 
     message.read_text(letter)
-    reports.client_mark(letter)
+    automatic.client_mark(letter)
     assert decide(raw, envelope_to=envelope).key == letter.key
 
 
@@ -440,6 +466,40 @@ def test_random_bytes_never_raise(raw, envelope):
 @given(st.binary(max_size=80).map(lambda raw: raw.decode("ascii", "surrogateescape")))
 def test_addresses_of_any_text_hold_an_at_sign(value):
     assert all("@" in address for address in addresses(value))
+
+
+@settings(max_examples=200, deadline=None)
+@given(damaged_mails(), st.integers(0, 60))
+def test_damaged_mail_is_decided_and_nothing_escapes(raw, number):
+    assert exercise(raw, number)
+
+
+LINEAR = {
+    "fields": (b"To: a@b\n", b"a:\n"), "garbage": (b"", b"x\n"), "folds": (b"To: ", b"a@b,\n "), "CR": (b"To: a\r", b"\r "),
+    "spaces": (b"a", b" "), "recipients": (b"To: ", b"a@b,"), "words": (b"To: ", b"=?utf-8?q?a@b?= "),
+    "open": (b"To: ", b"=?a?q?"),
+    "tags": (b"To: ", b"a" + b"b" * 13 + b"-x-0-a_b@x,"), "percent": (b"To: ", b"a%252525,@x"), "quotes": (b"To: ", b"\"'<("),
+    "delivered": (b"", b"Delivered-To: a@b\n"), "for": (b"Received: ", b"for <a"), "author": (b"From: ", b"mailer-"),
+    "dashes": (b"Content-Type: multipart/x; boundary=b\n\n", b"--x\n"),
+    "method": (b"Content-Type: text/calendar\n\n", b"method:reply "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_time_grows_no_faster_than_hostile_input(name):
+    begin, unit = LINEAR[name]
+    half, whole = (_seconds(begin + unit * (size // len(unit))) for size in (40_000, 80_000))
+
+    assert whole < 3 * half + 0.1
+
+
+def _seconds(raw):
+    took = []
+    for _ in range(3):
+        started = time.process_time()
+        exercise(raw, 1)
+        took.append(time.process_time() - started)
+    return min(took)
 
 
 # -- text
@@ -460,3 +520,12 @@ def test_addresses_of_any_text_hold_an_at_sign(value):
 )  # fmt: skip
 def test_the_text_of_a_body(text, expected):
     assert expected == message.read_text(read(text)).strip()
+
+
+def test_a_body_that_mail_parser_refuses_has_no_text(monkeypatch):
+    def refuse(raw):
+        raise RecursionError
+
+    monkeypatch.setattr("mailparser.parse_from_bytes", refuse)
+
+    assert message.read_text(read("X: y\n\nplease")) == ""

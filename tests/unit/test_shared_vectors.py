@@ -10,6 +10,7 @@ import pytest
 from handlers import decision, message, tag
 from handlers.errors import PayloadInvalid, Rejected, SignatureInvalid
 from handlers.providers import relay, sendgrid
+from handlers.request import Action
 from handlers.tag import AddressTemplate, Keyring, StoredTag, Tag, mint
 
 KEYS = Keyring((b"re-tags the shared sample mails..",))
@@ -118,9 +119,26 @@ def test_every_sample_request_names_the_subscriber_of_its_tag_and_nobody_else(sa
     named = {row["path"]: _decide(_retagged(raw)).requests for row, raw in samples if _own(row)}
 
     for path, requests in named.items():
-        honoured = any(row["path"] == path and row["right outcome"].startswith("honour") for row, _ in samples)
+        rights = [row["right outcome"] for row, _ in samples if row["path"] == path]
+        honoured = rights[0].startswith("honour") or rights == ["complaint"]
         expected = [JANE, SECOND] if "several_tags" in path else [JANE] if honoured else []
         assert (path, expected) == (path, [Tag(each.sender, each.group, each.recipient) for each in requests])
+
+
+_EMBEDDED = re.compile(rb"(content-type: message/rfc822.*?(\r\n|\r|\n)\2)", re.I | re.S)
+
+
+def test_every_sample_complaint_is_attributed_once_the_returned_mail_holds_a_tag(samples):
+    header = f"List-Unsubscribe: <mailto:{mint(KEYS, JANE, TEMPLATE).address}>".encode()
+    found = {}
+    for row, raw in samples:
+        if row["right outcome"] == "complaint" and "sisimai" in row["path"]:
+            tagged = _EMBEDDED.sub(rb"\1" + header + rb"\2", raw, count=1)
+            decided = _decide(tagged)
+            found[row["path"]] = [(each.action, each.recipient) for each in decided.requests]
+
+    assert len(found) >= 7
+    assert {path: each for path, each in found.items() if each != [(Action.COMPLAINT, JANE.recipient)]} == {}
 
 
 def test_a_request_without_its_tag_is_never_honoured(samples):

@@ -7,12 +7,14 @@ import typer
 from handlers.errors import Rejected
 from handlers.tag import AddressTemplate
 from worker import keys as key_ring
+from worker.cli import sources
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import open_installation
 
 sender = typer.Typer(help="Sender accounts and their API keys.", no_args_is_help=True)
 group = typer.Typer(help="Groups: the kinds of mail a recipient can stop.", no_args_is_help=True)
 keys = typer.Typer(help="The master keys that sign tags.", no_args_is_help=True)
+sender.add_typer(sources.app, name="source")
 Id = Annotated[str, typer.Argument(metavar="SENDER", help="1 to 16 of a-z and 0-9; it is part of every tag.")]
 
 

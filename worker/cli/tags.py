@@ -12,7 +12,7 @@ from handlers.tag import Minted, Tag
 from worker.check import as_json as answer_json
 from worker.check import check as ask
 from worker.cli.output import Json, own_settings, say, say_json
-from worker.installation import has_no_store, open_installation, open_store
+from worker.installation import has_no_store, open_installation, open_known
 from worker.settings import Settings
 
 tag = typer.Typer(help="Mint and read address tags.", no_args_is_help=True)
@@ -45,8 +45,8 @@ def read(address: Annotated[str, typer.Argument(metavar="ADDRESS")], as_json: Js
     settings = own_settings(make=False)
     rows = {}
     if (refs := tags.stored_refs(address)) and not has_no_store(settings):
-        with open_store(settings) as store:
-            rows = store.tags(refs)
+        with open_known(settings) as known:
+            rows = known.store.tags(refs)
     found = tags.read(address, settings.keys(), rows).tag
     row = {"sender": found.sender, "group": found.group, "recipient": found.recipient}
     say_json(row) if as_json else say(f"{found.sender} {found.group} {found.recipient}")

@@ -1,0 +1,228 @@
+"""What was not understood: the message and why, kept for a person, within bounds and for some time.
+
+`keep` never refuses: a full quarantine makes room by shrinking its oldest and least worth, see `shelf.py`. What a person
+settled leaves, and is known for a week more, so that the same mail, read again, does not come back as new.
+
+| key                             | type   | holds                                                        | lives   |
+|---------------------------------|--------|--------------------------------------------------------------|---------|
+| `unsubd:quarantine`             | HASH   | id -> JSON {reason, source, at_ms, size_bytes, …}            | 90 days |
+| `unsubd:quarantine:raw`         | HASH   | id -> what was fetched (256 KB at most), zlib from 1 KB on   | 90 days |
+| `unsubd:quarantine:index:SHELF` | ZSET   | ids by the time they were kept; SHELF: reason, marks, source | 90 days |
+| `unsubd:quarantine:bytes`       | HASH   | shelf -> bytes of its entries                                | 90 days |
+| `unsubd:quarantine:resolved:ID` | STRING | since when a resolved entry was kept, ms UTC                 | 7 days  |
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import redis
+
+from handlers.errors import QueueUnavailable
+from handlers.message import InboundMessage
+from handlers.request import DecidedMessage
+from worker.quarantine.entry import FAILED, Entry, entry_of, facts_of, failed_entry, read_facts, shrunk
+from worker.quarantine.rack import ENTRIES, RAW, Rack, index_of, mark_of, unpacked, weight
+from worker.quarantine.shelf import Selection, Shelf, overfull
+from worker.server import away_as, check_confirmed, confirm
+
+DAYS, LIMIT_BYTES = 90, 268_435_456
+_DAY_MS = 86_400_000
+_MARK_MS = 7 * _DAY_MS  # longer than any provider retries (three days)
+_RAWS = 100  # in one pipeline
+_FACTS = 500
+
+
+class Quarantine:
+    """Errors: QueueUnavailable  every method, when Redis is away.    temporary"""
+
+    def __init__(
+        self, client: redis.Redis, *, min_replicas: int = 0, days: int = DAYS, limit_bytes: int = LIMIT_BYTES
+    ) -> None:
+        self._redis = client
+        self._min_replicas = min_replicas
+        self._life_ms = days * _DAY_MS
+        self._limit_bytes = limit_bytes
+        self._rack = Rack(client)
+
+    # --- what comes in
+
+    def keep(self, kept: Sequence[tuple[InboundMessage, DecidedMessage]], *, now_ms: int | None = None) -> None:
+        """Keep messages with the reason, durably; never refuse one for want of room.
+
+        Repeat:  by message key; the first entry stays, and a resolved one does not come back for 7 days.
+        """
+        now_ms = _now_ms() if now_ms is None else now_ms
+        for start in range(0, len(kept), _RAWS):
+            pipeline = self._redis.pipeline(transaction=False)
+            for message, decided in kept[start : start + _RAWS]:
+                self._rack.add(pipeline, entry_of(message, decided, now_ms), message.raw, heed_mark=True)
+            self._written(pipeline)
+        if kept:
+            self._make_room()
+
+    def keep_failed(self, entry_id: str, detail: str, wire: dict[str, Any], at_ms: int) -> None:
+        """Keep requests that could not be applied, as they came, so that a person can replay them.
+
+        Repeat:  by id; the first date stays. Requests take the place of the message that they were made from.
+        """
+        raw = json.dumps(wire).encode()
+        entry = failed_entry(entry_id, detail, wire, at_ms, _now_ms())
+        while not self._keep_failed(entry, raw, replaces=bool(wire.get("requests"))):
+            pass  # somebody changed it in between: look again
+        self._make_room()
+
+    def _keep_failed(self, entry: Entry, raw: bytes, *, replaces: bool) -> bool:
+        known = self.entries([entry.id]).get(entry.id)
+        if known is None:
+            entry = replace(entry, kept_ms=self._resolved_since_ms(entry.id) or entry.kept_ms)
+            pipeline = self._redis.pipeline(transaction=False)
+            self._rack.add(pipeline, entry, raw, heed_mark=False)
+            return self._written(pipeline) == [True]
+        if known.reason != FAILED and not replaces:
+            return True
+        # A change even when it failed as before: who is replaying this entry must not take it away now.
+        return self.change(known, replace(entry, kept_ms=known.kept_ms, failures=known.failures + 1), raw)
+
+    def _resolved_since_ms(self, entry_id: str) -> int:
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            return int(cast(bytes, self._redis.get(mark_of(entry_id))) or 0)
+
+    def _written(self, pipeline: Any) -> list[bool]:
+        """Do, durably, what *pipeline* holds; say of each whether it took effect."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            confirm(pipeline, self._min_replicas)
+            replies = check_confirmed(pipeline.execute(), self._min_replicas, QueueUnavailable)
+        return [reply == 1 for reply in replies]
+
+    # --- what is there
+
+    def counts(self) -> dict[str, int]:
+        """Return how many entries wait, by reason."""
+        counts: Counter[str] = Counter()
+        for shelf, count in self._counts(Selection()).items():
+            counts[shelf.reason] += count
+        return dict(counts)
+
+    def count(self, selection: Selection) -> int:
+        """Return how many entries are meant."""
+        return sum(self._counts(selection).values())
+
+    def _counts(self, selection: Selection) -> dict[Shelf, int]:
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            shelves = [shelf for shelf in self._rack.sizes() if selection.takes(shelf)]
+            pipeline = self._redis.pipeline(transaction=False)
+            for shelf in shelves:
+                pipeline.zcount(index_of(shelf), selection.since_ms, "+inf")
+            return dict(zip(shelves, pipeline.execute(), strict=True))
+
+    def size_bytes(self) -> int:
+        """Return how many bytes of Redis the entries take, about."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            return sum(self._rack.sizes().values())
+
+    def ids(self, selection: Selection, limit: int | None = None) -> list[str]:
+        """Return the ids that are meant, newest first. Reads an index, never the entries."""
+        window: dict[str, Any] = {} if limit is None else {"start": 0, "num": limit}
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            pipeline = self._redis.pipeline(transaction=False)
+            for shelf in self._rack.sizes():
+                if selection.takes(shelf):
+                    since_ms = selection.since_ms
+                    pipeline.zrevrangebyscore(index_of(shelf), "+inf", since_ms, withscores=True, **window)
+            found = [row for rows in pipeline.execute() for row in rows]
+        newest = sorted(found, key=lambda row: (row[1], row[0]), reverse=True)
+        return [entry_id.decode() for entry_id, _ in newest[:limit]]
+
+    def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """Return those of *ids* that are here."""
+        return {entry_id: read_facts(entry_id, row) for entry_id, row in self._fields(ENTRIES, ids).items()}
+
+    def raw(self, entry_id: str) -> bytes | None:
+        """Return what was kept of an entry: the beginning of a message, or a job's element as JSON; None once shrunk."""
+        return self.raws([entry_id]).get(entry_id)
+
+    def raws(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Return what was kept of those of *ids* that are here and not shrunk."""
+        return {entry_id: unpacked(row) for entry_id, row in self._fields(RAW, ids).items()}
+
+    def _fields(self, key: str, ids: Sequence[str]) -> dict[str, bytes]:
+        if not ids:
+            return {}
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            rows = cast(list[bytes | None], self._redis.hmget(key, list(ids)))
+        return {entry_id: row for entry_id, row in zip(ids, rows, strict=True) if row is not None}
+
+    # --- what changes and goes
+
+    def change(self, entry: Entry, into: Entry, raw: bytes | None = None) -> bool:
+        """Put *into* in the place of *entry*, with *raw* in that of its bytes; False: somebody changed it before."""
+        pipeline = self._redis.pipeline(transaction=False)
+        self._rack.replace(pipeline, entry, into, raw)
+        return self._written(pipeline) == [True]
+
+    def settle(self, entries: Sequence[Entry]) -> list[bool]:
+        """Take resolved entries away, durably; False where somebody changed one since it was read: it stays.
+
+        Repeat:  safe; the same mail, read again within 7 days, is not kept again.
+        """
+        return self._removed(entries, _MARK_MS)
+
+    def _removed(self, entries: Sequence[Entry], mark_ms: int = 0) -> list[bool]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for entry in entries:
+            self._rack.remove(pipeline, entry, mark_ms=mark_ms)
+        return self._written(pipeline)
+
+    def expire(self, now_ms: int | None = None) -> int:
+        """Remove what was kept longer than the retention, and return how many. Repeat: safe, also side by side."""
+        until_ms = (_now_ms() if now_ms is None else now_ms) - self._life_ms
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            shelves = list(self._rack.sizes())
+        return sum(sum(self._removed(part)) for shelf in shelves for part in self._oldest(shelf, until_ms))
+
+    def _oldest(self, shelf: Shelf, until_ms: float = float("inf")) -> Iterator[list[Entry]]:
+        """Yield the entries of *shelf*, oldest first, some at a time; the caller takes them away from it."""
+        seen: list[bytes] = []
+        while True:
+            with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+                ids: Any = self._redis.zrangebyscore(index_of(shelf), "-inf", until_ms, start=0, num=_FACTS)
+            if not ids or ids == seen:
+                return
+            seen = ids
+            yield list(self.entries([each.decode() for each in ids]).values())
+
+    def _make_room(self) -> None:
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            while (full := overfull(self._rack.sizes(), self._limit_bytes)) and self._gave_way(*full):
+                pass
+
+    def _gave_way(self, shelf: Shelf, excess_bytes: int) -> bool:
+        """Shrink the oldest entries of *shelf*, or remove them when they are shrunk; False: there was none."""
+        entries: list[Entry] = next(self._oldest(shelf), [])
+        pipeline = self._redis.pipeline(transaction=False)
+        for entry, size in self._sized(entries):
+            if excess_bytes <= 0:
+                break
+            if shelf.shrunk:
+                self._rack.remove(pipeline, entry)
+                excess_bytes -= size
+            else:
+                small = shrunk(entry)
+                self._rack.replace(pipeline, entry, small)
+                excess_bytes -= size - weight(facts_of(small))
+        return any(pipeline.execute())
+
+    def _sized(self, entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for entry in entries:
+            pipeline.hstrlen(RAW, entry.id)
+        sizes = pipeline.execute()
+        return [(entry, weight(entry.seen, size)) for entry, size in zip(entries, sizes, strict=True)]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
