@@ -115,6 +115,7 @@ def run_reaper(settings: Settings) -> None:
                 if time.monotonic() - looked_at > _FAILED_EVERY_S:
                     looked_at = time.monotonic()
                     _quarantine_failed(installation, kept)
+                    installation.quarantine.expire()
             except Unavailable:
                 seen.clear()  # heartbeats could not be written either: give the workers their time again
                 excused_until = time.monotonic() + _EXCUSED_S

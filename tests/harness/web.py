@@ -14,6 +14,7 @@ from handlers.request import DecidedMessage
 from tests.harness.processes import free_port
 from tests.harness.service import MASTERS, until
 from worker.installation import Installation, open_installation
+from worker.quarantine.shelf import Selection
 from worker.settings import load_settings
 from worker.web.app import listen, server
 
@@ -87,7 +88,8 @@ class Web:
 
     def quarantined(self) -> list[bytes]:
         """Return the raw bytes of every message in quarantine."""
-        return list(self.installation.redis.hgetall("unsubd:quarantine:raw").values())
+        quarantine = self.installation.quarantine
+        return list(quarantine.raws(quarantine.ids(Selection())).values())
 
     def journal(self) -> list[dict[str, Any]]:
         """Return the journal's lines, newest first."""

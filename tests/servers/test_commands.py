@@ -333,7 +333,7 @@ def test_explain_says_when_the_store_cannot_be_asked(tmp_path: Path, free_port: 
     (row,) = service.rows("explain", written(tmp_path, "one.eml", mail(opaque(1), "one")))
 
     assert row["outcome"] == "quarantine:bad-tag"
-    assert row["note"].startswith("a stored tag, and the store cannot be asked: UNSUBD_STORE_URL: the server does not")
+    assert "a stored tag, and the store cannot be asked: UNSUBD_STORE_URL: the server does not" in row["note"]
 
 
 @pytest.mark.parametrize("words", [("deliver",), ("explain", "--provider", "relay")])

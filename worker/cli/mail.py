@@ -1,14 +1,18 @@
 """`unsubd deliver` and `unsubd explain`: one message through the path, with and without effect."""
 
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from handlers import message
 from handlers.errors import Rejected, Unavailable
-from handlers.message import InboundMessage
+from handlers.providers import Headers
 from handlers.request import Effect
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.explain import Explainer, as_json, message_files
@@ -65,14 +69,27 @@ def explain(
 ) -> None:
     """Say what each hop makes of a message, by the functions that production calls, with no effect."""
     explainer = Explainer(own_settings(make=False))
+    outcomes: Counter[tuple[str, str]] = Counter()
     for path in message_files(files):
-        if provider:
-            headers = _headers(content_type, header or [])
-            for row in explainer.webhook(provider, headers, _read(path)):
-                _print({"file": str(path), **row}, as_json_lines)
-        else:
-            inbound: InboundMessage = message.read(_read(path), source="explain")
-            _print({"file": str(path), **explainer.explain(inbound)}, as_json_lines)
+        for row in _explained(explainer, path, provider, _headers(content_type, header or [])):
+            outcomes[row["outcome"], row["reason"]] += 1
+            _print({"file": str(path), **row}, as_json_lines)
+    if outcomes.total() > 1 and not as_json_lines:
+        _print_summary(outcomes)
+
+
+def _explained(explainer: Explainer, path: Path, provider: str, headers: Headers) -> Iterator[dict[str, Any]]:
+    if provider:
+        yield from explainer.webhook(provider, headers, _read(path))
+    else:
+        yield explainer.explain(message.read(_read(path), source="explain"))
+
+
+def _print_summary(outcomes: Counter[tuple[str, str]]) -> None:
+    table = Table("Messages", "Outcome", "Why", title=f"{outcomes.total()} messages")
+    for (outcome, reason), count in sorted(outcomes.items(), key=lambda each: (each[0][0], -each[1])):
+        table.add_row(str(count), outcome, reason)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def _headers(content_type: str, lines: list[str]) -> dict[str, list[str]]:
@@ -95,6 +112,9 @@ def _print(row: dict[str, Any], as_json_lines: bool) -> None:
     for each in row["requests"]:
         effect = f" -> {each['effect']}" if "effect" in each else ""
         say(f"  request   sender={each['sender']} group={each['group']} recipient={each['recipient']}{effect}")
+    if guess := row.get("suggestion"):
+        whom = f"sender={guess['sender'] or '?'} group={guess['group']} recipient={guess['recipient']}"
+        say(f"  suggest   {whom} ({guess['why']})")
     if "note" in row:
         say(f"  note      {row['note']}")
 

@@ -41,11 +41,9 @@ class Shelf:
         return cls(reason, source, suggested="suggested" in marks, shrunk="shrunk" in marks)
 
     @property
-    def worth(self) -> tuple[int, bool]:
-        """What gives way first is least; of what is worth the same, messages before the records of messages."""
-        if self.reason == _FAILED:
-            return 2, self.shrunk
-        return int(self.suggested or self.reason not in _PLAIN), self.shrunk
+    def worth(self) -> int:
+        """What gives way first is least."""
+        return 2 if self.reason == _FAILED else int(self.suggested or self.reason not in _PLAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,5 +87,12 @@ def overfull(sizes: Mapping[Shelf, int], limit_bytes: int) -> tuple[Shelf, int] 
 
 
 def _least(shelves: Iterable[Shelf], sizes: Mapping[Shelf, int]) -> Shelf:
-    """The least worth; of those the largest, so that a small source never gives way to a large one."""
-    return min((shelf for shelf in shelves if sizes[shelf] > 0), key=lambda shelf: (shelf.worth, -sizes[shelf]))
+    """The least worth; of those the largest source's, so that a small one never gives way to a large one.
+
+    Why:     then the larger of messages and records: neither do the records of a flood push out the newest messages.
+    """
+    found = [shelf for shelf in shelves if sizes[shelf] > 0]
+    totals: Counter[tuple[int, str, str]] = Counter()
+    for shelf in found:
+        totals[shelf.worth, shelf.reason, shelf.source] += sizes[shelf]
+    return min(found, key=lambda each: (each.worth, -totals[each.worth, each.reason, each.source], -sizes[each]))
