@@ -132,6 +132,31 @@ def test_a_deleted_mailbox_is_waited_for(tmp_path: Path, redis_url: str, dovecot
     assert [DONE in flags for flags in _flags(dovecot, "Gone")] == [True]
 
 
+def test_what_was_left_is_looked_at_again_when_a_sender_names_its_address(
+    tmp_path: Path, redis_url: str, dovecot: Mailbox
+) -> None:
+    dovecot.append(b"From: <jane@example.net>\r\nTo: leave@example.com\r\nSubject: hello\r\nMessage-ID: <1@x>\r\n\r\n")
+    service = _service(tmp_path, redis_url, dovecot)
+    service.last_line("sender", "add", "acme")
+
+    with service.running("run"):
+        until(lambda: _sources(redis_url).get("imap:default", {}).get("left") == 1, 30, "left")
+        service.last_line("sender", "source", "add", "acme", "--address", "leave@example.com", "--group", "0")
+        dovecot.append(mail(address(1), "wakes"))
+        until(lambda: _flags_anywhere(dovecot) == 2, 30, "both taken")
+
+    rows = service.rows("quarantine", "list")
+    assert [row["reason"] for row in rows] == ["quarantine:no-tag"]
+
+
+def _flags_anywhere(mailbox: Mailbox) -> int:
+    try:
+        folders = [*_flags(mailbox), *_flags(mailbox, "Processed")]
+    except AssertionError:  # it is not there yet
+        folders = _flags(mailbox)
+    return sum(DONE in flags for flags in folders)
+
+
 def test_one_mailbox_in_trouble_is_not_anothers(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
     urls = f"{dovecot.url}#good {dovecot.url.replace('INBOX', 'Missing')}#bad imaps://x@127.0.0.1:9/INBOX#away"
     service = _service(tmp_path, redis_url, dovecot, imap_url=urls)

@@ -10,9 +10,11 @@ are ours, and all others stay untouched and unrecorded.
 """
 
 import asyncio
+import json
 import random
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from hashlib import sha256
 
 from handlers.errors import MailboxUnavailable, Unavailable
 from handlers.message import InboundMessage
@@ -148,7 +150,7 @@ class Mailbox:
         """Load the progress; a folder never seen before asks about its backlog. Returns how many messages are held."""
         self._progress = await asyncio.to_thread(self._kept.load)
         account = f"{self._address.user}@{self._address.host}/{self._folder}"
-        keys = ",".join((*self._installation.keys.fingerprints(), self._settings.address or ""))
+        keys = await asyncio.to_thread(self._decided_with)
         if self._progress.of != f"{account}:{selected.uidvalidity}":
             from_uid, since = await self._beginning(connection, selected, account)
             self._progress = Progress(f"{account}:{selected.uidvalidity}", keys, from_uid, since)
@@ -180,11 +182,25 @@ class Mailbox:
         waiting = await connection.search(*self._not_done()) if asked else []
         return (selected.uidnext if len(waiting) > _BACKLOG_ASKED_ABOVE else 0), today
 
+    def _decided_with(self) -> str:
+        """What decides whether a message is ours: keys, address, and the sources that senders configured."""
+        sources = [source.as_wire() for source in self._installation.intake.policies.now().sources]
+        digest = sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()[:16] if sources else ""
+        return ",".join((*self._installation.keys.fingerprints(), self._settings.address or "", digest))
+
+    async def _look_again_if_asked(self, keys: str) -> None:
+        """Forget what was left as not ours when somebody changed what ours is."""
+        if self._progress.keys != keys:
+            self._progress.keys, self._progress.left = keys, UidSet()
+            self._search_from, self._taken = 1, UidSet()
+            await asyncio.to_thread(self._kept.save, self._progress)
+
     def _not_done(self) -> tuple[str, ...]:
         return ("UNKEYWORD", DONE) if self._keywords else ("ALL",)
 
     async def _work(self, connection: ImapConnection) -> int:
         """Take everything that is not done; return how many messages that were."""
+        await self._look_again_if_asked(await asyncio.to_thread(self._decided_with))
         from_uid = max(self._search_from, self._progress.from_uid)
         found = await connection.search("UID", f"{from_uid}:*", *self._not_done())
         uids = [uid for uid in found if uid >= from_uid and not self._is_known(uid)]
