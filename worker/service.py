@@ -159,7 +159,7 @@ class Supervisor:
         self._children = [self._spawn(name) for name in names]
 
     def _spawn(self, name: str, failures: int = 0) -> _Child:
-        command = [sys.executable, "-m", "worker.service", name]
+        command = [sys.executable, "-m", "worker.service", name, str(os.getpid())]
         # Ctrl-C reaches the whole process group: a part ignores it (inherited), the supervisor ends the parts in order.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         with open(self._log, "ab") if self._log else nullcontext() as log:
@@ -254,20 +254,19 @@ def parts_of(settings: Settings) -> list[str]:
     return ["web", *(["poll"] if polls else []), "reaper", *["worker"] * settings.workers]
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Ask the kernel for SIGTERM when the supervisor dies, so that a kill -9 of it leaves no part behind (Linux)."""
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main(name: str) -> int:
-    """Run one part in this process (the supervisor's way in)."""
+def main(name: str, parent: str) -> int:
+    """Run one part in this process (the supervisor's way in). Shape: parent: the supervisor's process id."""
     from worker.cli.failure import explained
 
-    _end_with_parent()
+    _end_with_parent(int(parent))
     configure_logging()
     with explained():
         PARTS[name](with_embedded_secrets(load_settings()))
@@ -275,4 +274,4 @@ def main(name: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))
