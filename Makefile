@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench pictures constraints clean
+.PHONY: help setup run test crash fuzz lint bench pictures constraints clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -17,6 +17,10 @@ test: ## check style and types, then run all tests
 	.venv/bin/mypy
 	.venv/bin/pytest
 
+crash: ## kill poller and workers with -9 while they work, and see that nothing is lost (needs 3 minutes)
+	@deploy/setup --servers
+	.venv/bin/pytest tests/crash --override-ini=addopts='-ra --strict-markers'
+
 lint: setup ## check style and types only
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -25,6 +29,9 @@ lint: setup ## check style and types only
 bench: setup ## measure how fast messages become suppressions
 	.venv/bin/python -m tests.bench.delivery
 	.venv/bin/python -m tests.bench.recovery
+
+fuzz: setup ## put a million damaged mails through everything that decides
+	nice .venv/bin/python -m tests.fuzz.run --inputs 1000000
 
 pictures: setup ## take the README's pictures anew (needs chromium)
 	.venv/bin/python -m tests.browser.pictures

@@ -123,7 +123,8 @@ class Intake:
         Shape:   a result: {"id", "sender", "group", "recipient", "effect"}, "redirected_from" where a group is gone.
                  A request that breaks has none: it is in quarantine, alone.
         Errors:  Unavailable  the store is away.    temporary
-        Repeat:  safe: effects, records and counters of a crash are made good, none is doubled.
+        Repeat:  safe: effects and records of a crash are made good, none is doubled; journal lines and counters may be
+                 (semantics §1: a crash repeats them rather than losing them).
         """
         try:
             return self._recorded(messages)

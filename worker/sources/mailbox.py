@@ -26,7 +26,7 @@ from worker.sources.imap import DONE, Folders, ImapConnection, MailboxAddress, M
 from worker.sources.look import Look
 from worker.sources.progress import Progress, ProgressStore, UidSet
 
-_MOVE_BATCH = 200
+_MOVE_BATCH = 500  # a command costs 0.24 s on 100,000 messages whatever it moves; the line stays below 4 KB
 _BACKLOG_ASKED_ABOVE = 50
 _MAX_BACKOFF_S = 60.0
 _REFUSED_WAIT_S = 60.0  # a wrong password tried too often locks the account
