@@ -17,6 +17,7 @@ from handlers.errors import AddressError
 MAX_ADDRESS_OCTETS = 320  # 64 + 1 + 255, RFC 5321 4.5.3.1; longer local parts exist, whole addresses this long do not
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ASCII_DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_CLOSING = "".join(filter(str.isspace, map(chr, range(0x3001)))) + ">\"')"  # "[…]*$" is quadratic in a run inside
 _LITERAL = re.compile(r"\[[0-9A-Za-z:.-]+\]")
 
 
@@ -104,7 +105,7 @@ def undamaged(text: str) -> list[tuple[str, str]]:
         ('unwrap+percent', 'u+x@d')
     """
     bare = re.sub(r"^[\s<\"'(]*(?:mailto\s*:)?[\s<\"'(]*", "", text, flags=re.IGNORECASE)
-    bare = re.sub(r"[\s>\"')]*$", "", bare.partition("?")[0]).replace('"@', "@").replace("'@", "@")
+    bare = bare.partition("?")[0].rstrip(_CLOSING).replace('"@', "@").replace("'@", "@")
     steps = [("", text), ("unwrap", bare), ("unwrap+percent", unquote(bare, errors="replace"))]
     steps += [(name + "+space", value.replace(" ", "+")) for name, value in steps[1:]]
     seen: set[str] = set()

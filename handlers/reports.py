@@ -10,7 +10,6 @@ import re
 
 from handlers import complaints, mime
 from handlers.automatic import is_challenge
-from handlers.automatic import says_unsubscribe as says_unsubscribe  # until worker/audit.py asks there
 from handlers.message import InboundMessage, addresses
 from handlers.mime import Part
 from handlers.request import Outcome

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from handlers import message, reports
+from handlers import message
 from handlers.address import canonical
 from handlers.errors import Rejected
 from handlers.message import InboundMessage
@@ -112,9 +112,7 @@ def _people(inbound: InboundMessage, decided: DecidedMessage) -> list[Person]:
     """Whom a message is about: its requests' recipients; of what only looks like a request, its author."""
     if decided.requests:
         return [(each.sender, each.group, each.recipient) for each in decided.requests]
-    asks = decided.outcome is Outcome.BAD_TAG or (
-        decided.outcome is Outcome.NO_TAG and reports.says_unsubscribe(inbound)
-    )
+    asks = decided.outcome is Outcome.BAD_TAG or decided.suggestion is not None
     return [("", -1, author) for author in _authors(inbound.values("from"))] if asks else []
 
 

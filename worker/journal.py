@@ -46,6 +46,8 @@ def configure_logging(*, quiet: bool = False) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     # It logs received mail and encoded credentials at DEBUG, whatever the root level is.
     logging.getLogger("aioimaplib").setLevel(logging.WARNING)
+    # It warns with what it read: text of the mail.
+    logging.getLogger("mailparser").setLevel(logging.CRITICAL)
 
 
 class Journal:

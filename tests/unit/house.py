@@ -44,11 +44,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def mail(
-    to: str | None = None, message_id: str = "one", subject: str = "unsubscribe", **facts: Any
-) -> InboundMessage:
+def mail(to: str | None = None, message_id: str = "one", subject: str = "unsubscribe", **facts: Any) -> InboundMessage:
     """Return a mail as a source hands it over; default: to Jane's tag. *facts* as in `message.read`."""
-    head = f"From: <x@example.net>\r\nTo: <{to or tagged()}>\r\nSubject: {subject}\r\nMessage-ID: <{message_id}>\r\n\r\n"
+    head = (
+        f"From: <x@example.net>\r\nTo: <{to or tagged()}>\r\nSubject: {subject}\r\nMessage-ID: <{message_id}>\r\n\r\n"
+    )
     return message.read(head.encode(), source="maildir:default", **facts)
 
 

@@ -155,3 +155,7 @@ def test_redis_away_undoes_nothing(server: fakeredis.FakeServer, journal: Journa
 
 def test_the_imap_library_is_held_at_warning(stderr: io.StringIO) -> None:
     assert logging.getLogger("aioimaplib.aioimaplib").getEffectiveLevel() == logging.WARNING
+
+
+def test_the_mail_parser_says_nothing_of_the_mail(stderr: io.StringIO) -> None:
+    assert logging.getLogger("mailparser.core").getEffectiveLevel() == logging.CRITICAL

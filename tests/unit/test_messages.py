@@ -32,6 +32,7 @@ def test_message_becomes_what_the_file_beside_it_says(name):
 
     assert expected["outcome"] == decided.outcome.value
     assert expected["requests"] == [[each.sender, each.group, each.recipient] for each in decided.requests]
+    assert {each.action.value for each in decided.requests} <= {expected.get("action", "unsubscribe")}
 
 
 @pytest.mark.parametrize("name", NAMES)
