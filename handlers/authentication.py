@@ -18,9 +18,11 @@ from itertools import pairwise
 
 from handlers.address import canonical
 from handlers.message import InboundMessage
+from handlers.mime import split_header
 
 MICROSOFT_365 = "microsoft-365"  # configured as authserv-id: fields that name none, as only Microsoft 365 writes them
 _MAX_FIELD = 16384
+_LONE_CR = re.compile(rb"\r(?!\n)")
 _PIECE = re.compile(r"(?P<space>\s+)|(?P<quoted>\"[^\"\\]*(?:\\.[^\"\\]*)*\")|(?P<word>[^\s;\"()\\]+)|(?P<end>;)", re.S)
 _IN_COMMENT = re.compile(r"\\.|[()]", re.S)
 _ENCODED_WORD = re.compile(r"=\?[^?\s<>@]+\?[bBqQ]\?[^?\s<>@]*\?=")  # a phrase may hide a comma in one
@@ -60,7 +62,7 @@ def author(message: InboundMessage) -> str | None:
     Why:     groups, two mailboxes and a second From are read differently by different software; so nobody's word counts.
     """
     values = message.values("from")
-    if len(values) != 1 or not message.header_complete or len(values[0]) > _MAX_FIELD:
+    if _is_cut_by_cr(message) or len(values) != 1 or not message.header_complete or len(values[0]) > _MAX_FIELD:
         return None
     try:
         mailbox = _ONE_MAILBOX.fullmatch(_ENCODED_WORD.sub("", _without_phrases(values[0])))
@@ -80,6 +82,8 @@ def proves(message: InboundMessage, authserv_id: str, author: str) -> Proof | No
     Why:     two verdicts of dmarc, a property twice and a value with a comment glued to it (`d=bank.example(.evil.example)`)
              are how results are forged through a careless server: they prove nothing.
     """
+    if _is_cut_by_cr(message):
+        return None
     domain = author.rpartition("@")[2]
     results = _believed(message, authserv_id)
     policies = [each for each in results if each.method == "dmarc"]
@@ -89,6 +93,12 @@ def proves(message: InboundMessage, authserv_id: str, author: str) -> Proof | No
         return None
     signed = any(each.method == "dkim" and each.verdict == "pass" and _signer(each) == domain for each in results)
     return Proof.DKIM if signed else None
+
+
+def _is_cut_by_cr(message: InboundMessage) -> bool:
+    """Say whether a CR alone stands in the header: our server saw one field there where a reader may see two."""
+    header = split_header(message.raw)[0].rstrip(b"\r\n")
+    return b"\n" in header and _LONE_CR.search(header) is not None
 
 
 def _signer(result: _Result) -> str | None:

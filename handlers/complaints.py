@@ -64,6 +64,14 @@ def complaint(message: InboundMessage) -> Complaint | None:
     return None
 
 
+def is_from_a_feedback_loop(message: InboundMessage) -> bool:
+    """Say whether *message* is a report by its own structure or author, not for what is attached to it."""
+    authors = [*message.values("from"), *message.values("return-path")]
+    if any(_JMRP_AUTHOR in author.lower() for author in authors):
+        return True
+    return feedback_type(message, mime.parts(message.headers, message.body)) is not None
+
+
 def feedback_type(message: InboundMessage, parts: list[Part]) -> str | None:
     """Return the Feedback-Type in lower case, "" when the report does not say, None when there is no report."""
     if mime.report_type(message.headers, parts) != "feedback-report":

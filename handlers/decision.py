@@ -19,6 +19,7 @@ from handlers.request import Action, DecidedMessage, Outcome, Request, Suggestio
 from handlers.sender_source import SenderSource
 from handlers.tag import AddressTemplate, Keyring, Reading, StoredTag, Tag
 
+_AUTO_KEYWORDS = ("no", "auto-generated", "auto-replied", "auto-notified")  # the rest may name people
 _NOT_ASKING = "automatic mark, and the subject does not ask"
 
 
@@ -102,7 +103,7 @@ def decide(message: InboundMessage, keys: Keyring, policy: Policy, found: Found)
     received_ms = min(times, default=0)
     everywhere = outcome is Outcome.COMPLAINT and _counts_globally(message, policy)
     wanted = _wanted(outcome, facts, everywhere=everywhere)
-    review = _review(message, outcome, reason, wanted, everywhere=everywhere)
+    review = _review(message, outcome, reason, wanted, everywhere=everywhere) or _doubt(message, outcome, facts)
     return DecidedMessage(
         key=message.key,
         source=message.source,
@@ -130,7 +131,10 @@ def _facts(message: InboundMessage, keys: Keyring, policy: Policy, found: Found)
 def _outcome(message: InboundMessage, facts: _Facts, policy: Policy) -> tuple[Outcome, str]:
     if facts.complaint and facts.complaint.kind == "opt-out" and facts.blamed:
         return Outcome.HONOUR, "a feedback loop's opt-out, a valid tag in the returned mail"
-    if report := reports.report(message):
+    report = reports.report(message)
+    # A mail that was forwarded with a complaint of Hotmail's attached is its author's request all the same.
+    attached = report is Outcome.COMPLAINT and facts.tags and not facts.blamed
+    if report and not (attached and not complaints.is_from_a_feedback_loop(message)):
         return report, "its structure is that of a report"
     if reports.is_bounce(message):
         return Outcome.BOUNCE, "null sender, mail robot or failed recipients"
@@ -139,7 +143,7 @@ def _outcome(message: InboundMessage, facts: _Facts, policy: Policy) -> tuple[Ou
     if facts.tags:
         return _outcome_of_request(message, "valid tag")
     if facts.foreign.requests:
-        return _outcome_of_request(message, facts.foreign.requests[0].reason)
+        return _outcome_of_foreign(message, facts.foreign.requests[0].reason)
     if any(_looks_like_ours(candidate, policy) for candidate in message.candidates):
         return Outcome.BAD_TAG, "an address has a tag's shape, but no active key of its sender signed it"
     if automatic.is_automatic(message):
@@ -159,6 +163,15 @@ def _outcome_of_request(message: InboundMessage, proof: str) -> tuple[Outcome, s
     if automatic.says_unsubscribe(message):
         return Outcome.HONOUR, f"{proof}, automatic mark alone, and the subject asks"
     return Outcome.AUTO_REPLY, _NOT_ASKING
+
+
+def _outcome_of_foreign(message: InboundMessage, proof: str) -> tuple[Outcome, str]:
+    """An address that everybody has gets everything: lists and robots write to it, and mean nobody by it."""
+    if suggestion.is_list_mail(message):
+        return Outcome.NO_TAG, "list mail to an address that other mail named"
+    if automatic.is_automatic(message) and not automatic.is_apple_unsubscribe(message):
+        return Outcome.AUTO_REPLY, "automatic reply to an address that other mail named"
+    return Outcome.HONOUR, proof
 
 
 def _looks_like_ours(candidate: Candidate, policy: Policy) -> bool:
@@ -236,6 +249,14 @@ def _review(
     return ""
 
 
+def _doubt(message: InboundMessage, outcome: Outcome, facts: _Facts) -> str:
+    if outcome is Outcome.HONOUR and not facts.tags and not facts.blamed and not _asks(message):
+        return "proved by its address and author alone, and its own text does not ask"
+    if outcome is Outcome.BOUNCE and facts.tags and automatic.is_apple_unsubscribe(message):
+        return "a robot's address, a valid tag, and a mail client's own unsubscribe"
+    return ""
+
+
 def _asks(message: InboundMessage) -> bool:
     return automatic.says_unsubscribe(message) or bool(suggestion.asks(message))
 
@@ -255,12 +276,12 @@ def _evidence(message: InboundMessage, facts: _Facts, policy: Policy) -> dict[st
         evidence |= {"tag_in": candidate.where, "repair": reading.repair, "key_index": str(reading.key_index)}
     for request in facts.foreign.requests[:1] if not facts.tags else ():
         evidence |= {"foreign": request.source, "foreign_in": request.where, "repair": request.repair}
-    if facts.foreign.suggestion:
+    if not facts.tags and not facts.foreign.requests and next(foreign.matches(message, policy.sources), None):
         evidence["foreign"] = "not proved"
     if facts.complaint:
         evidence["complaint"] = facts.complaint.kind
     if word := automatic.auto_keyword(message):
-        evidence["auto_submitted"] = word[:40]
+        evidence["auto_submitted"] = word if word in _AUTO_KEYWORDS else "other"
     if client := automatic.client(message):
         evidence["client"] = client
     if policy.authserv_id and (writer := author(message)):

@@ -22,6 +22,7 @@ from handlers.sender_source import Kind, SenderSource, Trust
 from handlers.tag import Tag
 
 _MAX_READ = 1000
+_MAX_CANDIDATES = 200  # times each source, in two passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def matches(message: InboundMessage, sources: Sequence[SenderSource]) -> Iterato
 
 def _in_addresses(message: InboundMessage, sources: Sequence[SenderSource]) -> Iterator[Match]:
     wanted = [source for source in sources if source.kind is not Kind.SUBJECT]
-    for candidate in message.candidates if wanted else ():
+    for candidate in message.candidates[:_MAX_CANDIDATES] if wanted else ():
         spellings = undamaged(candidate.address[:_MAX_READ])
         for source in wanted:
             found = ((repair, _fields(source, text)) for repair, text in spellings)

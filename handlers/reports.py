@@ -20,7 +20,7 @@ _OUTCOMES = {
     "feedback-report": Outcome.COMPLAINT,
     "tlsrpt": Outcome.REPORT,
 }
-_ROBOT = re.compile(r"\b(?:mailer-daemon|postmaster)\b", re.I)
+_ROBOT = re.compile(r"[\W_]{0,9}(?:mailer-daemon|postmaster)\b", re.I)
 _METHOD_REPLY = re.compile(rb"^method[ \t]*:[ \t]*(?:reply|counter)\s*$", re.I | re.M)
 _REPLY_METHODS = ("reply", "counter")  # both are an attendee's answer
 _AGGREGATE_TYPES = ("application/tlsrpt+gzip", "application/tlsrpt+json")
@@ -85,7 +85,7 @@ def is_bounce(message: InboundMessage) -> bool:
 def _is_robot(author: str) -> bool:
     """A local part says so; a domain or a display name may be anybody's. Some robots give no address at all."""
     locals_ = [address.rpartition("@")[0] for address in addresses(author)]
-    return any(_ROBOT.search(text) for text in locals_ or [author])
+    return any(_ROBOT.match(text) for text in locals_) or (not locals_ and bool(_ROBOT.match(author)))
 
 
 def is_calendar_reply(message: InboundMessage) -> bool:

@@ -43,7 +43,7 @@ def asks(message: InboundMessage) -> str:
     """
     if client := automatic.client_mark(message):
         return f"unsubscribe function of {client}"
-    if automatic.is_automatic(message) or _is_report(message) or _is_list_mail(message):
+    if automatic.is_automatic(message) or _is_report(message) or is_list_mail(message):
         return ""
     subject = message.text("subject")[:_MAX_SUBJECT]
     bare = _ANSWER.sub("", subject, count=3)
@@ -54,7 +54,8 @@ def _is_report(message: InboundMessage) -> bool:
     return reports.is_bounce(message) or reports.report(message) is not None or reports.is_calendar_reply(message)
 
 
-def _is_list_mail(message: InboundMessage) -> bool:
+def is_list_mail(message: InboundMessage) -> bool:
+    """Say whether a mailing list or a bulk sender wrote it."""
     marked = any(message.value(name) for name in _LIST_HEADERS)
     return marked or message.value("precedence").lower() in ("list", "bulk", "junk")
 

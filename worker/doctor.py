@@ -11,7 +11,7 @@ from handlers.tag import AddressTemplate, Tag, mint, read
 from worker.crew import REQUESTS
 from worker.installation import KEY_FILE, Installation, open_installation
 from worker.settings import Settings, too_open, unknown_names
-from worker.sources import oauth
+from worker.sources import oauth, source_states
 from worker.sources.polling import mailbox_addresses
 from worker.sources.visit import visit
 
@@ -32,7 +32,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         with open_installation(settings) as installation:
             yield _looked("redis", lambda: _redis(installation))
             yield _looked("keys", lambda: _keys(installation))
-            yield _looked("mailbox", lambda: asyncio.run(_mailboxes(settings)))
+            yield _looked("mailbox", lambda: asyncio.run(_mailboxes(installation)))
             yield _looked("worker", lambda: _worker(installation))
     except (UnsubdError, ConfigError) as error:
         yield Finding("redis", False, str(error))
@@ -78,13 +78,16 @@ def _keys(installation: Installation) -> str:
     return f"{len(names)} active (newest {names[0]}), a tag signed and read back"
 
 
-async def _mailboxes(settings: Settings) -> str:
+async def _mailboxes(installation: Installation) -> str:
     """Look at every mailbox, also when one is refused: its neighbours may be why nobody noticed."""
-    found, refused = [], []
+    settings, found, refused = installation.settings, [], []
+    held = {each["name"]: each["held"] for each in source_states(installation.redis)}
     for address in mailbox_addresses(settings):
         try:
             visited = await visit(address, await oauth.credential(settings, address), settings.imap_ca_file)
-            found.append(f"{address.name}: {visited.line()}")
+            waits = held.get(f"imap:{address.name}", 0)
+            told = f", {waits} held: release them with UNSUBD_IMAP_BACKLOG=all" if waits else ""
+            found.append(f"{address.name}: {visited.line()}{told}")
         except (UnsubdError, ConfigError) as error:
             refused.append(str(error))
     if refused:

@@ -46,13 +46,18 @@ class Explainer:
 
     def explain(self, inbound: InboundMessage) -> dict[str, Any]:
         """Return outcome, reason, requests and evidence as JSON values; addresses are spelled: the asker owns the file."""
+        decided, notes = self.decide(inbound)
+        return as_json(decided) | ({"note": notes} if notes else {})
+
+    def decide(self, inbound: InboundMessage) -> tuple[DecidedMessage, str]:
+        """Return what *inbound* means, and what could not be asked for it, "" when everything could."""
         wanted: list[Lookup] = [
             key for key in decision.lookups(inbound, self._policy) if not isinstance(key, FirstReceipt)
         ]
         known, note = self._found(wanted)
         found: dict[Lookup, Tag | int] = {FirstReceipt(inbound.key): time.time_ns() // 1_000_000, **known}
         notes = "; ".join(each for each in (self._note, note) if each)
-        return as_json(decision.decide(inbound, self._keys, self._policy, found)) | ({"note": notes} if notes else {})
+        return decision.decide(inbound, self._keys, self._policy, found), notes
 
     def _found(self, wanted: list[Lookup]) -> tuple[dict[Lookup, Tag | int], str]:
         if not wanted:

@@ -87,9 +87,16 @@ class Intake:
         return Accepted(decided, self.queue.enqueue(decided))
 
     def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
-        wanted = list(dict.fromkeys(key for message in messages for key in decision.lookups(message, policy)))
+        wanted = list(dict.fromkeys(key for message in messages for key in self._wanted(message, policy)))
         receipts = [key for key in wanted if isinstance(key, FirstReceipt)]
         return self._first_receipts(receipts, remember=remember) | look_up(wanted, self.store, self.sender_sources)
+
+    def _wanted(self, message: InboundMessage, policy: Policy) -> list[Lookup]:
+        try:
+            return decision.lookups(message, policy)
+        except Exception as error:  # noqa: BLE001  a poison message must not stop its neighbours: `_decide_one` keeps it
+            self.journal.failed("decide", f"{type(error).__name__}: looked up nothing", message=message.key[:12])
+            return [FirstReceipt(message.key)]
 
     def _first_receipts(self, wanted: list[FirstReceipt], *, remember: bool) -> dict[Lookup, Tag | int]:
         now_ms = time.time_ns() // 1_000_000

@@ -123,6 +123,8 @@ class Reaper:
                 pipeline = self._redis.pipeline(transaction=True)
                 if job := self.readable(job_id):
                     self._queue.enqueue_job(job, pipeline=pipeline)
+                elif self._redis.exists(UnsubdJob.key_for(job_id)):
+                    pipeline.zadd(self._queue.failed_job_registry.key, {job_id: -1})  # RQ cannot read it; a person may
                 registry.remove(job_id, pipeline=pipeline)
                 pipeline.execute()
         return len(due)

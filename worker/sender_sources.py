@@ -218,7 +218,9 @@ def _token_row(fields: list[str], group: int, groups: set[int]) -> _Row:
     ):
         raise Rejected(f"token of {len(token)} characters, expected {_MIN_TOKEN} to {_MAX_TOKEN} without spaces")
     if named and not (named.isascii() and named.isdigit() and int(named[:11]) in groups):
-        raise Rejected(f"group {named[:20]!r}, expected one of the sender's, see: unsubd group list")
+        raise Rejected(
+            f"group of {len(named)} characters, expected the id of one of the sender's, see: unsubd group list"
+        )
     return token, int(named) if named else group, recipient
 
 

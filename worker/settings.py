@@ -80,7 +80,9 @@ class Settings(BaseSettings):
         "ask", description="a full mailbox seen for the first time: ask, all, or from a date 2026-11-21"
     )
     imap_untagged: Literal["leave", "process"] = Field(
-        "leave", description="mail that is not ours: leave it, or quarantine it"
+        "leave",
+        description="mail that is not ours: leave it (what asks in words is copied to quarantine), or process:"
+        " quarantine and mark it",
     )
     imap_processed: str = Field("Processed", description="folder that handled mail is moved to")
     poll_interval_s: PositiveInt = Field(60, description="seconds between two looks at a mailbox, besides IDLE")

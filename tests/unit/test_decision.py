@@ -10,6 +10,7 @@ from handlers import decision
 from handlers.decision import FirstReceipt, Policy, lookups, needs_more
 from handlers.message import FIRST_LOOK_BYTES, MAX_LOOK_BYTES
 from handlers.request import Action, DecidedMessage, Outcome, request_id
+from handlers.sender_source import Kind, SenderSource, Trust
 from handlers.tag import Keyring, StoredTag, Tag
 from tests.unit.letters import JANE, KEYS, POLICY, TEMPLATE, decide, read, rows, tagged
 
@@ -380,3 +381,84 @@ def test_only_a_local_part_makes_a_robot(author, outcome):
 
 def test_a_blank_return_path_is_no_null_sender():
     assert decide("Return-Path:\nFrom: a@b\nTo: TAG\n\n").outcome is Outcome.HONOUR
+
+
+# -- what a reviewer proved
+
+ATTACHED = (
+    PLAIN + "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822\n\n"
+    "X-HmXmrOriginalRecipient: x@hotmail.com\nFrom: a@b\n\n--b--\n"
+)
+FIXED = SenderSource("acme", Kind.ADDRESS, "leave@example.com", trust=Trust.DMARC, authserv_id="mx.example.com")
+PROVED = "Authentication-Results: mx.example.com; dmarc=pass header.from=example.net\n"
+TO_FIXED = "From: jane@example.net\nTo: leave@example.com\n"
+
+
+def _decided(text, **policy):
+    letter = read(text)
+    return decision.decide(letter, KEYS, replace(POLICY, **policy), {})
+
+
+def test_a_complaint_attached_to_a_request_does_not_stop_the_request():
+    assert _decided(ATTACHED).outcome is Outcome.HONOUR
+
+
+def test_a_persons_address_may_contain_the_word_postmaster():
+    assert _decided(PLAIN.replace("a@b", "jane.postmaster@b")).outcome is Outcome.HONOUR
+
+
+def test_an_administrators_own_unsubscribe_is_shown_to_a_person():
+    decided = _decided(PLAIN.replace("a@b", "postmaster@b") + "X-Apple-Unsubscribe: true\n")
+
+    assert (decided.outcome, decided.evidence["review"][:7]) == (Outcome.BOUNCE, "a robot")
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome", "review"),
+    [
+        (PROVED + TO_FIXED + "Subject: unsubscribe\n\n", "honour", False),
+        (PROVED + TO_FIXED + "Subject: hello\n\nWhen does it arrive?\n", "honour", True),
+        (PROVED + TO_FIXED + "List-Id: <x>\nSubject: news\n\n", "quarantine:no-tag", False),
+        (PROVED + TO_FIXED + "Auto-Submitted: auto-replied\nSubject: unsubscribe\n\n", "ignore:auto-reply", False),
+        (PROVED + TO_FIXED + "Auto-Submitted: auto-replied\nX-Apple-Unsubscribe: true\n\n", "honour", False),
+        (TO_FIXED + "Subject: unsubscribe\n\n", "quarantine:no-tag", False),
+        # What our server saw as one field is none of its results.
+        (f"X-Note: hi\r{PROVED}{TO_FIXED}Subject: unsubscribe\n\n", "quarantine:no-tag", False),
+    ],
+)
+def test_a_fixed_address_counts_for_whom_our_own_server_proved(text, outcome, review):
+    decided = _decided(text, sources=(FIXED,))
+
+    assert (decided.outcome.value, "review" in decided.evidence) == (outcome, review)
+    assert [each.recipient for each in decided.requests] == (["jane@example.net"] if outcome == "honour" else [])
+
+
+def test_mail_to_a_senders_address_is_never_mail_that_is_not_ours():
+    decided = _decided("To: leave@example.com\nSubject: hello\n\n", sources=(FIXED,))
+
+    assert decided.evidence["foreign"] == "not proved"
+
+
+def test_a_complaint_counts_globally_only_from_whom_the_installation_trusts():
+    arf = (
+        "From: fbl@isp.example\nTo: abuse@example.com\n"
+        "Content-Type: multipart/report; report-type=feedback-report; boundary=b\n\n"
+        "--b\nContent-Type: message/feedback-report\n\nFeedback-Type: abuse\n\n--b\nContent-Type: message/rfc822\n\n"
+        "List-Unsubscribe: <mailto:TAG>\nFrom: news@acme.example\n\nhi\n--b--\n"
+    )
+    proved = "Authentication-Results: mx.example.com; dmarc=pass header.from=isp.example\n" + arf
+    trusted = {"authserv_id": "mx.example.com", "reporters": frozenset({"isp.example"})}
+
+    groups = [
+        [each.group for each in _decided(text, **policy).requests]
+        for text, policy in [
+            (arf, {}),
+            (arf, trusted),
+            (proved, trusted),
+            (arf, {"feedback_loops": frozenset({"test"})}),
+        ]
+    ]
+
+    assert groups == [[12], [12], [12, 0], [12, 0]]
+    assert {each.action for each in _decided(proved, **trusted).requests} == {Action.COMPLAINT}
+    assert "review" in _decided(arf).evidence

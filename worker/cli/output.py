@@ -6,19 +6,20 @@ from typing import Annotated, Any
 import typer
 
 from worker.installation import with_embedded_secrets
+from worker.quarantine.shown import printable
 from worker.settings import Settings, load_settings
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON value a line.")]
 
 
 def say(text: str = "") -> None:
-    """Print one line for people."""
-    typer.echo(text)
+    """Print lines for people; what a terminal might obey is spelled."""
+    typer.echo("\n".join(map(printable, text.split("\n"))))
 
 
 def say_json(value: Any) -> None:
-    """Print one JSON value on one line."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    """Print one JSON value on one line, in ASCII: a mail's characters may steer a terminal."""
+    typer.echo(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
 def own_settings(*, make: bool = True) -> Settings:

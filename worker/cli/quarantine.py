@@ -1,7 +1,6 @@
 """`unsubd quarantine`: what was not understood, and what a person makes of it."""
 
 import getpass
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from rich.text import Text
 
 from handlers.errors import Rejected
 from handlers.request import Outcome
-from worker.cli.output import Json, own_settings, say
+from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import Installation, open_installation
 from worker.quarantine.entry import FAILED, Entry
 from worker.quarantine.replay import Replay
@@ -28,7 +27,8 @@ from worker.quarantine.shown import content, printable, row
 
 app = typer.Typer(help="What was not understood: look at it, settle it, try it again.", no_args_is_help=True)
 _AT_ONCE = 100
-_REASONS = {each.value for each in Outcome if each.quarantined} | {Outcome.COMPLAINT.value, FAILED}
+_ID_DIGITS = 32
+_REASONS = {each.value for each in Outcome} | {FAILED}
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="As unsubd quarantine list shows them.")]
 Kept = Annotated[
@@ -62,7 +62,7 @@ def list_entries(
     if not as_json:
         _print_table(entries, total, full=full)
     for entry in entries if as_json else ():
-        _say_json(row(entry, full=full))
+        say_json(row(entry, full=full))
 
 
 @app.command("show")
@@ -75,11 +75,11 @@ def show(
     """Show one entry: why it is here, what was proved, its decoded headers and the beginning of its text."""
     with open_installation(own_settings()) as installation:
         [entry] = _named(installation, [entry_id])
-        kept = installation.quarantine.raw(entry_id)
+        kept = installation.quarantine.raw(entry.id)
     if raw:
         _print_raw(kept or b"")
     elif as_json:
-        _say_json(row(entry, full=full) | content(entry, kept, full=full))
+        say_json(row(entry, full=full) | content(entry, kept, full=full))
     else:
         for name, value in (row(entry, full=full) | content(entry, kept, full=full)).items():
             _print_fact(name, value)
@@ -148,7 +148,9 @@ def _chosen(
 
 def _selection(reason: str, source: str, since: datetime | None, suggested: bool) -> Selection:
     if reason and not {reason, f"quarantine:{reason}"} & _REASONS:
-        raise typer.BadParameter(f"reason {reason!r}: expected no-tag, bad-tag, malformed, complaint or failed")
+        raise typer.BadParameter(
+            f"reason {reason!r}: expected no-tag, bad-tag, malformed, failed, or an outcome such as complaint"
+        )
     since_ms = round(since.replace(tzinfo=UTC).timestamp() * 1000) if since else 0
     return Selection(reason, source, suggested, since_ms)
 
@@ -160,7 +162,21 @@ def _login() -> str:
         return "operator"
 
 
+def _spelled_out(installation: Installation, ids: Sequence[str]) -> list[str]:
+    """The whole ids that the given beginnings (a journal line's 12 digits) stand for; others stay as they are."""
+    short = [each for each in ids if len(each) < _ID_DIGITS]
+    known = installation.quarantine.ids(Selection()) if short else []
+    spelled = []
+    for each in ids:
+        found = [whole for whole in known if whole.startswith(each)] if each in short else [each]
+        if len(found) > 1:
+            raise Rejected(f"quarantine id {each!r}: {len(found)} entries begin so, expected more digits")
+        spelled.append(found[0] if found else each)
+    return spelled
+
+
 def _named(installation: Installation, ids: Sequence[str]) -> list[Entry]:
+    ids = _spelled_out(installation, ids)
     entries = installation.quarantine.entries(ids)
     for entry_id in ids:
         if entry_id not in entries:
@@ -208,7 +224,7 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 def _tell_each(settled: Sequence[Settled], *, as_json: bool, one_by_one: bool) -> None:
     for each in settled:
         if as_json:
-            _say_json({"id": each.entry.id, "reason": each.entry.reason, "became": each.word, "gone": each.gone})
+            say_json({"id": each.entry.id, "reason": each.entry.reason, "became": each.word, "gone": each.gone})
         elif one_by_one:
             say(f"{each.entry.id}  {printable(each.entry.reason)}  ->  {printable(each.word)}")
 
@@ -261,8 +277,3 @@ def _print_raw(kept: bytes) -> None:
 
 def _to_terminal() -> bool:
     return sys.stdout.isatty()
-
-
-def _say_json(value: dict[str, Any]) -> None:
-    # ASCII alone: a JSON string may hold any control of a mail, and this may be read on a terminal.
-    typer.echo(json.dumps(value).replace("\x7f", "\\u007f"))

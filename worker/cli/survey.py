@@ -4,6 +4,7 @@ import asyncio
 import csv
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +15,15 @@ from rich.table import Table
 
 from handlers.address import masked
 from handlers.errors import ConfigError, Rejected
-from handlers.message import InboundMessage
+from handlers.request import DecidedMessage
 from worker.audit import COLUMNS, Audit, day_of
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.explain import Explainer
 from worker.installation import Installation, open_installation
+from worker.intake import is_foreign
 from worker.settings import Settings
 from worker.sources.imap import MailboxAddress
+from worker.sources.mailbox import BACKLOG_ASKED_ABOVE
 from worker.sources.polling import mailbox_addresses
 from worker.sources.survey import Survey
 
@@ -37,21 +40,40 @@ def dry_run(settings: Settings, limit: int) -> None:
 async def _dry_run(settings: Settings, address: MailboxAddress, limit: int) -> None:
     explainer, survey = Explainer(settings), Survey(settings, address, settings.keys())
     table = Table("UID", "Arrived", "Outcome", "Why", "Request", title=f"{address.name}: {address.mailbox}")
+    outcomes: Counter[str] = Counter()
+    notes: set[str] = set()
     try:
         uids = await survey.uids(waiting=True)
         async for messages in survey.messages(uids[-limit:]):
             for uid, inbound in messages.items():
-                _add(table, uid, inbound, explainer)
+                decided, note = explainer.decide(inbound)
+                outcome = _planned(decided, settings)
+                outcomes[outcome] += 1
+                notes |= {note} if note else set()
+                table.add_row(str(uid), day_of(inbound.received_ms or 0), outcome, decided.reason, _requests(decided))
     finally:
         await survey.close()
-    table.caption = f"the newest {min(limit, len(uids))} of {len(uids)} messages that are not marked"
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+    say(f"the newest {min(limit, len(uids))} of {len(uids)} messages that are not marked: {_counted(outcomes)}")
+    for note in sorted(notes):
+        say(f"note: {note}")
+    if settings.imap_backlog == "ask" and len(uids) > BACKLOG_ASKED_ABOVE:
+        say("a mailbox never polled before is held first: release it with UNSUBD_IMAP_BACKLOG=all, or from a date")
 
 
-def _add(table: Table, uid: int, inbound: InboundMessage, explainer: Explainer) -> None:
-    row = explainer.explain(inbound)
-    requests = [f"{each['sender']} {each['group']} {masked(each['recipient'])}" for each in row["requests"]]
-    table.add_row(str(uid), day_of(inbound.received_ms or 0), row["outcome"], row["reason"], "\n".join(requests))
+def _planned(decided: DecidedMessage, settings: Settings) -> str:
+    """The outcome, or what polling does with mail that is not ours in a mailbox that is shared."""
+    if settings.imap_untagged == "process" or not is_foreign(decided):
+        return decided.outcome.value
+    return "left, and suggested" if decided.suggestion else "left untouched"
+
+
+def _requests(decided: DecidedMessage) -> str:
+    return "\n".join(f"{each.sender} {each.group} {masked(each.recipient)}" for each in decided.requests)
+
+
+def _counted(outcomes: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
 
 
 def audit(
@@ -116,9 +138,7 @@ def _print(tally: Audit, unreadable: int, *, applied: bool) -> None:
         Console(width=None if sys.stdout.isatty() else 120).print(table)
     provable = [share for share in shares if share.sender]
     asked, proved = sum(share.people for share in shares), sum(share.people for share in provable)
-    say(
-        f"{tally.outcomes.total()} messages: {', '.join(f'{count} {name}' for name, count in tally.outcomes.most_common())}"
-    )
+    say(f"{tally.outcomes.total()} messages: {_counted(tally.outcomes)}")
     say(
         f"{asked} people asked, {proved} of them provably; {sum(share.not_suppressed for share in provable)} still get mail"
     )
@@ -126,7 +146,7 @@ def _print(tally: Audit, unreadable: int, *, applied: bool) -> None:
         say(f"{unreadable} messages could not be fetched")
     if applied:
         say("the provable requests are queued; the workers give them effect")
-    elif proved:
+    elif any(share.not_suppressed for share in provable):
         say("honour the provable ones with --apply")
 
 

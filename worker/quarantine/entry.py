@@ -17,7 +17,7 @@ FAILED = "failed"  # the reason of what is our fault: its raw is an element of a
 _ID_DIGITS = 32
 _MAX_TEXT = 100
 _MAX_SOURCE = 60
-_END_MS = 253_402_300_800_000  # the year 10000: no ledger has a month for it
+END_MS = 253_402_300_800_000  # the year 10000: no ledger has a month for it
 _SHORT = ("detail", "author", "subject")  # what a shrunk entry keeps as much of as fits, the last first to go
 
 
@@ -62,7 +62,7 @@ class Entry:
     def first_decision(self) -> DecidedMessage:
         """Return the message as it was decided when it came: what its ledger record says."""
         outcome = Outcome.MALFORMED if self.reason == FAILED else Outcome(self.reason)
-        at_ms = self.at_ms if 0 <= self.at_ms < _END_MS else self.kept_ms
+        at_ms = self.at_ms if 0 <= self.at_ms < END_MS else self.kept_ms
         return DecidedMessage(self.key, self.source, outcome, self.detail, at_ms, evidence=self.evidence)
 
 

@@ -7,7 +7,7 @@ the request hears its first effect, the ledger knows the resolution, and the ent
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import sha256
 from typing import Any
@@ -17,7 +17,7 @@ from handlers.errors import AddressError, UnknownAccount
 from handlers.request import Action, DecidedMessage, Effect, Outcome, Request, Suggestion, request_id
 from worker.installation import Installation
 from worker.quarantine import Quarantine
-from worker.quarantine.entry import FAILED, Entry
+from worker.quarantine.entry import END_MS, FAILED, Entry
 from worker.quarantine.shown import without_addresses
 
 SOURCE = "operator"
@@ -167,7 +167,8 @@ def first_decisions(quarantine: Quarantine, entries: Sequence[Entry]) -> dict[st
 def requests_of(raw: bytes | None) -> DecidedMessage | None:
     """Return the message that a failed entry's bytes hold; None when they cannot be read."""
     try:
-        return DecidedMessage.from_wire(json.loads(raw or b""))
+        decided = DecidedMessage.from_wire(json.loads(raw or b""))
+        return replace(decided, received_ms=min(max(decided.received_ms, 0), END_MS - 1))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

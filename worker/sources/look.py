@@ -1,22 +1,25 @@
 """How much of each message is fetched, and what is done about one that cannot be.
 
 The first look is 8 KB, in batches; where it does not suffice, the second takes up to 256 KB. A failed fetch is the
-connection's fault or one message's: smaller batches find out, and after three times the others go on without that one.
+connection's fault or one message's: smaller batches find out, suspects come last, and after three times the others go on
+without that one, for an hour. What a server says is temporary is no message's fault.
 """
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from handlers import decision, message
 from handlers.errors import Unavailable
 from handlers.message import FIRST_LOOK_BYTES, MAX_LOOK_BYTES, InboundMessage
 from handlers.tag import Keyring
-from worker.sources.imap import ImapConnection
+from worker.sources.imap import ImapConnection, MailboxBusy
 
 BATCH = 50  # times 8 KB: a slow link still answers within the bound of a call
 _SECOND_LOOK_BATCH = 4  # times 256 KB = 1 MB: at 100 KB/s a third of the time that a call may take
 _GOOD_READS = 10  # in a row, before a batch that was made smaller grows again
 _STRIKES = 3
+_GIVEN_UP_S = 3600.0
 
 
 class Look:
@@ -31,14 +34,26 @@ class Look:
         self.batch = BATCH
         self._good_reads = 0
         self._strikes: Counter[int] = Counter()
+        self._given_up_at: dict[int, float] = {}
 
     def gave_up(self, uid: int) -> bool:
-        """Say whether this message is left alone until the next start."""
-        return self._strikes[uid] >= _STRIKES
+        """Say whether this message is left alone for now."""
+        if uid in self._given_up_at and time.monotonic() - self._given_up_at[uid] > _GIVEN_UP_S:
+            del self._given_up_at[uid], self._strikes[uid]
+        return uid in self._given_up_at
 
     def given_up(self) -> int:
         """Return how many messages those are."""
-        return sum(strikes >= _STRIKES for strikes in self._strikes.values())
+        return len(self._given_up_at)
+
+    def forget(self) -> None:
+        """Forget every suspicion: the UIDs are another folder's now."""
+        self._strikes.clear()
+        self._given_up_at.clear()
+
+    def in_order(self, uids: Iterable[int]) -> list[int]:
+        """Return *uids* with those under suspicion last: they must not hold up the others."""
+        return sorted(uids, key=lambda uid: (self._strikes.get(uid, 0), uid))
 
     async def messages(self, connection: ImapConnection, uids: Sequence[int]) -> dict[int, InboundMessage]:
         """Return what the server gives of *uids*, read as far as deciding needs it.
@@ -47,9 +62,13 @@ class Look:
         """
         try:
             found = await self._fetch(connection, uids, FIRST_LOOK_BYTES)
-            more = [uid for uid, each in found.items() if decision.needs_more(each, self._keys)]
+            more = [uid for uid, each in found.items() if self._needs_more(each)]
+            # Without its second look a message is not decided: what the server leaves out is asked for again.
+            found = {uid: each for uid, each in found.items() if uid not in more}
             for batch in batches(more, _SECOND_LOOK_BATCH):
                 found |= await self._fetch(connection, batch, MAX_LOOK_BYTES)
+        except MailboxBusy:
+            raise
         except Unavailable:
             self._suspect(uids)
             raise
@@ -58,16 +77,28 @@ class Look:
             self.batch, self._good_reads = min(BATCH, self.batch * 2), 0
         return found
 
+    def _needs_more(self, inbound: InboundMessage) -> bool:
+        try:
+            return decision.needs_more(inbound, self._keys)
+        except Exception:  # noqa: BLE001  a poison message must not stop its batch: `decide` tells of it
+            return not len(inbound.raw) >= MAX_LOOK_BYTES and inbound.truncated
+
     def _suspect(self, uids: Sequence[int]) -> None:
         self.batch, self._good_reads = max(1, self.batch // 7), 0
         if len(uids) == 1:
             self._strikes.update(uids)
+            if self._strikes[uids[0]] >= _STRIKES:
+                self._given_up_at[uids[0]] = time.monotonic()
 
     async def _fetch(self, connection: ImapConnection, uids: Sequence[int], octets: int) -> dict[int, InboundMessage]:
         fetched = await connection.fetch(uids, octets)
         return {
             each.uid: message.read(
-                each.raw, source=self._source, received_ms=each.received_ms, size_bytes=each.size_bytes
+                each.raw,
+                source=self._source,
+                received_ms=each.received_ms,
+                # Some servers only estimate RFC822.SIZE: whatever fills the look may have been cut.
+                size_bytes=max(each.size_bytes, len(each.raw) + (len(each.raw) >= octets)),
             )
             for each in fetched
             # Nothing of a message that has octets is no answer: deciding on it would hide a request for good.

@@ -12,6 +12,7 @@ are ours, and all others stay untouched and unrecorded.
 import asyncio
 import json
 import random
+import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from hashlib import sha256
@@ -27,11 +28,12 @@ from worker.sources.look import Look
 from worker.sources.progress import Progress, ProgressStore, UidSet
 
 _MOVE_BATCH = 500  # a command costs 0.24 s on 100,000 messages whatever it moves; the line stays below 4 KB
-_BACKLOG_ASKED_ABOVE = 50
+BACKLOG_ASKED_ABOVE = 50
 _MAX_BACKOFF_S = 60.0
 _REFUSED_WAIT_S = 60.0  # a wrong password tried too often locks the account
 _REFUSED_JUNK_WAIT_S = 300.0
 _NO_JUNK_WAIT_S = 3600.0
+_MOVE_AGAIN_S = 3600.0
 
 
 class NoJunk(MailboxUnavailable):
@@ -59,6 +61,7 @@ class Mailbox:
         self._search_from = 1
         self._to_move: list[int] | None = None  # None: to be searched for
         self._backoff_s = 1.0
+        self._move_again_at = 0.0
         self._notes: dict[str, str] = {}  # what the operator should know, by subject
 
     async def run(self, *, once: bool = False, strict: bool = False) -> None:
@@ -123,6 +126,8 @@ class Mailbox:
         selected = await select(connection, self._folder, folders)
         self._keywords = selected.keywords
         self._taken, self._search_from, self._to_move, self._notes = UidSet(), 1, None, {}
+        if time.monotonic() < self._move_again_at:
+            self._notes["move"] = "handled mail stays here: moving it was refused, tried again in an hour"
         if not selected.keywords:
             self._notes["marks"] = f"{self._folder!r} takes no keywords: what is done is remembered by UID"
         return await self._resume(connection, selected)
@@ -142,7 +147,7 @@ class Mailbox:
 
     async def _say_idle(self, held: int) -> None:
         if skipped := self._look.given_up():
-            self._notes["unreadable"] = f"{skipped} messages cannot be fetched, tried again at the next start"
+            self._notes["unreadable"] = f"{skipped} messages cannot be fetched, tried again in an hour"
         detail = ". ".join(self._notes.values())
         await asyncio.to_thread(self._report.say, "idle", detail, held=held, left=len(self._progress.left))
 
@@ -154,6 +159,7 @@ class Mailbox:
         if self._progress.of != f"{account}:{selected.uidvalidity}":
             from_uid, since = await self._beginning(connection, selected, account)
             self._progress = Progress(f"{account}:{selected.uidvalidity}", keys, from_uid, since)
+            self._look.forget()
         if self._progress.keys != keys:
             self._progress.keys, self._progress.left = keys, UidSet()
         backlog = self._settings.imap_backlog
@@ -180,7 +186,7 @@ class Mailbox:
         today = datetime.now(UTC).date().isoformat()
         asked = self._settings.imap_backlog == "ask"
         waiting = await connection.search(*self._not_done()) if asked else []
-        return (selected.uidnext if len(waiting) > _BACKLOG_ASKED_ABOVE else 0), today
+        return (selected.uidnext if len(waiting) > BACKLOG_ASKED_ABOVE else 0), today
 
     def _decided_with(self) -> str:
         """What decides whether a message is ours: keys, address, and the sources that senders configured."""
@@ -203,7 +209,7 @@ class Mailbox:
         await self._look_again_if_asked(await asyncio.to_thread(self._decided_with))
         from_uid = max(self._search_from, self._progress.from_uid)
         found = await connection.search("UID", f"{from_uid}:*", *self._not_done())
-        uids = [uid for uid in found if uid >= from_uid and not self._is_known(uid)]
+        uids = self._look.in_order(uid for uid in found if uid >= from_uid and not self._is_known(uid))
         count = start = 0
         while start < len(uids):
             batch = uids[start : start + self._look.batch]
@@ -233,7 +239,7 @@ class Mailbox:
             return await self._look.messages(connection, uids)
         except Unavailable:
             if self._look.given_up() > given_up:
-                detail = "a message cannot be fetched: left where it is, tried again at the next start"
+                detail = "a message cannot be fetched: left where it is, tried again in an hour"
                 self._installation.journal.failed("imap", detail, source=self._source)
             raise
 
@@ -279,6 +285,8 @@ class Mailbox:
         batch, self._to_move = self._to_move[:_MOVE_BATCH], self._to_move[_MOVE_BATCH:]
         if batch and (refusal := await connection.move(batch, self._processed)):
             self._notes["move"] = f"handled mail stays here, it cannot be moved to {self._processed!r}: {refusal}"
+            # Without MOVE, a refused expunge leaves a copy behind: not another one at each connection.
+            self._move_again_at = time.monotonic() + _MOVE_AGAIN_S
             self._installation.journal.source(self._source, "idle", self._notes["move"])
         return bool(batch)
 

@@ -44,8 +44,9 @@ class Maildir:
         while True:
             try:
                 taken = await asyncio.to_thread(self.take)
-            except Unavailable as error:
-                await asyncio.to_thread(self._report.say, "waiting", str(error))
+            except (Unavailable, OSError) as error:
+                why = str(error) if isinstance(error, Unavailable) else f"{self._path}: {error.strerror}"
+                await asyncio.to_thread(self._report.say, "waiting", why)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
                 continue

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 from handlers.errors import ConfigError
 from worker.installation import Installation
@@ -25,14 +26,29 @@ def mailbox_addresses(settings: Settings) -> list[MailboxAddress]:
 async def poll(installation: Installation, *, once: bool = False, strict: bool = False) -> None:
     """Poll every configured mailbox and its Junk folder; one's trouble is not another's."""
     addresses = mailbox_addresses(installation.settings)
+    if once:
+        await _poll_once(installation, addresses)
+        return
     async with asyncio.TaskGroup() as group:
         for address in addresses:
             mailbox = Mailbox(installation, address)
-            group.create_task(mailbox.run(once=once, strict=strict and len(addresses) == 1))
-            group.create_task(_watch_junk(Mailbox(installation, address, junk=True), mailbox, once=once))
+            group.create_task(mailbox.run(strict=strict and len(addresses) == 1))
+            group.create_task(_watch_junk(Mailbox(installation, address, junk=True), mailbox))
 
 
-async def _watch_junk(junk: Mailbox, mailbox: Mailbox, *, once: bool) -> None:
+async def _watch_junk(junk: Mailbox, mailbox: Mailbox) -> None:
     """Watch a Junk folder when the mailbox itself could be opened: one wrong password is tried once, not twice."""
     await mailbox.opened.wait()
-    await junk.run(once=once)
+    await junk.run()
+
+
+async def _poll_once(installation: Installation, addresses: Sequence[MailboxAddress]) -> None:
+    """Look at each mailbox and its Junk folder to the end; then raise the first trouble there was."""
+
+    async def look(address: MailboxAddress) -> None:
+        await Mailbox(installation, address).run(once=True)
+        await Mailbox(installation, address, junk=True).run(once=True)
+
+    for trouble in await asyncio.gather(*map(look, addresses), return_exceptions=True):
+        if trouble is not None:
+            raise trouble

@@ -21,11 +21,12 @@ class Survey:
         self._address = address
         self._look = Look(keys, f"imap:{address.name}")
         self._connection: ImapConnection | None = None
+        self._left_out = 0
 
     @property
     def unreadable(self) -> int:
-        """How many messages the server would not give."""
-        return self._look.given_up()
+        """How many messages the server did not give."""
+        return self._left_out
 
     async def uids(self, *, waiting: bool) -> list[int]:
         """Return the messages there are, ascending; waiting: only those that are not marked as handled.
@@ -53,6 +54,7 @@ class Survey:
                     continue
                 found = {}
             start, lost = start + len(batch), 0
+            self._left_out += len(batch) - len(found)
             yield found
 
     async def _opened(self) -> ImapConnection:

@@ -1,6 +1,6 @@
 """A mailbox over IMAP: the only folder that imports aioimaplib."""
 
-from worker.sources.imap.address import MailboxAddress, MailboxRefused
+from worker.sources.imap.address import MailboxAddress, MailboxBusy, MailboxRefused
 from worker.sources.imap.answers import DONE, Fetched, Folder, Folders, Selected
 from worker.sources.imap.connection import ImapConnection
 
@@ -11,6 +11,7 @@ __all__ = [
     "Folders",
     "ImapConnection",
     "MailboxAddress",
+    "MailboxBusy",
     "MailboxRefused",
     "Selected",
 ]

@@ -5,13 +5,17 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from handlers.errors import ConfigError
+from handlers.errors import ConfigError, MailboxUnavailable
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class MailboxRefused(ConfigError):
     """The server understood us and said no: wrong password, unknown mailbox, untrusted certificate."""
+
+
+class MailboxBusy(MailboxUnavailable):
+    """The server said itself that this passes: throttled, in use, a fault of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,16 @@ def _internal_date(text: bytes) -> int | None:
         return None
 
 
+def words(text: bytes) -> str:
+    """Return a server's words for people and terminals: what is not printable ASCII is "?".
+
+    Example:
+        >>> words(b"\x1b[2Jno")
+        '?[2Jno'
+    """
+    return re.sub(r"[^ -~]", "?", text.decode("ascii", "replace"))
+
+
 def flat(line: Any) -> bytes:
     """Return a line's octets, literals included."""
     return b" ".join(bytes(part) for part in line) if isinstance(line, tuple) else bytes(line)

@@ -21,7 +21,7 @@ import aioimaplib
 from handlers.errors import MailboxUnavailable
 from worker.sources.credential import Credential
 from worker.sources.imap import answers
-from worker.sources.imap.address import MailboxAddress, MailboxRefused, wire_name
+from worker.sources.imap.address import MailboxAddress, MailboxBusy, MailboxRefused, wire_name
 from worker.sources.imap.answers import DONE, Fetched, Folder, Folders, Selected, uid_set
 from worker.sources.imap.protocol import Client
 
@@ -244,7 +244,9 @@ class ImapConnection:
         response = await self._ask(call)
         if response.result != "OK":
             self.abort()
-            raise MailboxUnavailable(f"{self._where()}: {name} refused: {_shown(response)}")
+            reason = _shown(response)
+            kind = MailboxBusy if any(code in reason.upper() for code in _TEMPORARY_CODES) else MailboxUnavailable
+            raise kind(f"{self._where()}: {name} refused: {reason}")
         return response
 
     async def _ask(self, call: Any, seconds: float = 0) -> Any:
@@ -319,7 +321,7 @@ def _named(error: BaseException) -> str:
 def _shown(response: Any) -> str:
     """The server's own words, cut short: response text never repeats credentials or mail."""
     last = answers.flat(response.lines[-1]) if response.lines else b""
-    return f"{response.result} {last.decode('utf-8', 'replace')}"[:160]
+    return f"{response.result} {answers.words(last)}"[:160]
 
 
 def _sasl_reason(response: Any) -> str:

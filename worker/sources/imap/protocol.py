@@ -14,6 +14,7 @@ from typing import Any
 import aioimaplib
 from aioimaplib.aioimaplib import Command
 
+from worker.sources.imap.answers import words
 from worker.sources.imap.reader import Garbage, Part, ResponseReader
 
 # No level and no handler of anybody may bring its lines back.
@@ -84,7 +85,7 @@ class Protocol(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
 
     def _handle_untagged(self, text: bytes, parts: list[Part]) -> None:
         if text[:4].upper() == b"BYE ":
-            self.give_up(f"the server says BYE {text[4:].decode('utf-8', 'replace')[:120]}")
+            self.give_up(f"the server says BYE {words(text[4:])[:120]}")
         elif self.state == "CONNECTED":
             self._greeted(text)
         else:
