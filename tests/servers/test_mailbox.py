@@ -73,7 +73,7 @@ def test_somebody_elses_seen_flag_hides_nothing(tmp_path: Path, redis_url: str, 
 
 
 def test_mail_that_is_not_ours_is_left_unflagged(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
-    dovecot.append(mail("info@example.com", "foreign"))
+    dovecot.append(mail("info@example.com", "foreign").replace(b"unsubscribe", b"lunch"))
     service = _service(tmp_path, redis_url, dovecot)
 
     for _ in range(2):
