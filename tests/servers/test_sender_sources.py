@@ -142,7 +142,10 @@ def test_a_bad_line_is_refused_alone_and_without_its_values(sources: SenderSourc
     assert answer(sources, "goodtoken") == Tag("acme", 1, JANE)
     assert [problem.partition(": ")[0] for problem in done.problems] == [f"line {number}" for number in range(1, 10)]
     assert not any("jane" in problem or "longtoken" in problem for problem in done.problems)
-    assert done.problems[4] == "line 5: group of 1 characters, expected the id of one of the sender's, see: unsubd group list"
+    assert (
+        done.problems[4]
+        == "line 5: group of 1 characters, expected the id of one of the sender's, see: unsubd group list"
+    )
 
 
 def test_known_recipients(sources: SenderSources, client: redis.Redis) -> None:
