@@ -276,8 +276,8 @@ def _evidence(message: InboundMessage, facts: _Facts, policy: Policy) -> dict[st
         evidence |= {"tag_in": candidate.where, "repair": reading.repair, "key_index": str(reading.key_index)}
     for request in facts.foreign.requests[:1] if not facts.tags else ():
         evidence |= {"foreign": request.source, "foreign_in": request.where, "repair": request.repair}
-    if not facts.tags and not facts.foreign.requests and next(foreign.matches(message, policy.sources), None):
-        evidence["foreign"] = "not proved"
+    if facts.foreign.refusal and not facts.tags:
+        evidence["foreign"] = f"not proved: {facts.foreign.refusal}"
     if facts.complaint:
         evidence["complaint"] = facts.complaint.kind
     if word := automatic.auto_keyword(message):

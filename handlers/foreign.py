@@ -57,10 +57,22 @@ class ForeignRequest:
 
 @dataclass(frozen=True, slots=True)
 class ForeignReading:
-    """What foreign identifications make of a message: requests, else perhaps a suggestion."""
+    """What foreign identifications make of a message: requests, else why there is none, and perhaps a suggestion.
+
+    Shape:   refusal: what the first of them lacks, "" where none matched or one counts.
+    """
 
     requests: tuple[ForeignRequest, ...] = ()
     suggestion: Suggestion | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """An identification that does not count: why, and whom it may mean."""
+
+    why: str
+    suggestion: Suggestion | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +175,7 @@ def read_foreign(
     Errors:  none: whoever is not proved is a suggestion.
     """
     requests: dict[Tag, ForeignRequest] = {}
-    suggestion: Suggestion | None = None
+    refused: list[_Refused] = []
     matched = list(matches(message, sources))
     writer = author(message) if matched else None
     for match in matched:
@@ -172,47 +184,49 @@ def read_foreign(
             if match.source.kind.opaque
             else _read_open(message, match, writer, found)
         )
-        if isinstance(read, ForeignRequest):
+        if isinstance(read, _Refused):
+            refused.append(read)
+        elif match.where == "envelope":
+            return ForeignReading((read,))
+        else:
             requests.setdefault(read.tag, read)
-            if match.where == "envelope":
-                return ForeignReading((read,))
-        suggestion = suggestion or (read if isinstance(read, Suggestion) else None)
-    return ForeignReading(tuple(requests.values()), None if requests else suggestion)
+    if requests or not refused:
+        return ForeignReading(tuple(requests.values()))
+    return ForeignReading((), next((each.suggestion for each in refused if each.suggestion), None), refused[0].why)
 
 
-def _read_opaque(
-    match: Match, writer: str | None, found: Mapping[Any, Tag | int]
-) -> ForeignRequest | Suggestion | None:
+def _read_opaque(match: Match, writer: str | None, found: Mapping[Any, Tag | int]) -> ForeignRequest | _Refused:
     for key in _tokens(match):
         if isinstance(row := found.get(key), Tag):
             return _request(match, row, f"{match.source.kind.words} of the imported table")
-    return _suggestion(match, writer, "the imported table does not hold it, recipient taken from From")
+    return _refused(match, writer, "the imported table does not hold it, recipient taken from From")
 
 
 def _read_open(
     message: InboundMessage, match: Match, writer: str | None, found: Mapping[Any, Tag | int]
-) -> ForeignRequest | Suggestion | None:
+) -> ForeignRequest | _Refused:
     source = match.source
     named = writer if source.kind is Kind.ADDRESS else _verp_recipient(match.fields)
     if source.trust is Trust.NONE:
-        return _suggestion(match, named, "nothing proves who wrote it")
+        return _refused(match, named, "nothing proves who wrote it")
     if writer is None or named is None:
-        return _suggestion(match, named, "From does not name exactly one author")
+        return _refused(match, named, "From does not name exactly one author")
     if writer != named:
-        return _suggestion(match, named, "its author is somebody else")
+        return _refused(match, named, "its author is somebody else")
     if source.known_only and not found.get(KnownRecipient(source.sender, writer)):
-        return _suggestion(match, named, "its author is not among the known recipients")
+        return _refused(match, named, "its author is not among the known recipients")
     if proof := proves(message, source.authserv_id, writer):
         return _request(
             match, Tag(source.sender, source.group, named), f"{source.kind.words}, {proof.value} for its author"
         )
-    return _suggestion(match, named, "no trusted result proves its author")
+    return _refused(match, named, "no trusted result proves its author")
 
 
 def _request(match: Match, tag: Tag, reason: str) -> ForeignRequest:
     return ForeignRequest(tag, reason, match.where, match.repair, match.source.id)
 
 
-def _suggestion(match: Match, recipient: str | None, why: str) -> Suggestion | None:
+def _refused(match: Match, recipient: str | None, why: str) -> _Refused:
     source = match.source
-    return Suggestion(source.sender, source.group, recipient, f"{source.kind.words}: {why}") if recipient else None
+    words = f"{source.kind.words}: {why}"
+    return _Refused(words, Suggestion(source.sender, source.group, recipient, words) if recipient else None)

@@ -203,3 +203,33 @@ def _resolutions(client: Redis) -> list[int]:
     from worker.store.ledger import Ledger
 
     return [len(record["resolutions"]) for _, record in Ledger(client, lambda _: "").records()]
+
+
+ARF = (
+    b"From: <feedback@fbl.example.com>\r\nTo: complaints@unsub.example.com\r\nSubject: FW: The spring catalogue\r\n"
+    b"Message-ID: <arf-1@fbl.example.com>\r\nMIME-Version: 1.0\r\n"
+    b"Content-Type: multipart/report; report-type=feedback-report; boundary=arf\r\n\r\n"
+    b"--arf\r\nContent-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nVersion: 1\r\n"
+    b"--arf\r\nContent-Type: message/rfc822\r\n\r\nList-Unsubscribe: <mailto:%s>\r\nSubject: Spring\r\n\r\nhi\r\n--arf--\r\n"
+)
+
+
+def test_a_complaint_shows_whom_it_names(service: Service, tmp_path: Path) -> None:
+    delivered(service, tmp_path, ARF % address(7).encode())
+    [entry] = service.rows("quarantine", "list", "--reason", "complaint")
+
+    [row] = service.rows("quarantine", "show", entry["id"])
+    assert row["asks for"] == [f"complaint acme 1 {recipient(7)[0]}···{recipient(7).partition('@')[0][-1]}@example.com"]
+    [row] = service.rows("quarantine", "show", entry["id"], "--full")
+    assert row["asks for"] == [f"complaint acme 1 {recipient(7)}"]
+
+
+def test_a_dry_run_says_for_whom(service: Service, tmp_path: Path) -> None:
+    delivered(service, tmp_path, mail("info@unsub.example.com", "one", body="please remove me\r\n"))
+    [entry] = service.rows("quarantine", "list")
+
+    said = service.command(
+        "quarantine", "resolve", entry["id"], "--as", "acme", "1", "jane@example.com", "--reason", "phone", "--dry-run"
+    )
+
+    assert said.stdout.splitlines()[0].endswith("->  unsubscribe acme 1 j···e@example.com")

@@ -436,7 +436,7 @@ def test_a_fixed_address_counts_for_whom_our_own_server_proved(text, outcome, re
 def test_mail_to_a_senders_address_is_never_mail_that_is_not_ours():
     decided = _decided("To: leave@example.com\nSubject: hello\n\n", sources=(FIXED,))
 
-    assert decided.evidence["foreign"] == "not proved"
+    assert decided.evidence["foreign"] == "not proved: fixed address: From does not name exactly one author"
 
 
 def test_a_complaint_counts_globally_only_from_whom_the_installation_trusts():

@@ -20,10 +20,10 @@ from handlers.request import Outcome
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import Installation, open_installation
 from worker.quarantine.entry import FAILED, Entry
-from worker.quarantine.replay import Replay
+from worker.quarantine.replay import Replay, asked_for
 from worker.quarantine.resolution import Resolution, Settled, Way, check_named, plan, resolve
 from worker.quarantine.shelf import Selection
-from worker.quarantine.shown import content, printable, row
+from worker.quarantine.shown import asks, content, printable, row, without_addresses
 
 app = typer.Typer(help="What was not understood: look at it, settle it, try it again.", no_args_is_help=True)
 _AT_ONCE = 100
@@ -76,12 +76,15 @@ def show(
     with open_installation(own_settings()) as installation:
         [entry] = _named(installation, [entry_id])
         kept = installation.quarantine.raw(entry.id)
+        asked = asked_for(installation, entry, kept) if kept and entry.reason != FAILED and not raw else []
     if raw:
         _print_raw(kept or b"")
-    elif as_json:
-        say_json(row(entry, full=full) | content(entry, kept, full=full))
+        return
+    facts = row(entry, full=full) | asks(asked, full=full) | content(entry, kept, full=full)
+    if as_json:
+        say_json(facts)
     else:
-        for name, value in (row(entry, full=full) | content(entry, kept, full=full)).items():
+        for name, value in facts.items():
             _print_fact(name, value)
 
 
@@ -226,7 +229,8 @@ def _tell_each(settled: Sequence[Settled], *, as_json: bool, one_by_one: bool) -
         if as_json:
             say_json({"id": each.entry.id, "reason": each.entry.reason, "became": each.word, "gone": each.gone})
         elif one_by_one:
-            say(f"{each.entry.id}  {printable(each.entry.reason)}  ->  {printable(each.word)}")
+            whom = "".join(f" {without_addresses(recipient)}" for recipient in each.whom)
+            say(f"{each.entry.id}  {printable(each.entry.reason)}  ->  {printable(each.word + whom)}")
 
 
 def _tell(counts: Counter[str], total: int, gone: int, *, dry_run: bool) -> None:

@@ -6,6 +6,7 @@ again. What is still not understood stays, with its first date and today's reaso
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from handlers import message
 from handlers.message import InboundMessage
@@ -99,6 +100,18 @@ class Replay:
             self.wait_s = 0.0
             return [[] for _ in range(count)]
         return known
+
+
+def asked_for(installation: Installation, entry: Entry, raw: bytes) -> list[dict[str, Any]]:
+    """Return the requests that production would make of *entry* today, as (action, sender, group, recipient).
+
+    Errors:  Unavailable  a lookup cannot be answered.    temporary
+    """
+    [decided] = installation.intake.decide([_read(entry, raw)], remember=False)
+    return [
+        {"action": each.action.value, "sender": each.sender, "group": each.group, "recipient": each.recipient}
+        for each in decided.requests
+    ]
 
 
 def _read(entry: Entry, raw: bytes) -> InboundMessage:

@@ -44,11 +44,15 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of an entry: an effect, an outcome, or why nothing; and whether it left the quarantine."""
+    """What became of an entry: an effect, an outcome, or why nothing; and whether it left the quarantine.
+
+    Shape:   whom: the recipients it was about, for the person who asked.
+    """
 
     entry: Entry
     word: str
     gone: bool = False
+    whom: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +108,14 @@ def _request(entry: Entry, whom: Suggestion, actor: str) -> Request:
 
 def plan(resolution: Resolution, entries: Sequence[Entry]) -> list[Settled]:
     """Say what `resolve` would do, and do nothing."""
-    return [Settled(entry, _planned(decision_of(entry, resolution))) for entry in entries]
+    return [_planned(entry, decision_of(entry, resolution)) for entry in entries]
 
 
-def _planned(decided: DecidedMessage | str) -> str:
+def _planned(entry: Entry, decided: DecidedMessage | str) -> Settled:
     if isinstance(decided, str):
-        return decided
-    return next((f"{each.action.value} {each.sender} {each.group}" for each in decided.requests), Way.DISMISSED.value)
+        return Settled(entry, decided)
+    word = next((f"{each.action.value} {each.sender} {each.group}" for each in decided.requests), Way.DISMISSED.value)
+    return Settled(entry, word, whom=tuple(each.recipient for each in decided.requests))
 
 
 def resolve(installation: Installation, resolution: Resolution, entries: Sequence[Entry]) -> list[Settled]:

@@ -54,6 +54,13 @@ def _time(at_ms: int) -> str:
         return str(at_ms)
 
 
+def asks(requests: list[dict[str, Any]], *, full: bool) -> dict[str, Any]:
+    """Return whom a message is about, as facts; nothing where it names nobody. Not escaped yet."""
+    shown = str if full else without_addresses
+    return {"asks for": [f"{each['action']} {each['sender']} {each['group']} {shown(each['recipient'])}"
+                         for each in requests]} if requests else {}  # fmt: skip
+
+
 def content(entry: Entry, kept: bytes | None, *, full: bool) -> dict[str, Any]:
     """Return what was fetched, decoded, and what was proved; of a failed entry the requests. Not escaped yet."""
     shown = str if full else without_addresses
