@@ -8,6 +8,7 @@ RFC: 5321 2.4 (case) and 4.1.2 (mailbox), 5233 (subaddress), 6531 (UTF-8 address
 
 import re
 import unicodedata
+from functools import lru_cache
 from urllib.parse import unquote
 
 import idna
@@ -61,6 +62,7 @@ def _folded(local_part: str) -> str:
     return local_part
 
 
+@lru_cache(maxsize=65536)  # a list of a million addresses has few domains, and UTS 46 is most of the work
 def _canonical_domain(domain: str) -> str:
     if _LITERAL.fullmatch(domain):
         return domain.lower()

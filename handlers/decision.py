@@ -38,12 +38,12 @@ Found = Mapping[Lookup, Tag | int]
 class Policy:
     """What the installation and its senders decided.
 
-    Shape:   template: whose addresses are ours even when their tag is garbage. sources: other systems' addresses.
+    Shape:   templates: whose addresses are ours even when their tag is garbage. sources: other systems' addresses.
              senders: registered ids, for suggestions. authserv_id: whose Authentication-Results are believed.
              reporters: domains, and feedback_loops: sources, whose complaints count globally.
     """
 
-    template: AddressTemplate | None = None
+    templates: tuple[AddressTemplate, ...] = ()
     sources: tuple[SenderSource, ...] = ()
     senders: tuple[str, ...] = ()
     authserv_id: str = ""
@@ -177,7 +177,8 @@ def _outcome_of_foreign(message: InboundMessage, proof: str) -> tuple[Outcome, s
 def _looks_like_ours(candidate: Candidate, policy: Policy) -> bool:
     if tag.is_shaped(candidate.address):
         return True
-    return policy.template is not None and any(policy.template.holds(text) for _, text in undamaged(candidate.address))
+    spellings = [text for _, text in undamaged(candidate.address)] if policy.templates else []
+    return any(template.holds(text) for template in policy.templates for text in spellings)
 
 
 def _readings(

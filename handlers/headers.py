@@ -6,10 +6,10 @@ RFC: 2369 (List-Unsubscribe), 6068 (mailto), 8058 (one-click: the https URI must
 from handlers.tag import Minted
 
 
-def unsubscribe_headers(minted: Minted, public_url: str | None) -> list[tuple[str, str]]:
+def unsubscribe_headers(minted: Minted, link: str | None) -> list[tuple[str, str]]:
     """Return the header lines of one recipient's mail as (name, value).
 
-    Shape:   public_url: base of our pages; None leaves the https link and the one-click header out.
+    Shape:   link: the https URI of the same tag; None leaves it and the one-click header out.
     Why:     mail clients ignore an RFC 2047-encoded value, so this is plain ASCII and its pieces have no spaces; fold
              only between them.
     Example:
@@ -18,7 +18,6 @@ def unsubscribe_headers(minted: Minted, public_url: str | None) -> list[tuple[st
         [('List-Unsubscribe', '<mailto:u+hx@d.example>')]
     """
     mailto = f"<mailto:{minted.address}>"
-    if public_url is None:
+    if link is None:
         return [("List-Unsubscribe", mailto)]
-    link = f"<{public_url}/u/{minted.tag}>"
-    return [("List-Unsubscribe", f"{mailto}, {link}"), ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")]
+    return [("List-Unsubscribe", f"{mailto}, <{link}>"), ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")]

@@ -60,6 +60,7 @@ class Request:
              source: the way in, e.g. "imap:INBOX", "relay:default", "one-click", "page", "api", "operator", "import".
              evidence: the message key or form nonce. actor: who asked ("recipient", or an operator's name).
              seen_version: for a resubscribe, the version of the row its actor saw; else "".
+             undated: an import whose file names no date: it never wins over a resubscribe.
     Units:   at_ms: milliseconds UTC, never a value that the author of a mail writes.
     """
 
@@ -73,6 +74,7 @@ class Request:
     evidence: str
     actor: str = "recipient"
     seen_version: str = ""
+    undated: bool = False
 
     def as_wire(self) -> dict[str, Any]:
         """Return JSON values; `from_wire` undoes it."""
@@ -90,7 +92,7 @@ class Request:
 
 _REQUEST_TYPES = {
     "id": str, "action": str, "sender": str, "group": int, "recipient": str, "at_ms": int, "source": str,
-    "evidence": str, "actor": str, "seen_version": str,
+    "evidence": str, "actor": str, "seen_version": str, "undated": bool,
 }  # fmt: skip
 _MESSAGE_TYPES = {
     "key": str, "source": str, "outcome": str, "reason": str, "received_ms": int, "requests": list, "evidence": dict,

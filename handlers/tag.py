@@ -36,9 +36,15 @@ _READABLE_LOCAL = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _LDH = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
+FORGOTTEN = "~"  # a recipient that begins so is no address but the name of somebody whose address was forgotten
+
+
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """What a tag says: the sender's id, the group (0 = global) and the canonical recipient."""
+    """What a tag says: the sender's id, the group (0 = global) and the canonical recipient.
+
+    Shape:   recipient: of a stored tag perhaps a FORGOTTEN one; no address is like it, because it has no "@".
+    """
 
     sender: str
     group: int
@@ -231,7 +237,7 @@ def read(address: str, keys: Keyring, rows: Mapping[StoredTag, Tag] = _NO_ROWS) 
             elif stored := _STORED.fullmatch(tail):
                 shaped = True
                 tag = rows.get(StoredTag(stored[1]))
-                key_index = _signer(tag, stored[1], keys) if tag else None
+                key_index = _signer_of_stored(tag, stored[1], keys) if tag else None
             else:
                 continue
             if tag and key_index is not None:
@@ -257,6 +263,12 @@ def _tag_of(signed: re.Match[str]) -> Tag | None:
         return Tag(sender, int(group), recipient) if canonical(recipient) == recipient else None
     except AddressError:
         return None
+
+
+def _signer_of_stored(tag: Tag, mac: str, keys: Keyring) -> int | None:
+    if tag.recipient.startswith(FORGOTTEN):
+        return 0  # its address is gone: 26 characters that nobody could guess must do (semantics §8)
+    return _signer(tag, mac, keys)
 
 
 def _signer(tag: Tag, mac: str, keys: Keyring) -> int | None:

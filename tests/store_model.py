@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from handlers.request import Action, Effect, Request, request_id
+from tests.harness.names import answers
 from worker.store import Store
 from worker.store.row import Row
 
@@ -217,8 +218,8 @@ class History:
         for sender in self.senders:
             for group in GROUPS:
                 expected_scopes = [self.model.scope(sender, group, recipient) for recipient in RECIPIENTS]
-                answers = self.store.check(sender, group, RECIPIENTS)
-                assert expected_scopes == [answer.scope for answer in answers], (sender, group)
+                found = answers(self.store, sender, group, RECIPIENTS)
+                assert expected_scopes == [answer.scope for answer in found], (sender, group)
 
     def suppressed(self) -> dict[Target, bool]:
         rows = zip(self.targets, self.store.rows(self.targets), strict=True)

@@ -13,11 +13,13 @@ import redis
 
 from handlers.request import Action, DecidedMessage, Effect, Outcome, Request
 from handlers.tag import Minted, StoredTag, Tag
+from tests.harness.names import answers
 from tests.store_model import DAY, LEAN, MINUTE, NOW, SECOND, Target, asked
 from worker.keys import Pseudonyms
 from worker.store import Store
 from worker.store.ledger import Ledger, result_of
 from worker.store.row import Row
+from worker.store.tags import StoredTags
 
 JANE: Target = ("acme", 12, "jane@example.com")
 YEAR = 365 * DAY
@@ -369,13 +371,15 @@ class NeighbourRules:
 
     def test_empty_batch_does_nothing(self, store: Store) -> None:
         assert store.apply([]) == []
-        assert store.check("acme", 12, []) == []
+        assert answers(store, "acme", 12, []) == []
 
     def test_one_sender_never_sees_or_affects_another(self, register: Register, store: Store) -> None:
         others: list[Target] = [(sender, group, JANE[2]) for sender in ("acm", "acme1", "bolt") for group in (0, 2, 12)]
         register.apply(*(register.unsubscribe(of=other) for other in others))
 
-        assert [answer.scope for group in (0, 2, 12) for answer in store.check("acme", group, [JANE[2]])] == [None] * 3
+        assert [answer.scope for group in (0, 2, 12) for answer in answers(store, "acme", group, [JANE[2]])] == [
+            None
+        ] * 3
         before = store.rows(others)
         register.apply(register.complaint(of=("acme", 0, JANE[2])))
         register.apply(register.resubscribe(of=("acme", 0, JANE[2]), by="operator"))
@@ -386,7 +390,7 @@ class NeighbourRules:
         register.apply(register.unsubscribe(by="page"), register.complaint(of=everything))
 
         for group in (0, 12, 13, 4294967295):
-            [answer] = store.check("acme", group, [JANE[2]])
+            [answer] = answers(store, "acme", group, [JANE[2]])
             assert (answer.suppressed, answer.scope, answer.row) == (True, "global", register.row(everything))
 
     def test_group_answers_once_group_0_is_lifted(self, register: Register, store: Store) -> None:
@@ -394,16 +398,16 @@ class NeighbourRules:
         register.apply(register.unsubscribe(by="page"), register.unsubscribe(of=everything))
         register.apply(register.resubscribe(of=everything))
 
-        assert [store.check("acme", group, [JANE[2]])[0].scope for group in (0, 12, 13)] == [None, "group", None]
-        assert store.check("acme", 12, [JANE[2]])[0].row == register.row()
+        assert [answers(store, "acme", group, [JANE[2]])[0].scope for group in (0, 12, 13)] == [None, "group", None]
+        assert answers(store, "acme", 12, [JANE[2]])[0].row == register.row()
 
     def test_check_answers_in_order_of_question(self, register: Register, store: Store) -> None:
         register.apply(register.unsubscribe())
         asked_about = ["joe@example.com", JANE[2], "JANE@example.com", JANE[2]]
-        answers = store.check("acme", 12, asked_about)
+        found = answers(store, "acme", 12, asked_about)
 
-        assert [answer.recipient for answer in answers] == asked_about
-        assert [answer.suppressed for answer in answers] == [False, True, False, True]
+        assert [answer.recipient for answer in found] == asked_about
+        assert [answer.suppressed for answer in found] == [False, True, False, True]
 
     def test_list_names_suppressed_of_this_very_group(self, register: Register, store: Store) -> None:
         other, lifted = ("acme", 13, "joe@example.com"), ("acme", 12, "jörg@example.com")
@@ -412,7 +416,7 @@ class NeighbourRules:
 
         assert list(store.listed("acme", 12)) == [(JANE[2], register.row())]
 
-    def test_stored_tags_come_back(self, store: Store) -> None:
+    def test_stored_tags_come_back(self, client: redis.Redis) -> None:
         tags = {
             StoredTag("a" * 26): Tag("acme", 0, JANE[2]),
             StoredTag("b" * 26): Tag("bolt", 4294967295, "jörg+news@xn--exmple-cua.com"),
@@ -420,16 +424,17 @@ class NeighbourRules:
         minted = [
             (Minted(f"h{ref.ref}", f"u+h{ref.ref}@unsub.example.com", True, ref.ref), tag) for ref, tag in tags.items()
         ]
-        store.keep_tags(minted)
-        store.keep_tags(reversed(minted))
+        stored = StoredTags(client)
+        stored.keep(minted)
+        stored.keep(reversed(minted))
 
-        assert store.tags([*tags, StoredTag("c" * 26)]) == tags
-        assert store.tags([]) == {}
+        assert stored.found([*tags, StoredTag("c" * 26)]) == tags
+        assert stored.found([]) == {}
 
-    def test_no_stored_tags_is_no_error(self, store: Store) -> None:
-        store.keep_tags([])
+    def test_no_stored_tags_is_no_error(self, client: redis.Redis) -> None:
+        StoredTags(client).keep([])
 
-        assert store.tags([StoredTag("a" * 26)]) == {}
+        assert StoredTags(client).found([StoredTag("a" * 26)]) == {}
 
 
 class LedgerRules:

@@ -70,7 +70,7 @@ class Audit:
         asked.messages += 1
 
     def look_up(self, installation: Installation) -> None:
-        """Find out who of the provable is suppressed already, by the check that senders use.
+        """Find out who of the provable is suppressed already, by the rows that a check reads.
 
         Errors:  Unavailable  the store is away.    temporary
         """
@@ -80,8 +80,9 @@ class Audit:
                 groups.setdefault((sender, group), []).append(recipient)
         for (sender, group), recipients in groups.items():
             for start in range(0, len(recipients), 1000):
-                for answer in installation.store.check(sender, group, recipients[start : start + 1000]):
-                    self.asked[sender, group, answer.recipient].suppressed = answer.suppressed
+                some = recipients[start : start + 1000]
+                for recipient, rows in zip(some, installation.store.asked(sender, group, some), strict=True):
+                    self.asked[sender, group, recipient].suppressed = any(row and row.suppressed for row in rows)
 
     def shares(self) -> list[Share]:
         """Return the requests by sender and group, the unprovable last."""

@@ -1,23 +1,96 @@
 """The check: may this recipient be mailed? Asked before each send; it fails closed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from handlers.address import canonical
+from handlers.errors import Rejected
+from worker.accounts import Group
 from worker.installation import Installation
-from worker.store import Answer
+from worker.store import Rows
+from worker.store.row import Row
+
+EVERY_LIST = "bypass_list_management"
+GLOBAL_LIST = "bypass_unsubscribe_management"
+BYPASSES = (EVERY_LIST, GLOBAL_LIST, "bypass_spam_management", "bypass_bounce_management")
 
 
-def check(installation: Installation, sender: str, group: int, recipients: Sequence[str]) -> list[Answer]:
-    """Return one answer per recipient, in order, whatever the spelling of the address.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a check says about one recipient.
+
+    Shape:   scope: "group", "global", or None when mail is allowed. row: the row that stops the mail, else None.
+             essential: the group is; nothing but an entry for this very group stops it. version: the same as long as the
+             answer is: ask again at hand-over and compare.
+    """
+
+    recipient: str
+    scope: str | None
+    row: Row | None
+    version: str
+    essential: bool = False
+
+    @property
+    def suppressed(self) -> bool:
+        """Say whether mail must not be sent."""
+        return self.scope is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be sent. Shape: bypass: names of the SendGrid contract, checked."""
+
+    group: Group
+    bypass: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, group: Group, bypass: Collection[str]) -> "Question":
+        """Errors: Rejected  a bypass nobody knows, or one that stands alone with others.    permanent"""
+        for name in bypass:
+            if name not in BYPASSES:
+                raise Rejected(f"bypass {name[:40]!r}: expected one of {', '.join(BYPASSES)}")
+        if EVERY_LIST in bypass and len(set(bypass)) > 1:
+            raise Rejected(f"bypass {EVERY_LIST}: ignores every list, expected no other beside it")
+        return cls(group, frozenset(bypass))
+
+    def answer(self, recipient: str, rows: Rows) -> Answer:
+        """Return what *rows* (of group 0 and of the group) mean for one recipient: group 0 beats every group."""
+        scope, row = next(((scope, row) for scope, row in self._rows(rows) if row and row.suppressed), (None, None))
+        return Answer(recipient, scope, row, self._version(rows), self.group.essential)
+
+    def _rows(self, rows: Rows) -> Iterator[tuple[str, Row | None]]:
+        everything, own = rows
+        if EVERY_LIST in self.bypass:
+            return
+        if not self.group.essential and GLOBAL_LIST not in self.bypass:
+            yield "global", everything
+        if self.group.id:
+            yield "group", own
+
+    def _version(self, rows: Rows) -> str:
+        """All that the answer depends on: so "unchanged" is never wrong, while "changed" may be."""
+        parts = [row.version if row else b"" for row in rows]
+        parts += [b"essential" if self.group.essential else b"", *(name.encode() for name in sorted(self.bypass))]
+        return sha256(b"".join(len(part).to_bytes(2) + part for part in parts)).hexdigest()[:16]
+
+
+def check(
+    installation: Installation, sender: str, group: int, recipients: Sequence[str], bypass: Collection[str] = ()
+) -> list[Answer]:
+    """Return one answer per recipient, in order, whatever the spelling of the address. One round trip.
 
     Errors:  UnknownAccount  a sender or group that nobody registered: never "allowed".    permanent
              AddressError    not an address.    permanent
+             Rejected        a bypass that nobody knows.    permanent
              Unavailable     the store or the accounts cannot be asked.    temporary
     """
-    installation.accounts.group(sender, group)
-    return installation.store.check(sender, group, [canonical(recipient) for recipient in recipients])
+    question = Question.of(installation.groups.group(sender, group), bypass)
+    exact = [canonical(recipient) for recipient in recipients]
+    rows = installation.store.asked(sender, group, exact)
+    return [question.answer(recipient, each) for recipient, each in zip(exact, rows, strict=True)]
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
@@ -29,4 +102,6 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "scope": answer.scope,
         "since": datetime.fromtimestamp(row.first_seen_s, UTC).isoformat().replace("+00:00", "Z") if row else None,
         "source": row.source if row else None,
+        "version": answer.version,
+        **({"essential": True} if answer.essential else {}),
     }

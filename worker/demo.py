@@ -22,6 +22,7 @@ from handlers.address import masked
 from handlers.request import Outcome
 from handlers.tag import AddressTemplate, Tag, mint
 from worker.accounts import Group
+from worker.check import check
 from worker.installation import Installation, open_installation, with_embedded_secrets
 from worker.service import Supervisor, maildir_path
 from worker.settings import load_settings
@@ -72,7 +73,7 @@ def _mails(installation: Installation, group: Group, count: int) -> list[DemoMai
     for number, recipient in enumerate(_audience(count)):
         minted = mint(installation.keys, Tag(group.sender, group.id, recipient), _TEMPLATE)
         if minted.stored:
-            installation.store.keep_tags([(minted, Tag(group.sender, group.id, recipient))])
+            installation.tags.keep([(minted, Tag(group.sender, group.id, recipient))])
         client = clients[number % len(clients)]
         mails.append(DemoMail(client, recipient, unsubscribe_mail(client, minted.address, recipient)))
     forged = f"u+aaaaaaaaaaaaaa-{group.sender}-{group.id}-boss_example.com@unsub.example.com"
@@ -158,7 +159,7 @@ def _run(installation: Installation, folder: Path, group: Group, mails: list[Dem
                 arrived[mail.recipient] = time.monotonic()
         while len(took) < len(arrived) and time.monotonic() < deadline:
             waiting = [recipient for recipient in arrived if recipient not in took]
-            for answer in installation.store.check(group.sender, group.id, waiting):
+            for answer in check(installation, group.sender, group.id, waiting):
                 if answer.suppressed:
                     took[answer.recipient] = time.monotonic() - arrived[answer.recipient]
             progress.update(bar, completed=len(took))
@@ -176,9 +177,8 @@ def _print(
         middle, slowest = (f"{statistics.median(times):.2f} s", f"{max(times):.2f} s") if times else ("-", "-")
         table.add_row(client, str(len(people)), str(len(times)), middle, slowest)
     console.print(table)
-    for answer in installation.store.check(
-        group.sender, group.id, [mail.recipient for mail in mails if mail.recipient][:3]
-    ):
+    people = [mail.recipient for mail in mails if mail.recipient]
+    for answer in check(installation, group.sender, group.id, people[:3]):
         console.print(
             f"check acme {group.id} {masked(answer.recipient)}: suppressed={answer.suppressed}", highlight=False
         )

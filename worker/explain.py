@@ -66,7 +66,7 @@ class Explainer:
             return {}, "a stored tag, and there is no store here to look it up"
         try:
             with open_known(self._settings) as known:
-                return look_up(wanted, known.store, known.sender_sources), ""
+                return look_up(wanted, known.tags, known.sender_sources), ""
         except (Unavailable, ConfigError) as error:
             return {}, f"a stored tag, and the store cannot be asked: {error}"
 

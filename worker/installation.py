@@ -18,7 +18,7 @@ from handlers.errors import ConfigError, QueueUnavailable
 from handlers.tag import Keyring
 from worker import embedded
 from worker import keys as key_store
-from worker.accounts import Accounts
+from worker.accounts import Accounts, KnownGroups
 from worker.intake import Intake
 from worker.journal import Journal
 from worker.policy import Policies
@@ -28,7 +28,9 @@ from worker.sender_sources import SenderSources
 from worker.server import away_as, connect, require_durable
 from worker.settings import Settings
 from worker.store import Store
+from worker.store.forgotten import ForgottenNames
 from worker.store.ledger import Ledger
+from worker.store.tags import StoredTags
 
 KEY_FILE, TOKEN_FILE = "secret_keys", "admin_token"
 
@@ -41,14 +43,17 @@ class Installation:
     redis: Redis
     store_redis: Redis
     store: Store
+    tags: StoredTags
     ledger: Ledger
     accounts: Accounts
+    groups: KnownGroups
     quarantine: Quarantine
     queue: RequestQueue
     journal: Journal
     intake: Intake
     keys: Keyring
     pseudonyms: key_store.Pseudonyms
+    names: ForgottenNames
     weakness: str
 
     def quarantine_failed(self, wire: Any, detail: str) -> None:
@@ -93,6 +98,11 @@ def _urls(settings: Settings) -> tuple[str, str]:
     return redis_url, settings.store_url or redis_url
 
 
+def store_url(settings: Settings) -> str:
+    """Return where the suppressions are, for whoever brings a client of his own."""
+    return _urls(settings)[1]
+
+
 def has_no_store(settings: Settings) -> bool:
     """Say whether this is the embedded default before its first start."""
     return settings.embedded and not settings.store_url and not embedded.exists(settings.data_dir)
@@ -102,7 +112,8 @@ def has_no_store(settings: Settings) -> bool:
 class Known:
     """What a decision looks up."""
 
-    store: Store
+    tags: StoredTags
+    accounts: Accounts
     sender_sources: SenderSources
     policies: Policies
 
@@ -118,8 +129,8 @@ def open_known(settings: Settings) -> Iterator[Known]:
     try:
         redis_url, store_url = _urls(settings)
         with connect(redis_url) as client, connect(store_url) as store_client:
-            sources = SenderSources(client)
-            yield Known(Store(store_client), sources, Policies(settings, Accounts(client), sources))
+            sources, accounts = SenderSources(client), Accounts(client)
+            yield Known(StoredTags(store_client), accounts, sources, Policies(settings, accounts, sources))
     finally:
         if server:
             server.close()
@@ -195,8 +206,10 @@ def _built(
             weak = weak or require_durable(store_client, "UNSUBD_STORE_URL", allow_weak=allow)
         if not lost_key_allowed:
             key_store.require_masters(store_client, ring)
-    pseudonyms = key_store.Pseudonyms(key_store.pseudonym_key(store_client, ring))
-    store = Store(store_client, min_replicas=settings.min_replicas)
+    pseudonym_key = key_store.pseudonym_key(store_client, ring)
+    pseudonyms, names = key_store.Pseudonyms(pseudonym_key), ForgottenNames(pseudonym_key)
+    store = Store(store_client, names, min_replicas=settings.min_replicas)
+    tags = StoredTags(store_client, min_replicas=settings.min_replicas)
     ledger = Ledger(store_client, pseudonyms)
     accounts = Accounts(client)
     quarantine = Quarantine(
@@ -209,19 +222,9 @@ def _built(
     journal = Journal(client, pseudonyms)
     sources = SenderSources(client)
     policies = Policies(settings, accounts, sources)
-    intake = Intake(client, store, ledger, accounts, quarantine, queue, journal, ring, policies, sources)
+    intake = Intake(client, store, tags, ledger, accounts, quarantine, queue, journal, ring, policies, sources)
     return Installation(
-        settings,
-        client,
-        store_client,
-        store,
-        ledger,
-        accounts,
-        quarantine,
-        queue,
-        journal,
-        intake,
-        ring,
-        pseudonyms,
-        weak,
-    )
+        settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
+        accounts=accounts, groups=KnownGroups(accounts), quarantine=quarantine, queue=queue, journal=journal,
+        intake=intake, keys=ring, pseudonyms=pseudonyms, names=names, weakness=weak,
+    )  # fmt: skip

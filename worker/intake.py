@@ -21,9 +21,9 @@ from handlers.decision import FirstReceipt, Lookup, Policy
 from handlers.errors import QueueUnavailable, Unavailable
 from handlers.foreign import ForeignToken, KnownRecipient
 from handlers.message import InboundMessage
-from handlers.request import DecidedMessage, Effect, Outcome, Request
+from handlers.request import Action, DecidedMessage, Effect, Outcome, Request
 from handlers.tag import Keyring, StoredTag, Tag
-from worker.accounts import Accounts
+from worker.accounts import Accounts, Standing
 from worker.journal import Journal
 from worker.policy import Policies
 from worker.quarantine import Quarantine
@@ -33,6 +33,8 @@ from worker.sender_sources import SenderSources
 from worker.server import away_as
 from worker.store import Store
 from worker.store.ledger import Ledger, result_of
+from worker.store.row import names_group
+from worker.store.tags import StoredTags
 
 _FIRST_RECEIPT_S = 7 * 86400  # longer than any provider retries (three days)
 
@@ -51,6 +53,7 @@ class Intake:
 
     redis: redis.Redis
     store: Store
+    tags: StoredTags
     ledger: Ledger
     accounts: Accounts
     quarantine: Quarantine
@@ -89,7 +92,7 @@ class Intake:
     def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
         wanted = list(dict.fromkeys(key for message in messages for key in self._wanted(message, policy)))
         receipts = [key for key in wanted if isinstance(key, FirstReceipt)]
-        return self._first_receipts(receipts, remember=remember) | look_up(wanted, self.store, self.sender_sources)
+        return self._first_receipts(receipts, remember=remember) | look_up(wanted, self.tags, self.sender_sources)
 
     def _wanted(self, message: InboundMessage, policy: Policy) -> list[Lookup]:
         try:
@@ -195,12 +198,15 @@ class Intake:
         self.journal.failed("apply", detail, message=message.key[:12])
 
     def _targets(self, requests: Sequence[Request]) -> dict[Request, Request]:
-        """Where each request goes: to its group, or to group 0 when that group is archived, unknown or another's."""
-        live = self.accounts.live_groups({(request.sender, request.group) for request in requests}) if requests else {}
-        stray = [request for request in requests if not live[request.sender, request.group]]
-        rows = self.store.rows([(each.sender, each.group, each.recipient) for each in stray]) if stray else []
+        """Where each request goes: to its group, or to group 0 when that group cannot take it."""
+        names = {(request.sender, request.group) for request in requests}
+        standings = self.accounts.standings(names) if names else {}
+        stray = [each for each in requests if _strays(each, standings[each.sender, each.group])]
+        gone = [each for each in stray if standings[each.sender, each.group] is Standing.GONE]
+        rows = self.store.rows([(each.sender, each.group, each.recipient) for each in gone]) if gone else []
         # A recipient who has a row in that group already keeps it: old mail read again must not widen an old request.
-        widened = {each for each, row in zip(stray, rows, strict=True) if row is None}
+        kept = {each for each, row in zip(gone, rows, strict=True) if row is not None}
+        widened = set(stray) - kept
         return {request: replace(request, group=0) if request in widened else request for request in requests}
 
     def _result(self, request: Request, target: Request, effect: Effect) -> dict[str, Any]:
@@ -209,18 +215,26 @@ class Intake:
         return result_of(effect, request.sender, target.group, request.recipient, request.id, action=action, **moved)
 
 
+def _strays(request: Request, standing: Standing) -> bool:
+    """Say whether a group cannot take a request: it is gone, or essential and the request was not made for it by name."""
+    if request.action is Action.RESUBSCRIBE or standing is Standing.LIVE:
+        return False  # whoever comes back lifts what he names, and nothing wider
+    named = request.action is Action.UNSUBSCRIBE and names_group(request.source)
+    return standing is Standing.GONE or not named
+
+
 def _part_id(message: DecidedMessage, request: Request) -> str:
     """The quarantine's id for one request of several: another one may fail at the next repeat, and needs its own."""
     return sha256(f"{message.key}\0{request.id}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def look_up(wanted: Sequence[Lookup], store: Store, sources: SenderSources) -> dict[Lookup, Tag | int]:
+def look_up(wanted: Sequence[Lookup], tags: StoredTags, sources: SenderSources) -> dict[Lookup, Tag | int]:
     """Return what is known of stored tags, foreign tokens and known recipients; receipts are `Intake`'s own.
 
     Errors:  Unavailable  a server is away.    temporary
     """
     found: dict[Lookup, Tag | int] = {}
-    found.update(store.tags([key for key in wanted if isinstance(key, StoredTag)]).items())
+    found.update(tags.found([key for key in wanted if isinstance(key, StoredTag)]).items())
     found.update(sources.lookup([key for key in wanted if isinstance(key, ForeignToken | KnownRecipient)]).items())
     return found
 

@@ -15,7 +15,7 @@ _FRESH_S = 5.0
 def settled(settings: Settings) -> Policy:
     """Return the part that the settings decide; it needs no server."""
     return Policy(
-        template=AddressTemplate.parse(settings.address) if settings.address else None,
+        templates=(AddressTemplate.parse(settings.address),) if settings.address else (),
         authserv_id=settings.authserv_id,
         reporters=frozenset(settings.reporters.lower().split()),
         feedback_loops=frozenset(settings.feedback_loops.split()),
@@ -41,5 +41,11 @@ class Policies:
         return self._known[1]
 
     def _read(self) -> Policy:
-        senders = tuple(sender.id for sender in self._accounts.senders())
-        return replace(self._settled, sources=tuple(self._sources.sources()), senders=senders)
+        senders = self._accounts.senders()
+        chosen = [AddressTemplate.parse(sender.address) for sender in senders if sender.address]
+        return replace(
+            self._settled,
+            templates=tuple(dict.fromkeys((*self._settled.templates, *chosen))),
+            sources=tuple(self._sources.sources()),
+            senders=tuple(sender.id for sender in senders),
+        )

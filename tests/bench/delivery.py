@@ -18,6 +18,7 @@ from redis import Redis
 from tests.harness import processes
 from tests.harness.dovecot import Dovecot, Mailbox
 from tests.harness.mails import address, mail, recipient
+from tests.harness.names import NAMES, answers
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
 from worker.store import Store
@@ -48,7 +49,7 @@ def _measure(redis_url: str, mailbox: Mailbox, folder: Path) -> None:
         imap_ca_file=str(mailbox.ca_file), imap_backlog="all", workers="2",
     )  # fmt: skip
     with service.running("run"), Redis.from_url(redis_url) as client:
-        store = Store(client)
+        store = Store(client, NAMES)
         until(lambda: "state=idle" in service.log.read_text(), what="the poller idle")
         _say(f"machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
         singles = [_single(store, mailbox, number) for number in range(SINGLES)]
@@ -78,7 +79,7 @@ def _burst(store: Store, mailbox: Mailbox) -> float:
 
 
 def _await(store: Store, recipients: list[str]) -> None:
-    until(lambda: all(answer.suppressed for answer in store.check("acme", 1, recipients)), 120, "every effect")
+    until(lambda: all(answer.suppressed for answer in answers(store, "acme", 1, recipients)), 120, "every effect")
 
 
 def _say(text: str) -> None:

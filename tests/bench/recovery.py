@@ -13,6 +13,7 @@ from redis import Redis
 
 from tests.harness import processes
 from tests.harness.mails import address, mail, recipient
+from tests.harness.names import NAMES, answers
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, children, until
 from worker.store import Store
@@ -36,7 +37,7 @@ def main() -> None:
                 in_relay="bearer:t",
             )
             with service.running("run"), Redis.from_url(queue.url) as client, Redis.from_url(store.url) as rows:
-                seconds = [_round(service, client, Store(rows), store.pid, number) for number in range(ROUNDS)]
+                seconds = [_round(service, client, Store(rows, NAMES), store.pid, number) for number in range(ROUNDS)]
         text = ", ".join(f"{each:.1f}" for each in seconds)
         sys.stdout.write(
             f"worker killed with a job in hand, kill to effect: median {statistics.median(seconds):.1f} s ({text})\n"
@@ -54,7 +55,7 @@ def _round(service: Service, client: Redis, store: Store, store_pid: int, number
         os.kill(pid, signal.SIGKILL)
     begun = time.monotonic()
     os.kill(store_pid, signal.SIGCONT)
-    until(lambda: store.check("acme", 1, [recipient(number)])[0].suppressed, 120, "the effect")
+    until(lambda: answers(store, "acme", 1, [recipient(number)])[0].suppressed, 120, "the effect")
     return time.monotonic() - begun
 
 

@@ -20,7 +20,7 @@ from tests.harness.dovecot import Mailbox
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service
 from worker.settings import Settings
-from worker.store import Store
+from worker.store.tags import StoredTags
 
 # Read here: tests get an environment without our names.
 SEED = int(os.environ.get("UNSUBD_CRASH_SEED") or random.SystemRandom().randrange(2**32))
@@ -65,7 +65,7 @@ def test_every_request_takes_effect_once_whoever_is_killed(
     redis = own_redis()
     service = _service(tmp_path, redis.url, dovecot, untagged)
     mails = mixture(SEED, _places(service))
-    Store(redis.client()).keep_tags(mails.stored)
+    StoredTags(redis.client()).keep(mails.stored)
     poll, work = Part(service, "poll"), Part(service, "work")
     scene = Scene(poll, work, Signs(redis.client(), dovecot), dovecot, redis.client(), SEED)
     verdict = Verdict(redis.client(), dovecot, mails.deliveries, leave=untagged == "leave")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.crash.processes import Part, alive, below, kill, kill_alone, kill_tree
 from tests.harness.mails import address, mail, recipient
+from tests.harness.names import NAMES, answers
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
 from worker.store import Store
@@ -48,7 +49,7 @@ def test_requests_of_a_killed_worker_take_effect_within_30_s(
     service = Service(
         tmp_path, redis_url=queue.url, store_url=rows.url, secret_keys=MASTERS[0], in_relay="bearer:t", workers="1"
     )
-    store, client = Store(rows.client()), queue.client()
+    store, client = Store(rows.client(), NAMES), queue.client()
     with _started(Part(service, "run")) as part:
         until(service.is_ready, what="the start")
         os.kill(rows.pid, signal.SIGSTOP)  # the job waits for the store
@@ -58,7 +59,7 @@ def test_requests_of_a_killed_worker_take_effect_within_30_s(
         _strike(part, victims)
         os.kill(rows.pid, signal.SIGCONT)
 
-        until(lambda: store.check("acme", 1, [recipient(1)])[0].suppressed, _EFFECT_S, "the effect")
+        until(lambda: answers(store, "acme", 1, [recipient(1)])[0].suppressed, _EFFECT_S, "the effect")
 
 
 @pytest.mark.parametrize("moment", ["starting", "at work"])

@@ -13,6 +13,7 @@ from handlers.request import Action, request_id
 from handlers.tag import Tag
 from tests.crash.mixture import Delivery
 from tests.harness.dovecot import Mailbox
+from tests.harness.names import NAMES
 from worker.store import Store
 from worker.store.ledger import Ledger
 
@@ -62,7 +63,7 @@ class Verdict:
     def _of_store(self) -> Iterator[str]:
         wanted = {tag for each in self.deliveries for tag in each.wanted.tags}
         rows = {_place(key) for key in self.redis.scan_iter("unsubd:supp:*")} | {(t.sender, t.group) for t in wanted}
-        store = Store(self.redis)
+        store = Store(self.redis, NAMES)
         found = {Tag(sender, group, name) for sender, group in rows for name, _ in store.listed(sender, group)}
         yield from _differences("suppression", wanted, found)
 

@@ -38,7 +38,7 @@ SOURCES = (
     SenderSource("acme", Kind.SUBJECT, "unsubscribe {token}"),
 )
 POLICY = Policy(
-    TEMPLATE, SOURCES, ("acme", "other"), "mx.example.com", frozenset({"fbl.example.com"}), frozenset({"fuzz"})
+    (TEMPLATE,), SOURCES, ("acme", "other"), "mx.example.com", frozenset({"fbl.example.com"}), frozenset({"fuzz"})
 )
 BOUND_S = 2.0
 LOOK_AGAIN_S = 0.05

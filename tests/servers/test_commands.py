@@ -17,11 +17,13 @@ from handlers.request import Action, Request, request_id
 from handlers.tag import AddressTemplate, Keyring, Tag, mint
 from tests.harness import posts
 from tests.harness.mails import address, mail, recipient
+from tests.harness.names import NAMES
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, UNSUBD, Service, until
 from worker.accounts import Accounts
 from worker.keys import pseudonym_key, require_masters
 from worker.store import Store
+from worker.store.tags import StoredTags
 
 KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
 JANE = "jane.doe@example.com"
@@ -198,7 +200,7 @@ def test_groups(service: Service) -> None:
 def suppress(redis_url: str, *rows: tuple[int, str]) -> None:
     """Suppress (group, person) for acme, by a mail of long ago."""
     with Redis.from_url(redis_url) as client:
-        Store(client).apply(
+        Store(client, NAMES).apply(
             [
                 Request(
                     request_id("k", "acme", group, person, Action.UNSUBSCRIBE), Action.UNSUBSCRIBE, "acme", group,
@@ -316,7 +318,7 @@ def test_explain_changes_nothing_in_redis(service: Service, redis_url: str) -> N
         assert client.dbsize() == 0
         service.last_line("sender", "add", "acme")
         tag = mint(Keyring((bytes.fromhex(MASTERS[0]),)), Tag("acme", 1, recipient(1)), _TEMPLATE, opaque=True)
-        Store(client).keep_tags([(tag, Tag("acme", 1, recipient(1)))])
+        StoredTags(client).keep([(tag, Tag("acme", 1, recipient(1)))])
         before = contents(client)
         service.env["UNSUBD_SECRET_KEYS"] = f"{'33' * 32},{KEYS['secret_keys']}"  # a start would remember the new one
 
@@ -368,7 +370,7 @@ def test_deliver_tells_the_effect_that_a_worker_had(acme: Service, redis_url: st
     row = json.loads(piped.stdout)
     assert (row["file"], row["requests"][0]["effect"], piped.stderr) == ("-", "already-present", "")
     with Redis.from_url(redis_url) as client:
-        assert Store(client).check("acme", 1, [recipient(1)])[0].row is not None
+        assert Store(client, NAMES).row("acme", 1, recipient(1)) is not None
     assert "event=honour" in acme.log.read_text()
     assert "person" not in acme.log.read_text()
 
@@ -383,7 +385,7 @@ def test_deliver_without_a_worker_says_queued_and_runs_no_job(service: Service, 
     assert 10 <= time.monotonic() - begun < 15
     with Redis.from_url(redis_url) as client:
         assert client.llen("rq:queue:unsubd") == 1
-        assert Store(client).row("acme", 1, recipient(1)) is None
+        assert Store(client, NAMES).row("acme", 1, recipient(1)) is None
         assert client.keys("unsubd:ledger:*") == []
 
 

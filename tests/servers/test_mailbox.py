@@ -9,6 +9,7 @@ from redis import Redis
 
 from tests.harness.dovecot import Mailbox
 from tests.harness.mails import APPLE, address, mail, recipient
+from tests.harness.names import NAMES
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
 from worker.store import Store
@@ -26,7 +27,7 @@ def _service(folder: Path, redis_url: str, dovecot: Mailbox, **more: str) -> Ser
 
 def _suppressed(redis_url: str) -> set[str]:
     with Redis.from_url(redis_url) as client:
-        return {name for name, _ in Store(client).listed("acme", 1)}
+        return {name for name, _ in Store(client, NAMES).listed("acme", 1)}
 
 
 def _outcomes(redis_url: str) -> list[str]:

@@ -13,6 +13,7 @@ from redis import Redis
 
 from tests.harness.dovecot import Mailbox
 from tests.harness.mails import APPLE, NEW, OLD, address, mail, recipient
+from tests.harness.names import NAMES
 from tests.harness.service import MASTERS, Service, until
 from worker.store import Store
 from worker.store.ledger import Ledger
@@ -83,7 +84,7 @@ def test_500_mails_and_500_posts_each_take_effect_once(tmp_path: Path, redis_url
 
     _assert_accounted(records, outcomes + post_outcomes)
     with Redis.from_url(redis_url) as client:
-        suppressed = [name for name, _ in Store(client).listed("acme", 1)]
+        suppressed = [name for name, _ in Store(client, NAMES).listed("acme", 1)]
     assert sorted(suppressed) == sorted(honoured | posted)
     left = dovecot.messages()
     assert [b"none-" in raw for _, _, raw in left] == [True] * 25

@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from handlers.request import DecidedMessage
+from tests.harness.names import NAMES, answers
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, children, until
 from tests.unit.house import decided
@@ -65,7 +66,7 @@ class House:
         self.client = redis.Redis.from_url(queue_url)
         self.rows = redis.Redis.from_url(store_url)
         self.queue = RequestQueue(self.client, limit=100)
-        self.store = Store(self.rows)
+        self.store = Store(self.rows, NAMES)
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
@@ -134,7 +135,7 @@ def messages(count: int, culprit: int, name: str = "poison") -> list[DecidedMess
 def stopped(house: House, batch: list[DecidedMessage]) -> int:
     return sum(
         each.suppressed
-        for each in house.store.check("nobody", 12, [message.requests[0].recipient for message in batch])
+        for each in answers(house.store, "nobody", 12, [message.requests[0].recipient for message in batch])
     )
 
 

@@ -14,9 +14,11 @@ from tests.harness.redis_server import RedisServer
 from tests.store_model import NOW, asked
 
 pytest.register_assert_rewrite("tests.store_rules")
+from tests.harness.names import NAMES, answers  # noqa: E402
 from tests.store_rules import JANE, LedgerRules, NeighbourRules, RegisterRules  # noqa: E402
 from worker import server  # noqa: E402
 from worker.store import Store  # noqa: E402
+from worker.store.tags import StoredTags  # noqa: E402
 
 
 @pytest.fixture(params=["redis_url", "valkey_url"])
@@ -27,7 +29,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def store(client: redis.Redis) -> Store:
-    return Store(client)
+    return Store(client, NAMES)
 
 
 class TestRegister(RegisterRules):
@@ -66,24 +68,24 @@ def own_client(own_server: RedisServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def own_store(own_client: redis.Redis) -> Store:
-    return Store(own_client)
+    return Store(own_client, NAMES)
 
 
 def _request(nonce: str = "form 1") -> Request:
     return asked(Action.UNSUBSCRIBE, JANE, NOW, "page", nonce)
 
 
-def test_stopped_server_is_unavailable(own_server: RedisServer, own_store: Store) -> None:
+def test_stopped_server_is_unavailable(own_server: RedisServer, own_client: redis.Redis, own_store: Store) -> None:
     own_store.apply([_request()])
     own_server.stop()
     ref, tag = "a" * 26, Tag(*JANE)
     for ask in (
         lambda: own_store.apply([_request()]),
-        lambda: own_store.check("acme", 12, [JANE[2]]),
+        lambda: answers(own_store, "acme", 12, [JANE[2]]),
         lambda: own_store.row(*JANE),
         lambda: list(own_store.listed("acme", 12)),
-        lambda: own_store.keep_tags([(Minted(f"h{ref}", f"u+h{ref}@unsub.example.com", True, ref), tag)]),
-        lambda: own_store.tags([StoredTag(ref)]),
+        lambda: StoredTags(own_client).keep([(Minted(f"h{ref}", f"u+h{ref}@unsub.example.com", True, ref), tag)]),
+        lambda: StoredTags(own_client).found([StoredTag(ref)]),
     ):
         with pytest.raises(StoreUnavailable, match=r"^UNSUBD_STORE_URL: the server does not answer"):
             ask()
@@ -110,7 +112,7 @@ def _say(client: redis.Redis, commands: str) -> None:
 
 @pytest.mark.parametrize("word", CANNOT_WRITE)
 def test_server_that_cannot_write_is_unavailable(own_client: redis.Redis, own_store: Store, word: str) -> None:
-    own_store.check("acme", 12, [JANE[2]])
+    answers(own_store, "acme", 12, [JANE[2]])
     broken, mended = CANNOT_WRITE[word]
     _say(own_client, broken)
 
@@ -125,7 +127,7 @@ def test_full_server_still_answers_checks(own_client: redis.Redis, own_store: St
     own_store.apply([_request()])
     own_client.config_set("maxmemory", 1)
 
-    assert own_store.check("acme", 12, [JANE[2]])[0].suppressed
+    assert answers(own_store, "acme", 12, [JANE[2]])[0].suppressed
     with pytest.raises(StoreUnavailable):
         own_store.apply([asked(Action.UNSUBSCRIBE, ("acme", 12, "joe@example.com"), NOW, "page", "form 2")])
 
@@ -145,13 +147,13 @@ def test_no_error_spells_an_address(own_client: redis.Redis, own_store: Store, c
 
 def test_missing_replica_is_unavailable(own_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_WAIT_MS", 20)
-    store = Store(own_client, min_replicas=1)
+    store = Store(own_client, NAMES, min_replicas=1)
     tag = (Minted("h", "u+h@unsub.example.com", True, "a" * 26), Tag(*JANE))
 
     with pytest.raises(StoreUnavailable, match="UNSUBD_MIN_REPLICAS: 0 of 1 replicas confirmed"):
         store.apply([_request()])
     with pytest.raises(StoreUnavailable, match="UNSUBD_MIN_REPLICAS: 0 of 1 replicas confirmed"):
-        store.keep_tags([tag])
+        StoredTags(own_client, min_replicas=1).keep([tag])
 
 
 def test_wait_ends_before_socket_gives_up() -> None:
@@ -159,12 +161,12 @@ def test_wait_ends_before_socket_gives_up() -> None:
 
 
 def test_replica_that_became_ours_is_unavailable_even_when_nothing_changes(own_client: redis.Redis) -> None:
-    store = Store(own_client)
+    store = Store(own_client, NAMES)
     store.apply([_request()], now_ms=NOW)
     own_client.replicaof("127.0.0.1", "1")
 
     with pytest.raises(StoreUnavailable, match=r"cannot write now \(WAIT\)"):
-        Store(own_client, min_replicas=1).apply([_request()], now_ms=NOW)
+        Store(own_client, NAMES, min_replicas=1).apply([_request()], now_ms=NOW)
 
 
 def test_replica_confirms(
@@ -173,7 +175,7 @@ def test_replica_confirms(
     valkey = "valkey_version" in own_client.info("server")
     replica = own_redis(valkey=valkey, appendonly="no", replicaof=f"127.0.0.1 {own_server.port}")
     own_client.wait(1, 4000)
-    effects = Store(own_client, min_replicas=1).apply([_request()])
+    effects = Store(own_client, NAMES, min_replicas=1).apply([_request()])
 
     assert effects == [Effect.ADDED]
-    assert Store(replica.client()).check("acme", 12, [JANE[2]])[0].suppressed
+    assert answers(Store(replica.client(), NAMES), "acme", 12, [JANE[2]])[0].suppressed

@@ -7,7 +7,7 @@ from handlers.tag import AddressTemplate, Keyring, StoredTag, Tag, mint
 
 KEYS = Keyring((b"the newest master of the unit tests",))
 TEMPLATE = AddressTemplate.parse("u+{tag}@unsub.example.com")
-POLICY = decision.Policy(TEMPLATE)
+POLICY = decision.Policy((TEMPLATE,))
 JANE = Tag("acme", 12, "jane@example.com")
 
 

@@ -1,8 +1,10 @@
 """Senders, groups and API keys."""
 
-import json
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import fakeredis
 import pytest
@@ -10,7 +12,7 @@ import redis
 
 from handlers.errors import QueueUnavailable, Rejected, UnknownAccount
 from handlers.tag import MAX_GROUP
-from worker.accounts import Accounts, Group, Sender
+from worker.accounts import Accounts, Group, KnownGroups, Sender, Standing
 
 
 @pytest.fixture
@@ -23,12 +25,6 @@ def accounts(client: redis.Redis) -> Accounts:
     accounts = Accounts(client)
     accounts.add_sender("acme", "Acme Inc")
     return accounts
-
-
-def archive(client: redis.Redis, group_id: int) -> None:
-    """Archive a group as its row says it."""
-    row = json.loads(client.hget("unsubd:groups", str(group_id)) or b"")
-    client.hset("unsubd:groups", str(group_id), json.dumps(row | {"archived": True}))
 
 
 # --- senders
@@ -133,19 +129,108 @@ def test_a_group_belongs_to_its_sender_alone(accounts: Accounts) -> None:
             accounts.group(sender, group_id)
 
 
-def test_live_groups(client: redis.Redis, accounts: Accounts) -> None:
+def test_standings(accounts: Accounts) -> None:
     accounts.add_sender("beta")
     for number, sender in ((1, "acme"), (2, "acme"), (3, "beta")):
         accounts.add_group(sender, f"Group {number}", "", number)
-    archive(client, 2)
+    accounts.add_group("acme", "Receipts", "", 4, essential=True)
+    accounts.edit_group("acme", 2, archived=True)
 
-    live = accounts.live_groups({("acme", n) for n in (0, 1, 2, 3, 9)} | {("nobody", n) for n in (0, 1, 2, 9)})
+    found = accounts.standings({("acme", n) for n in (0, 1, 2, 3, 4, 9)} | {("nobody", n) for n in (0, 1, 2, 9)})
 
-    assert live == {
-        ("acme", 0): True, ("acme", 1): True, ("acme", 2): False, ("acme", 3): False, ("acme", 9): False,
+    live, gone = Standing.LIVE, Standing.GONE
+    assert found == {
+        ("acme", 0): live, ("acme", 1): live, ("acme", 2): gone, ("acme", 3): gone, ("acme", 9): gone,
+        ("acme", 4): Standing.ESSENTIAL,
         # Nobody registered it: its ids stay as its tags carry them, unless another sender owns one.
-        ("nobody", 0): True, ("nobody", 9): True, ("nobody", 1): False, ("nobody", 2): False,
+        ("nobody", 0): live, ("nobody", 9): live, ("nobody", 1): gone, ("nobody", 2): gone,
     }  # fmt: skip
+
+
+def test_an_archived_group_frees_its_name_and_never_its_id(accounts: Accounts) -> None:
+    old = accounts.add_group("acme", "News")
+    accounts.edit_group("acme", old.id, archived=True)
+    new = accounts.add_group("acme", "News")
+
+    assert new.id != old.id
+    with pytest.raises(Rejected, match="has one of that name"):
+        accounts.edit_group("acme", old.id, archived=False)
+    accounts.edit_group("acme", new.id, name="News today")
+    assert accounts.edit_group("acme", old.id, archived=False) == old
+    with pytest.raises(Rejected, match="used already"):
+        accounts.add_group("acme", "Other", "", old.id)
+
+
+def test_a_group_is_changed_by_what_is_given(accounts: Accounts) -> None:
+    first, second = accounts.add_group("acme", "News", "Daily"), accounts.add_group("acme", "Offers")
+    changed = accounts.edit_group("acme", second.id, name="Sales", is_default=True)
+
+    assert changed == replace(second, name="Sales", is_default=True)
+    assert accounts.groups("acme") == [changed, first]
+    with pytest.raises(Rejected, match="has one of that name"):
+        accounts.edit_group("acme", first.id, name="Sales")
+    with pytest.raises(Rejected, match="expected 1-30"):
+        accounts.edit_group("acme", first.id, name="")
+    with pytest.raises(Rejected, match=r"^group 0"):
+        accounts.edit_group("acme", 0, name="All")
+    assert accounts.add_group("acme", "Offers").name == "Offers"
+
+
+def test_a_sender_has_so_many_groups(accounts: Accounts) -> None:
+    accounts.edit_sender("acme", max_groups=2)
+    first = accounts.add_group("acme", "One")
+    accounts.add_group("acme", "Two")
+
+    with pytest.raises(Rejected, match="has 2 groups"):
+        accounts.add_group("acme", "Three")
+    accounts.edit_group("acme", first.id, archived=True)
+    assert accounts.add_group("acme", "Three").name == "Three"
+
+
+def test_group_names_are_counted_in_characters(accounts: Accounts) -> None:
+    assert accounts.add_group("acme", "ü" * 30, "読" * 100).name == "ü" * 30
+
+
+def test_a_group_changed_meanwhile_is_read_again(accounts: Accounts) -> None:
+    group = accounts.add_group("acme", "News")
+    seen = accounts._group("acme", group.id)
+    accounts.edit_group("acme", group.id, description="by somebody else")
+    with patch.object(accounts, "_group", side_effect=[seen, accounts._group("acme", group.id)]):
+        accounts.edit_group("acme", group.id, name="Sales")
+
+    assert accounts.group("acme", group.id) == replace(group, name="Sales", description="by somebody else")
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"address": "u+tag@example.com"}, "^address: "),
+        ({"address": "unsub{tag}@example.com"}, "^address: "),
+        ({"public_url": "http://example.com"}, "^public-url: "),
+        ({"https_url": "javascript:alert(1)"}, "^https-url: "),
+    ],
+)
+def test_what_a_sender_chose_is_checked(accounts: Accounts, fields: dict[str, str], complaint: str) -> None:
+    with pytest.raises(Rejected, match=complaint):
+        accounts.edit_sender("acme", **fields)
+    with pytest.raises(Rejected, match=complaint):
+        accounts.add_sender("beta", **fields)
+
+    assert accounts.sender("acme") == Sender("acme", "Acme Inc")
+    assert [each.id for each in accounts.senders()] == ["acme"]
+
+
+def test_groups_are_known_for_5_seconds(accounts: Accounts) -> None:
+    group, known = accounts.add_group("acme", "News"), KnownGroups(accounts)
+    assert known.group("acme", group.id) == group
+    accounts.edit_group("acme", group.id, archived=True)
+
+    with patch("worker.accounts.time.monotonic", return_value=time.monotonic() + 4):
+        assert known.group("acme", group.id) == group
+    with patch("worker.accounts.time.monotonic", return_value=time.monotonic() + 6):
+        assert known.group("acme", group.id).archived
+    with pytest.raises(UnknownAccount):
+        known.group("acme", 99)
 
 
 # --- API keys
@@ -175,7 +260,12 @@ ASK: dict[str, Callable[[Accounts], Any]] = {
     "add_group": lambda accounts: accounts.add_group("acme", "News", ""),
     "groups": lambda accounts: accounts.groups(),
     "group": lambda accounts: accounts.group("acme", 1),
-    "live_groups": lambda accounts: accounts.live_groups({("acme", 1)}),
+    "new_sender": lambda accounts: accounts.new_sender("acme"),
+    "edit_sender": lambda accounts: accounts.edit_sender("acme", name="Acme"),
+    "adopt_group": lambda accounts: accounts.adopt_group("acme", 1),
+    "edit_group": lambda accounts: accounts.edit_group("acme", 1, name="News"),
+    "owners": lambda accounts: accounts.owners([1]),
+    "standings": lambda accounts: accounts.standings({("acme", 1)}),
     "new_api_key": lambda accounts: accounts.new_api_key("acme"),
     "sender_of_api_key": lambda accounts: accounts.sender_of_api_key("SG.x.y"),
 }

@@ -14,6 +14,7 @@ from handlers import decision
 from handlers.errors import QueueUnavailable, StoreUnavailable, Unavailable
 from handlers.request import Action, DecidedMessage, Outcome, Request, request_id
 from handlers.tag import AddressTemplate, StoredTag, Tag, mint
+from tests.harness.names import answers
 from tests.unit import house
 from tests.unit.house import decided, mail, now_ms
 from tests.unit.letters import JANE, KEYS, TEMPLATE, tagged
@@ -65,7 +66,7 @@ def effects(installation: Installation, *messages: DecidedMessage) -> list[list[
 
 
 def suppressed(installation: Installation, group: int, recipient: str = JANE.recipient) -> bool:
-    return installation.store.check("acme", group, [recipient])[0].suppressed
+    return answers(installation.store, "acme", group, [recipient])[0].suppressed
 
 
 def resubscribed(installation: Installation, group: int = 12) -> None:
@@ -163,7 +164,7 @@ def test_a_quarantine_that_cannot_be_written_queues_nothing(installation: Instal
 def test_a_stored_tag_that_cannot_be_looked_up_is_no_bad_tag(installation: Installation) -> None:
     away = StoreUnavailable("UNSUBD_STORE_URL: the server does not answer")
     with (
-        patch.object(type(installation.store), "tags", autospec=True, side_effect=away),
+        patch.object(type(installation.tags), "found", autospec=True, side_effect=away),
         pytest.raises(StoreUnavailable),
     ):
         installation.intake.accept([mail(tagged(opaque=True))])
@@ -173,12 +174,12 @@ def test_a_stored_tag_that_cannot_be_looked_up_is_no_bad_tag(installation: Insta
 
 def test_a_stored_tag_is_read_from_the_store(installation: Installation) -> None:
     minted = mint(KEYS, JANE, TEMPLATE, opaque=True)
-    installation.store.keep_tags([(minted, JANE)])
+    installation.tags.keep([(minted, JANE)])
 
     (answer,) = installation.intake.accept([mail(minted.address)]).decided
 
     assert [(each.sender, each.group, each.recipient) for each in answer.requests] == [("acme", 12, JANE.recipient)]
-    assert installation.store.tags([StoredTag(minted.ref)]) == {StoredTag(minted.ref): JANE}
+    assert installation.tags.found([StoredTag(minted.ref)]) == {StoredTag(minted.ref): JANE}
 
 
 def test_a_message_that_breaks_the_program_stops_none_of_its_neighbours(installation: Installation) -> None:

@@ -19,6 +19,7 @@ from handlers.errors import QueueUnavailable, StoreUnavailable, UnknownAccount
 from handlers.message import InboundMessage
 from handlers.request import DecidedMessage, Outcome, Suggestion
 from handlers.tag import Keyring
+from tests.harness.names import answers
 from tests.unit import house
 from tests.unit.house import HEX, decided, mail, now_ms
 from tests.unit.letters import JANE, tagged
@@ -92,7 +93,7 @@ def records(acme: Installation) -> dict[str, dict[str, Any]]:
 
 
 def suppressed(acme: Installation, recipient: str = JOE.recipient) -> bool:
-    return acme.store.check("acme", 12, [recipient])[0].suppressed
+    return answers(acme.store, "acme", 12, [recipient])[0].suppressed
 
 
 def work(acme: Installation) -> None:

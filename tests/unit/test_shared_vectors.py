@@ -96,7 +96,7 @@ def _retagged(raw):
 
 def _decide(raw, envelope_to=None):
     return decision.decide(
-        message.read(raw, source="sample", envelope_to=envelope_to), KEYS, decision.Policy(TEMPLATE), {}
+        message.read(raw, source="sample", envelope_to=envelope_to), KEYS, decision.Policy((TEMPLATE,)), {}
     )
 
 

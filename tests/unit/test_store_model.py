@@ -8,6 +8,7 @@ import redis
 from tests import store_model
 
 pytest.register_assert_rewrite("tests.store_rules")
+from tests.harness.names import NAMES  # noqa: E402
 from tests.store_rules import LedgerRules, NeighbourRules, RegisterRules  # noqa: E402
 from worker.store import Store  # noqa: E402
 
@@ -19,7 +20,7 @@ def client() -> redis.Redis:
 
 @pytest.fixture
 def store(client: redis.Redis) -> Store:
-    return Store(client)
+    return Store(client, NAMES)
 
 
 class TestRegister(RegisterRules):

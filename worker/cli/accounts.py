@@ -1,37 +1,93 @@
 """`unsubd sender`, `unsubd group`, `unsubd keys`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from handlers.errors import Rejected
 from handlers.tag import AddressTemplate
+from worker import adoption
 from worker import keys as key_ring
+from worker.accounts import Group, Sender
 from worker.cli import sources
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import open_installation
+from worker.settings import Settings
 
 sender = typer.Typer(help="Sender accounts and their API keys.", no_args_is_help=True)
 group = typer.Typer(help="Groups: the kinds of mail a recipient can stop.", no_args_is_help=True)
 keys = typer.Typer(help="The master keys that sign tags.", no_args_is_help=True)
 sender.add_typer(sources.app, name="source")
 Id = Annotated[str, typer.Argument(metavar="SENDER", help="1 to 16 of a-z and 0-9; it is part of every tag.")]
+GroupId = Annotated[int, typer.Argument(metavar="GROUP", help="As unsubd group list shows it.")]
+Name = Annotated[str | None, typer.Option(help="As recipients know it; default: the id.")]
+Address = Annotated[
+    str | None, typer.Option(help="Its own template, e.g. u+{tag}@unsub.acme.example; default: UNSUBD_ADDRESS.")
+]
+PublicUrl = Annotated[str | None, typer.Option(help="Its own base of our links; default: UNSUBD_PUBLIC_URL.")]
+HttpsUrl = Annotated[str | None, typer.Option(help="Its own unsubscribe page, {tag} in it, instead of ours.")]
+Opaque = Annotated[bool | None, typer.Option("--opaque/--readable", help="Tags that spell no address: all are stored.")]
+MaxGroups = Annotated[int | None, typer.Option(min=1, help="How many groups it may have; default: 200.")]
+GroupName = Annotated[str | None, typer.Option(help="1 to 30 characters, as recipients read it.")]
+Description = Annotated[str | None, typer.Option(help="At most 100 characters, as recipients read it.")]
+Default = Annotated[bool | None, typer.Option("--default/--no-default", help="Listed before the others.")]
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @sender.command("add")
 def sender_add(
-    sender_id: Id, name: Annotated[str, typer.Option(help="As recipients know it; default: the id.")] = ""
+    sender_id: Id,
+    name: Name = None,
+    address: Address = None,
+    public_url: PublicUrl = None,
+    https_url: HttpsUrl = None,
+    opaque: Opaque = None,
+    max_groups: MaxGroups = None,
 ) -> None:
-    """Register a sender; prints its id alone on the last line."""
+    """Register a sender; prints its id alone on the last line. Groups that its tags name already become its groups."""
+    given = _given(name=name, address=address, public_url=public_url, https_url=https_url, opaque=opaque,
+                   max_groups=max_groups)  # fmt: skip
     settings = own_settings()
     with open_installation(settings) as installation:
-        added = installation.accounts.add_sender(sender_id, name)
-    template = AddressTemplate.parse(settings.address) if settings.address else AddressTemplate("u+", "example.com")
-    budget = template.readable_budget(sender_id, 9999)
+        added = adoption.register(installation, sender_id, **given)
+        adopted = installation.accounts.groups(sender_id)
+    if adopted:
+        say(f"adopted the groups that its tags name already: {', '.join(str(each.id) for each in adopted)}")
+    _say_budget(settings, added)
+    say(added.id)
+
+
+@sender.command("edit")
+def sender_edit(
+    sender_id: Id,
+    name: Name = None,
+    address: Address = None,
+    public_url: PublicUrl = None,
+    https_url: HttpsUrl = None,
+    opaque: Opaque = None,
+    max_groups: MaxGroups = None,
+) -> None:
+    """Change what is given; an empty text goes back to the default."""
+    given = _given(name=name, address=address, public_url=public_url, https_url=https_url, opaque=opaque,
+                   max_groups=max_groups)  # fmt: skip
+    settings = own_settings()
+    with open_installation(settings) as installation:
+        _say_budget(settings, installation.accounts.edit_sender(sender_id, **given))
+
+
+def _say_budget(settings: Settings, account: Sender) -> None:
+    chosen = account.address or settings.address
+    template = AddressTemplate.parse(chosen) if chosen else AddressTemplate("u+", "example.com")
+    budget = template.readable_budget(account.id, 9999)
     say(
         f"addresses up to {budget} characters stay readable in tags, longer ones are stored (prefix {template.prefix!r})"
     )
-    say(added.id)
+    if len(template.prefix) > len("u+"):
+        shorter = template.readable_budget(account.id, 9999) + len(template.prefix) - len("u+")
+        say(f"a shorter prefix keeps more of them: with 'u+' up to {shorter} characters")
 
 
 @sender.command("list")
@@ -39,7 +95,16 @@ def sender_list(as_json: Json = False) -> None:
     """List the senders."""
     with open_installation(own_settings()) as installation:
         for each in installation.accounts.senders():
-            say_json({"sender": each.id, "name": each.name}) if as_json else say(f"{each.id:16}  {each.name}")
+            _print_sender(each, as_json)
+
+
+def _print_sender(account: Sender, as_json: bool) -> None:
+    chosen = {name: getattr(account, name) for name in ("address", "public_url", "https_url", "opaque", "max_groups")}
+    if as_json:
+        say_json({"sender": account.id, "name": account.name, **chosen})
+        return
+    words = [str(chosen[name]) for name in ("address", "public_url", "https_url") if chosen[name]]
+    say(f"{account.id:16}  {account.name}  {' '.join([*words, *(['opaque tags'] if account.opaque else [])])}".rstrip())
 
 
 @sender.command("key")
@@ -53,22 +118,64 @@ def sender_key(sender_id: Id) -> None:
 def group_add(
     sender_id: Id,
     name: Annotated[str, typer.Argument(help="1 to 30 characters, as recipients read it.")],
-    description: Annotated[str, typer.Option(help="At most 100 characters, as recipients read it.")] = "",
+    description: Description = None,
     group_id: Annotated[int | None, typer.Option("--id", help="Keep a former SendGrid group's id.")] = None,
+    essential: Annotated[
+        bool, typer.Option("--essential", help="Receipts, alerts: stopped by an entry for this very group alone.")
+    ] = False,
+    is_default: Default = None,
 ) -> None:
     """Add a group; prints its id alone on the last line."""
     with open_installation(own_settings()) as installation:
-        say(str(installation.accounts.add_group(sender_id, name, description, group_id).id))
+        more = {"essential": essential, "is_default": bool(is_default)}
+        say(str(installation.accounts.add_group(sender_id, name, description or "", group_id, **more).id))
+
+
+@group.command("edit")
+def group_edit(
+    sender_id: Id,
+    group_id: GroupId,
+    name: GroupName = None,
+    description: Description = None,
+    is_default: Default = None,
+) -> None:
+    """Change what is given. Whether a group is essential is said once, when it is added."""
+    with open_installation(own_settings()) as installation:
+        given = _given(name=name, description=description, is_default=is_default)
+        _print_group(installation.accounts.edit_group(sender_id, group_id, **given), as_json=False)
+
+
+@group.command("archive")
+def group_archive(sender_id: Id, group_id: GroupId) -> None:
+    """Take a group away from recipients and lists; who left it stays suppressed, and its tags stop everything."""
+    with open_installation(own_settings()) as installation:
+        installation.accounts.edit_group(sender_id, group_id, archived=True)
+    say(f"archived {group_id}: its suppressions still count")
+
+
+@group.command("restore")
+def group_restore(sender_id: Id, group_id: GroupId) -> None:
+    """Bring an archived group back, with its id and its suppressions."""
+    with open_installation(own_settings()) as installation:
+        installation.accounts.edit_group(sender_id, group_id, archived=False)
+    say(f"restored {group_id}")
 
 
 @group.command("list")
 def group_list(sender_id: Id, as_json: Json = False) -> None:
-    """List the groups of a sender."""
+    """List the groups of a sender: defaults first, archived ones included."""
     with open_installation(own_settings()) as installation:
         installation.accounts.sender(sender_id)
         for each in installation.accounts.groups(sender_id):
-            row = {"id": each.id, "name": each.name, "description": each.description, "archived": each.archived}
-            say_json(row) if as_json else say(f"{each.id:>10}  {each.name:30}  {each.description}")
+            _print_group(each, as_json)
+
+
+def _print_group(each: Group, as_json: bool) -> None:
+    names = ("id", "name", "description", "archived", "essential", "is_default")
+    row = {name: getattr(each, name) for name in names}
+    marks = [word for word, holds in (("archived", each.archived), ("essential", each.essential)) if holds]
+    text = f"{each.id:>10}  {each.name:30}  {each.description}" + (f"  ({', '.join(marks)})" if marks else "")
+    say_json(row) if as_json else say(text)
 
 
 @keys.command("list")

@@ -1,19 +1,24 @@
-"""What senders import: `import unsubd`. Ask before each send, and build the headers.
+"""What senders import: `import unsubd`. Ask before each send.
 
     from unsubd import Client
     client = Client("https://unsub.example.com", api_key="SG.…")
     suppressed = [each.recipient for each in client.check(12, ["jane@example.com"]) if each.suppressed]
 
-Fail-closed: an installation that cannot answer raises, it never says "allowed".
+`AsyncClient` is the same with `await`. Beside the store, with the installation's own UNSUBD_ settings, `RedisClient("acme")`
+and `AsyncRedisClient("acme")` ask it directly. Fail-closed: who cannot answer raises, nobody says "allowed".
 """
 
-import json
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["CheckFailed", "Checked", "Client"]
+if TYPE_CHECKING:
+    from .over_http import AsyncClient, Client
+    from .over_redis import AsyncRedisClient, RedisClient
+
+__all__ = ["AsyncClient", "AsyncRedisClient", "CheckFailed", "Checked", "Client", "RedisClient"]
+_MODULES = {
+    "Client": "over_http", "AsyncClient": "over_http", "RedisClient": "over_redis", "AsyncRedisClient": "over_redis",
+}  # fmt: skip
 
 
 class CheckFailed(Exception):
@@ -22,37 +27,25 @@ class CheckFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """May this recipient be mailed? Shape: scope "group" or "global"; since ISO 8601 UTC; None when allowed."""
+    """May this recipient be mailed?
+
+    Shape:   scope: "group" or "global"; since: ISO 8601 UTC; None when allowed. version: compare it with that of a later
+             answer: the same as long as the answer is. essential: only an entry for this very group stops its mail.
+    """
 
     recipient: str
     suppressed: bool
     scope: str | None
     since: str | None
     source: str | None
+    version: str
+    essential: bool = False
 
 
-class Client:
-    """One sender's connection to an installation, over HTTP."""
+def __getattr__(name: str) -> Any:
+    """Import a client when it is asked for: whoever asks over HTTP needs no Redis, and the other way round."""
+    from importlib import import_module
 
-    def __init__(self, url: str, *, api_key: str, timeout_s: float = 10.0) -> None:
-        self._url = url.rstrip("/")
-        self._api_key = api_key
-        self._timeout_s = timeout_s
-
-    def check(self, group: int, recipients: Sequence[str]) -> list[Checked]:
-        """Return one answer per recipient, in order; at most 10,000 a call.
-
-        Errors:  CheckFailed  no answer, an unknown group, a wrong key.
-        """
-        body = json.dumps({"group": group, "recipients": list(recipients)}).encode()
-        headers = {"Authorization": f"Bearer {self._api_key}", "Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self._url}/v1/check", body, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:
-                return [Checked(**row) for row in json.load(answer)]
-        except urllib.error.HTTPError as error:
-            with error:
-                detail = error.read(500).decode("utf-8", "replace")
-            raise CheckFailed(f"{self._url}: {error.code} {detail}") from error
-        except (OSError, ValueError) as error:
-            raise CheckFailed(f"{self._url}: {error}") from error
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

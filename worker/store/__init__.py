@@ -2,62 +2,78 @@
 
 First layout, behind this interface (a later one is smaller):
 
-| key                              | type | holds                                              | lives   |
-|----------------------------------|------|----------------------------------------------------|---------|
-| `unsubd:supp:{SENDER}:GROUP`     | HASH | canonical recipient -> row (`row.py`)              | for good |
-| `unsubd:tag:REF`                 | HASH | sender, group, recipient of a form-h tag           | for good |
-| `unsubd:ledger:{SENDER:P}:MONTH` | HASH | message key -> record (`ledger.py`)                | 122 days |
+| key                            | type | holds                                                          | lives    |
+|--------------------------------|------|----------------------------------------------------------------|----------|
+| `unsubd:supp:{SENDER}:GROUP`   | HASH | canonical recipient, or a forgotten one's name -> row (`row.py`) | for good |
+| `unsubd:supp:{SENDER}`         | SET  | the sender's groups that have rows                             | for good |
+| `unsubd:forgotten:{SENDER}`    | SET  | names of recipients whose rows lie under them                  | for good |
+
+A sender's keys lie in one slot; `tags.py`, `ledger.py` and `archive.py` keep the rest of the store.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import redis
 
 from handlers.errors import StoreUnavailable
 from handlers.request import Action, Effect, Request
-from handlers.tag import Minted, StoredTag, Tag
+from handlers.tag import FORGOTTEN
 from worker.server import away_as, check_confirmed, confirm
+from worker.store.forgotten import ForgottenNames
 from worker.store.row import Row, holds, releases, source_code, unpack
 
 _SETTING = "UNSUBD_STORE_URL"
 _REGISTER = files("worker.store").joinpath("register.lua").read_text()
+_FORGET = files("worker.store").joinpath("forget.lua").read_text()
 _CODES = {Action.UNSUBSCRIBE: "u", Action.COMPLAINT: "c", Action.RESUBSCRIBE: "r"}
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a check says about one recipient.
-
-    Shape:   scope: "group", "global", or None when mail is allowed. row: the row that stops the mail, else None.
-    """
-
-    recipient: str
-    scope: str | None
-    row: Row | None
-
-    @property
-    def suppressed(self) -> bool:
-        """Say whether mail must not be sent."""
-        return self.scope is not None
+Rows = tuple[Row | None, Row | None]
+"""Of one recipient: the row of group 0, and that of the group (the same for group 0)."""
 
 
 def _key(sender: str, group: int) -> str:
     return f"unsubd:supp:{{{sender}}}:{group}"
 
 
+def _groups_key(sender: str) -> str:
+    return f"unsubd:supp:{{{sender}}}"
+
+
+def _forgotten_key(sender: str) -> str:
+    return f"unsubd:forgotten:{{{sender}}}"
+
+
+class Questions:
+    """The reads that a check of many recipients is: whoever has a connection sends `commands` and gives back the replies.
+
+    Why:     a check is asked by the store, by a client with threads and by one with asyncio; there is one way to read.
+    """
+
+    def __init__(self, names: ForgottenNames, sender: str, group: int, recipients: Sequence[str]) -> None:
+        fields = [field for each in recipients for field in (each, names(sender, each))]
+        self._recipients = len(recipients)
+        self.commands = [("HMGET", _key(sender, each), *fields) for each in dict.fromkeys((0, group))]
+
+    def rows(self, replies: Sequence[Sequence[bytes | None]]) -> list[Rows]:
+        """Return the rows of each recipient, in order."""
+        columns = [[_either(*pair) for pair in zip(reply[::2], reply[1::2], strict=True)] for reply in replies]
+        return list(zip(columns[0], columns[-1], strict=True)) if self._recipients else []
+
+
 class Store:
-    """The suppressions and stored tags on one server.
+    """The suppressions on one server.
 
     Errors:  StoreUnavailable  every method, when the server is away or cannot write.    temporary
     """
 
-    def __init__(self, client: redis.Redis, *, min_replicas: int = 0) -> None:
+    def __init__(self, client: redis.Redis, names: ForgottenNames, *, min_replicas: int = 0) -> None:
         self._redis = client
+        self._names = names
         self._min_replicas = min_replicas
         self._register = client.register_script(_REGISTER)
+        self._forget = client.register_script(_FORGET)
 
     def apply(self, requests: Sequence[Request], *, now_ms: int | None = None) -> list[Effect]:
         """Apply each request to its row, in order, and return what each did. Durable when it returns.
@@ -67,23 +83,43 @@ class Store:
         """
         with away_as(StoreUnavailable, _SETTING):
             pipeline = self._redis.pipeline(transaction=False)
-            for request in requests:
-                self._register(keys=[_key(request.sender, request.group)], args=_args(request, now_ms), client=pipeline)
+            for each in requests:
+                keys = [_key(each.sender, each.group), _groups_key(each.sender), _forgotten_key(each.sender)]
+                self._register(keys=keys, args=self._args(each, now_ms), client=pipeline)
             confirm(pipeline, self._min_replicas)
             replies = pipeline.execute()
         replies = check_confirmed(replies, self._min_replicas, StoreUnavailable)
         return [Effect(reply.decode()) for reply in replies]
 
-    def check(self, sender: str, group: int, recipients: Sequence[str]) -> list[Answer]:
-        """Return one answer per canonical recipient, in order: global beats the group. One round trip."""
+    def _args(self, request: Request, now_ms: int | None) -> list[Any]:
+        if request.action is Action.RESUBSCRIBE:
+            privileged = releases(request.source)
+        else:
+            privileged = request.action is Action.COMPLAINT or holds(request.source)
+        return [
+            request.recipient,
+            _CODES[request.action],
+            request.at_ms,
+            bytes.fromhex(request.id)[:8],
+            source_code(request.source),
+            "1" if privileged else "0",
+            bytes.fromhex(request.seen_version),
+            "" if now_ms is None else now_ms,
+            self._names(request.sender, request.recipient),
+            request.group,
+            "1" if request.undated else "0",
+        ]
+
+    def asked(self, sender: str, group: int, recipients: Sequence[str]) -> list[Rows]:
+        """Return for each canonical recipient, in order, the rows of group 0 and of *group*. One round trip."""
         if not recipients:
             return []
+        questions = Questions(self._names, sender, group, recipients)
         with away_as(StoreUnavailable, _SETTING):
             pipeline = self._redis.pipeline(transaction=False)
-            for each in dict.fromkeys((0, group)):
-                pipeline.hmget(_key(sender, each), list(recipients))
-            replies = pipeline.execute()
-        return [_answer(recipient, *rows) for recipient, *rows in zip(recipients, *replies, strict=True)]
+            for command in questions.commands:
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+            return questions.rows(pipeline.execute())
 
     def row(self, sender: str, group: int, recipient: str) -> Row | None:
         """Return the row of this very group, whatever its state."""
@@ -94,63 +130,56 @@ class Store:
         with away_as(StoreUnavailable, _SETTING):
             pipeline = self._redis.pipeline(transaction=False)
             for sender, group, recipient in names:
-                pipeline.hget(_key(sender, group), recipient)
-            replies = pipeline.execute()
-        return [unpack(reply) if reply else None for reply in replies]
+                pipeline.hmget(_key(sender, group), [recipient, self._names(sender, recipient)])
+            return [_either(*reply) for reply in pipeline.execute()]
 
-    def listed(self, sender: str, group: int) -> Iterator[tuple[str, Row]]:
-        """Yield every suppressed recipient of this very group, in no order; one that changes meanwhile may be missed."""
+    def groups(self, sender: str) -> list[int]:
+        """Return the ids of the groups that have rows of *sender*, registered or not."""
         with away_as(StoreUnavailable, _SETTING):
-            for recipient, packed in self._redis.hscan_iter(_key(sender, group), count=500):
+            found = cast(set[bytes], self._redis.smembers(_groups_key(sender)))
+        return sorted(int(each) for each in found)
+
+    def senders(self) -> list[str]:
+        """Return every sender that has rows, registered or not. Looks at every key: for rare work."""
+        with away_as(StoreUnavailable, _SETTING):
+            keys = self._redis.scan_iter("unsubd:supp:{*}", count=1000)
+            return sorted(key.decode().partition("{")[2].removesuffix("}") for key in keys)
+
+    def listed(self, sender: str, group: int) -> Iterator[tuple[str | None, Row]]:
+        """Yield every suppressed recipient of this very group, in no order: None for a forgotten one, who is only counted.
+
+        Repeat:  one that changes meanwhile may be missed or come twice.
+        """
+        for recipient, row in self.stopped(sender, group):
+            yield None if recipient.startswith(FORGOTTEN) else recipient, row
+
+    def stopped(self, sender: str, group: int) -> Iterator[tuple[str, Row]]:
+        """Yield what `listed` does, with a forgotten recipient's name: for what goes on as a request, never for people."""
+        with away_as(StoreUnavailable, _SETTING):
+            for field, packed in self._redis.hscan_iter(_key(sender, group), count=500):
                 if (row := unpack(packed)).suppressed:
-                    yield recipient.decode(), row
+                    yield field.decode(), row
 
-    def keep_tags(self, minted: Iterable[tuple[Minted, Tag]]) -> None:
-        """Make form-h tags durable: only then may their addresses be used. Repeat: safe, the row is always the same."""
+    def forget(self, recipient: str, senders: Iterable[str]) -> int:
+        """Put a name in the place of a canonical recipient, in the rows of these senders and in all to come; return how many.
+
+        Repeat:  safe. Shape: a sender without a row of the recipient remembers the name all the same (semantics §8).
+        """
+        moved = 0
+        for sender in senders:
+            for _ in range(2):  # a group that had its first row in between is found the second time
+                keys = [_forgotten_key(sender), *(_key(sender, group) for group in self.groups(sender))]
+                with away_as(StoreUnavailable, _SETTING):
+                    moved += int(self._forget(keys=keys, args=[recipient, self._names(sender, recipient)]))
+        return moved
+
+    def is_forgotten(self, sender: str, recipient: str) -> bool:
+        """Say whether this sender's rows of a canonical recipient lie under a name."""
         with away_as(StoreUnavailable, _SETTING):
-            pipeline = self._redis.pipeline(transaction=False)
-            for each, tag in minted:
-                fields: dict[Any, Any] = {"sender": tag.sender, "group": tag.group, "recipient": tag.recipient}
-                pipeline.hset(f"unsubd:tag:{each.ref}", mapping=fields)
-            confirm(pipeline, self._min_replicas)
-            check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
-
-    def tags(self, refs: Sequence[StoredTag]) -> dict[StoredTag, Tag]:
-        """Return the stored row of each ref that has one."""
-        if not refs:
-            return {}
-        with away_as(StoreUnavailable, _SETTING):
-            pipeline = self._redis.pipeline(transaction=False)
-            for ref in refs:
-                pipeline.hgetall(f"unsubd:tag:{ref.ref}")
-            replies: list[dict[bytes, bytes]] = pipeline.execute()
-        return {
-            ref: Tag(row[b"sender"].decode(), int(row[b"group"]), row[b"recipient"].decode())
-            for ref, row in zip(refs, replies, strict=True)
-            if row
-        }
+            return bool(self._redis.sismember(_forgotten_key(sender), self._names(sender, recipient)))
 
 
-def _args(request: Request, now_ms: int | None) -> list[Any]:
-    seen = bytes.fromhex(request.seen_version)
-    if request.action is Action.RESUBSCRIBE:
-        privileged = releases(request.source)
-    else:
-        privileged = request.action is Action.COMPLAINT or holds(request.source)
-    return [
-        request.recipient,
-        _CODES[request.action],
-        request.at_ms,
-        bytes.fromhex(request.id)[:8],
-        source_code(request.source),
-        "1" if privileged else "0",
-        seen,
-        "" if now_ms is None else now_ms,
-    ]
-
-
-def _answer(recipient: str, everything: bytes | None, group: bytes | None = None) -> Answer:
-    for scope, packed in (("global", everything), ("group", group)):
-        if packed and (row := unpack(packed)).suppressed:
-            return Answer(recipient, scope, row)
-    return Answer(recipient, None, None)
+def _either(address: bytes | None, name: bytes | None) -> Row | None:
+    """The row of a recipient: under the name once the address is forgotten."""
+    found = [unpack(packed) for packed in (name, address) if packed]
+    return next((row for row in found if row.suppressed), found[0] if found else None)

@@ -1,8 +1,8 @@
 -- Apply one request to one row: a last-writer-wins register by event time that leans towards the unsubscribe.
--- KEYS[1] hash of (sender, group)
+-- KEYS[1] hash of (sender, group)  [2] the sender's groups that have rows  [3] the sender's forgotten names
 -- ARGV[1] recipient  [2] "u" unsubscribe, "c" complaint, "r" resubscribe  [3] event time ms  [4] evidence, 8 bytes
 -- ARGV[5] source code 0..255  [6] "1": this entry holds the row / may lift a held one  [7] the row that a resubscribe's actor saw
--- ARGV[8] now in ms, "" = the server's TIME
+-- ARGV[8] now in ms, "" = the server's TIME  [9] the recipient's name once forgotten  [10] group  [11] "1": an import without a date
 -- Returns the effect.
 -- Row: first seen s (4), time ms (6), flags (1: 1 suppressed, 2 held, 4 complaint), source (1), evidence (8), and while
 -- resubscribed the time of the row that was lifted (6). string.byte and string.char only: fakeredis runs this too.
@@ -24,6 +24,7 @@ local function octets(value, width)
 end
 
 local key, recipient, action = KEYS[1], ARGV[1], ARGV[2]
+if recipient ~= ARGV[9] and redis.call('SISMEMBER', KEYS[3], ARGV[9]) == 1 then recipient = ARGV[9] end
 local evidence, source, holds = ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
 local now
 if ARGV[8] == '' then
@@ -68,6 +69,7 @@ end
 if not packed then
   first, time, suppressed, held, complaint, kept = math.floor(at / 1000), at, true, holds, action == 'c', evidence
   write(source)
+  redis.call('SADD', KEYS[2], ARGV[10])
   return 'added'
 end
 local code = string.byte(packed, 12)
@@ -82,7 +84,7 @@ if suppressed then
   write(code)
   return 'already-present'
 end
-if at <= lifted or at < time - LEAN then
+if ARGV[11] == '1' or at <= lifted or at < time - LEAN then
   write(code)
   return 'stale'
 end

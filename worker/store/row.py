@@ -10,6 +10,7 @@ SOURCE_KINDS = (
 )  # fmt: skip
 _HOLDING = ("api", "operator", "import", "provider")
 _RELEASING = ("api", "operator")
+_NAMING = ("api", "operator", "import")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +61,8 @@ def holds(source: str) -> bool:
 def releases(source: str) -> bool:
     """Say whether a resubscribe by this source may lift a held row: an import can add, never remove."""
     return source.partition(":")[0] in _RELEASING
+
+
+def names_group(source: str) -> bool:
+    """Say whether an entry by this source was made for its very group by somebody who chose it: it stops an essential one."""
+    return source.partition(":")[0] in _NAMING

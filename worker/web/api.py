@@ -21,6 +21,9 @@ class CheckQuestion(BaseModel):
 
     group: int = Field(ge=0, le=4294967295, description="id of the group; 0 = global")
     recipients: list[str] = Field(min_length=1, max_length=10_000, description="addresses, any spelling")
+    bypass: list[str] = Field(
+        default=[], max_length=4, description="names of SendGrid's mail_settings, e.g. bypass_unsubscribe_management"
+    )
 
 
 class CheckAnswer(BaseModel):
@@ -31,6 +34,8 @@ class CheckAnswer(BaseModel):
     scope: str | None = Field(description="group, global, or null when mail is allowed")
     since: str | None = Field(description="when it was first asked for, ISO 8601 UTC")
     source: str | None = Field(description="how it was asked for: imap, relay, one-click, …")
+    version: str = Field(description="the same as long as the answer is: ask again at hand-over and compare")
+    essential: bool = Field(default=False, description="only an entry for this very group stops its mail")
 
 
 _FAILURES: dict[int | str, dict[str, Any]] = {
@@ -66,7 +71,7 @@ async def check_many(request: Request) -> Response:
     if sender is None:  # and nothing of the body was read: a stranger's may be endless
         return JSONResponse({"error": "unauthorized", "detail": "expected Authorization: Bearer KEY"}, status_code=401)
     question = _question(await read_body(request, _MAX_QUESTION_BYTES))
-    answers = await asyncio.to_thread(check, installation, sender, question.group, question.recipients)
+    answers = await asyncio.to_thread(check, installation, sender, question.group, question.recipients, question.bypass)
     return JSONResponse([as_json(answer) for answer in answers])
 
 

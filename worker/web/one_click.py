@@ -68,7 +68,7 @@ def read_tag(installation: Installation, text: str) -> Tag:
     Errors:  Rejected     it does not verify.    permanent
              Unavailable  a stored tag cannot be looked up.    temporary
     """
-    rows = installation.store.tags(tag.stored_refs(text))
+    rows = installation.tags.found(tag.stored_refs(text))
     return tag.read(text, installation.keys, rows).tag
 
 

@@ -1,0 +1,98 @@
+"""The check over HTTP: `POST /v1/check` with an API key, which names the sender. Connections are kept."""
+
+from collections.abc import Collection, Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import httpx2
+
+from . import Checked, CheckFailed
+
+_AT_ONCE = 10_000  # what one request of /v1/check takes
+
+
+class Client:
+    """One sender's connection to an installation. Threads may share it; close it, or use it in a `with`."""
+
+    def __init__(self, url: str, *, api_key: str, timeout_s: float = 10.0) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx2.Client(**_options(api_key, timeout_s))
+
+    def check(self, group: int, recipients: Sequence[str], bypass: Collection[str] = ()) -> list[Checked]:
+        """Return one answer per recipient, in order.
+
+        Shape:   bypass: names of SendGrid's mail_settings, e.g. bypass_unsubscribe_management.
+        Errors:  CheckFailed  no answer, an unknown group, a wrong key, not an address: nobody was declared allowed.
+        """
+        found: list[Checked] = []
+        for question in _questions(group, recipients, bypass):
+            try:
+                answer = self._http.post(f"{self._url}/v1/check", json=question)
+            except httpx2.HTTPError as error:
+                raise _failed(self._url, error) from error
+            found += _read(self._url, answer, question)
+        return found
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """`Client` for asyncio. Tasks may share it; close it, or use it in an `async with`."""
+
+    def __init__(self, url: str, *, api_key: str, timeout_s: float = 10.0) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx2.AsyncClient(**_options(api_key, timeout_s))
+
+    async def check(self, group: int, recipients: Sequence[str], bypass: Collection[str] = ()) -> list[Checked]:
+        """As `Client.check`."""
+        found: list[Checked] = []
+        for question in _questions(group, recipients, bypass):
+            try:
+                answer = await self._http.post(f"{self._url}/v1/check", json=question)
+            except httpx2.HTTPError as error:
+                raise _failed(self._url, error) from error
+            found += _read(self._url, answer, question)
+        return found
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self.close()
+
+
+def _options(api_key: str, timeout_s: float) -> dict[str, Any]:
+    return {"headers": {"Authorization": f"Bearer {api_key}"}, "timeout": timeout_s, "follow_redirects": False}
+
+
+def _questions(group: int, recipients: Sequence[str], bypass: Collection[str]) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(recipients), _AT_ONCE):
+        yield {"group": group, "recipients": list(recipients[start : start + _AT_ONCE]), "bypass": sorted(bypass)}
+
+
+def _read(url: str, answer: httpx2.Response, question: dict[str, Any]) -> list[Checked]:
+    if answer.status_code != 200:
+        raise CheckFailed(f"{url}: {answer.status_code} {answer.text[:500]}")
+    try:
+        found = [Checked(**{name: row[name] for name in Checked.__slots__ if name in row}) for row in answer.json()]
+    except (TypeError, ValueError, KeyError) as error:
+        raise _failed(url, error) from error
+    if len(found) != len(question["recipients"]):  # a proxy that cut the answer: the rest must not pass for allowed
+        raise CheckFailed(f"{url}: {len(found)} answers, expected {len(question['recipients'])}")
+    return found
+
+
+def _failed(url: str, error: Exception) -> CheckFailed:
+    return CheckFailed(f"{url}: {type(error).__name__}: {error}")

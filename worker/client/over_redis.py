@@ -1,0 +1,111 @@
+"""The check beside the store: no web server between, one round trip. Needs the installation's own UNSUBD_ settings."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from redis.asyncio import Redis
+
+from handlers.address import canonical
+from handlers.errors import ConfigError, StoreUnavailable, UnsubdError
+from worker.check import Answer, Question, as_json, check
+from worker.installation import Installation, open_installation, store_url, with_embedded_secrets
+from worker.server import away_as
+from worker.settings import load_settings
+from worker.store import Questions
+
+from . import Checked, CheckFailed
+
+_AT_ONCE = 2000
+
+
+class RedisClient:
+    """One sender's view of the store. Close it, or use it in a `with`.
+
+    Errors:  CheckFailed  the settings do not fit, the servers are away.
+    """
+
+    def __init__(self, sender: str) -> None:
+        self._sender = sender
+        self._opened = ExitStack()
+        self._installation = _open(self._opened)
+
+    def check(self, group: int, recipients: Sequence[str], bypass: Collection[str] = ()) -> list[Checked]:
+        """Return one answer per recipient, in order.
+
+        Shape:   bypass: names of SendGrid's mail_settings, e.g. bypass_unsubscribe_management.
+        Errors:  CheckFailed  the store is away, an unknown group, not an address: nobody was declared allowed.
+        """
+        found: list[Answer] = []
+        try:
+            for start in range(0, len(recipients), _AT_ONCE) or (0,):
+                some = recipients[start : start + _AT_ONCE]
+                found += check(self._installation, self._sender, group, some, bypass)
+        except UnsubdError as error:
+            raise CheckFailed(str(error)) from error
+        return [_checked(each) for each in found]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._opened.close()
+
+    def __enter__(self) -> "RedisClient":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncRedisClient:
+    """`RedisClient` for asyncio: open it with `async with`. Tasks may share it."""
+
+    def __init__(self, sender: str) -> None:
+        self._sender = sender
+        self._opened = ExitStack()
+
+    async def __aenter__(self) -> "AsyncRedisClient":
+        self._installation = await asyncio.to_thread(_open, self._opened)
+        self._store: Redis = Redis.from_url(
+            store_url(self._installation.settings), socket_timeout=5, socket_connect_timeout=5
+        )
+        return self
+
+    async def check(self, group: int, recipients: Sequence[str], bypass: Collection[str] = ()) -> list[Checked]:
+        """As `RedisClient.check`."""
+        try:
+            known = await asyncio.to_thread(self._installation.groups.group, self._sender, group)
+            question = Question.of(known, bypass)
+            exact = [canonical(each) for each in recipients]
+            found: list[Answer] = []
+            for start in range(0, len(exact), _AT_ONCE):
+                found += await self._asked(question, exact[start : start + _AT_ONCE])
+        except UnsubdError as error:
+            raise CheckFailed(str(error)) from error
+        return [_checked(each) for each in found]
+
+    async def _asked(self, question: Question, recipients: Sequence[str]) -> list[Answer]:
+        asked = Questions(self._installation.names, self._sender, question.group.id, recipients)
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+            async with self._store.pipeline(transaction=False) as pipeline:
+                for command in asked.commands:
+                    pipeline.execute_command(*command)
+                replies: list[Any] = await pipeline.execute()
+        rows = zip(recipients, asked.rows(replies), strict=True)
+        return [question.answer(recipient, each) for recipient, each in rows]
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self._store.aclose()
+        await asyncio.to_thread(self._opened.close)
+
+
+def _open(opened: ExitStack) -> Installation:
+    try:
+        return opened.enter_context(open_installation(with_embedded_secrets(load_settings())))
+    except (UnsubdError, ConfigError) as error:
+        raise CheckFailed(str(error)) from error
+
+
+def _checked(answer: Answer) -> Checked:
+    return Checked(**as_json(answer))
