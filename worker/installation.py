@@ -210,7 +210,7 @@ def _built(
     pseudonyms, names = key_store.Pseudonyms(pseudonym_key), ForgottenNames(pseudonym_key)
     store = Store(store_client, names, min_replicas=settings.min_replicas)
     tags = StoredTags(store_client, min_replicas=settings.min_replicas)
-    ledger = Ledger(store_client, pseudonyms)
+    ledger = Ledger(store_client, pseudonyms.bare, days=settings.ledger_days)
     accounts = Accounts(client)
     quarantine = Quarantine(
         client,

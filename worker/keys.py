@@ -129,5 +129,9 @@ class Pseudonyms:
         self._key = key
 
     def __call__(self, recipient: str) -> str:
-        digest = hmac.digest(self._key, recipient.encode("utf-8", "surrogateescape"), sha256).hex()[:16]
-        return f"{digest}@{recipient.rpartition('@')[2]}"
+        domain = recipient.rpartition("@")[2] if "@" in recipient else "forgotten"
+        return f"{self.bare(recipient)}@{domain}"
+
+    def bare(self, recipient: str) -> str:
+        """Return the pseudonym without the domain, which may name a person by itself: for what is kept long."""
+        return hmac.digest(self._key, recipient.encode("utf-8", "surrogateescape"), sha256).hex()[:16]

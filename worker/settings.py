@@ -103,6 +103,12 @@ class Settings(BaseSettings):
     quarantine_bytes: PositiveInt = Field(
         268435456, description="memory of the quarantine, a quarter of it for one source and reason; beyond, it shrinks"
     )
+    ledger_days: PositiveInt = Field(
+        90, description="days that the ledger stays in the store; older months move to UNSUBD_ARCHIVE_DIR"
+    )
+    archive_dir: Path | None = Field(
+        None, description="folder of the ledger's hash-chained files; unset: ledger in the data folder"
+    )
     min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")
     allow_weak_durability: bool = Field(False, description="1: start although the server may lose accepted requests")
     imap_passwords: dict[str, SecretStr] = Field({}, description="password of the mailbox that its URL names #name")
@@ -111,7 +117,7 @@ class Settings(BaseSettings):
         {}, description="proofs that this webhook may bring, separated by spaces"
     )
 
-    @field_validator("data_dir", "maildir", "imap_oauth")
+    @field_validator("data_dir", "maildir", "imap_oauth", "archive_dir")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value else value
@@ -181,6 +187,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take what `load_settings` gives and nothing else: it has read the environment, files and families included."""
         return (init_settings,)
+
+    @property
+    def archive(self) -> Path:
+        """The folder of the ledger's files."""
+        return self.archive_dir or self.data_dir / "ledger"
 
     @property
     def embedded(self) -> bool:

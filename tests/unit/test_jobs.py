@@ -302,7 +302,7 @@ def test_the_wire_format_stays() -> None:
         "requests": [{
             "id": "1f" * 16, "action": "unsubscribe", "sender": "acme", "group": 12, "recipient": "jane@example.com",
             "at_ms": 1700000000000, "source": "imap:INBOX", "evidence": "5f" * 32, "actor": "recipient",
-            "seen_version": "",
+            "seen_version": "", "undated": False,
         }],
     }  # fmt: skip
 

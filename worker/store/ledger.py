@@ -1,15 +1,20 @@
 """The ledger: one record per message, written once and appended to, with pseudonyms instead of addresses.
 
-A message's record lies with its first request, under `unsubd:ledger:{SENDER:P}:MONTH`, P being the first two hex digits
-of the recipient's pseudonym; further recipients get a pointer. What concerns no sender lies under `{-}`, and stays there when
-an operator makes a request of it: `resolutions` in the record tells of that.
-Units:   a key lives 122 days after its last write: 90 days and a month.
+A message's record lies with its first request, P being the first two hex digits of the recipient's pseudonym; further
+recipients get a pointer. What concerns no sender lies under `{-}`, and stays there when an operator makes a request of it:
+`resolutions` in the record tells of that. MONTH is that of the event; a month that ended UNSUBD_LEDGER_DAYS ago moves to
+files (`archive.py`), and has two months for that.
+
+| key                              | type | holds                                      | lives                                      |
+|----------------------------------|------|--------------------------------------------|--------------------------------------------|
+| `unsubd:ledger:{SENDER:P}:MONTH` | HASH | message key -> record (`ledger.py`)        | UNSUBD_LEDGER_DAYS and 62 days, or archived |
+| `unsubd:ledger:months`           | SET  | the months that have records in the store  | for good                                   |
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import redis
 
@@ -17,7 +22,9 @@ from handlers.errors import StoreUnavailable
 from handlers.request import DecidedMessage, Effect, Request
 from worker.server import away_as
 
-_LIFE_S = 122 * 86400
+_TO_ARCHIVE_DAYS = 62  # a month from its first record to its last, and a month for the archive to be reached
+_MONTHS = "unsubd:ledger:months"
+_DAYS = 90
 # Two operators may resolve the same message: whoever comes second appends to what the first one wrote.
 _SWAP = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
@@ -26,6 +33,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 Pseudonym = Callable[[str], str]
+Record = dict[str, Any]
 
 
 class Ledger:
@@ -34,9 +42,11 @@ class Ledger:
     Errors:  StoreUnavailable  the server is away.    temporary
     """
 
-    def __init__(self, client: redis.Redis, pseudonym: Pseudonym) -> None:
+    def __init__(self, client: redis.Redis, pseudonym: Pseudonym, *, days: int = _DAYS) -> None:
         self._redis = client
         self._pseudonym = pseudonym
+        self._days = days
+        self._life_s = (days + _TO_ARCHIVE_DAYS) * 86400
         self._swap = client.register_script(_SWAP)
 
     def write(self, entries: Sequence[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
@@ -59,8 +69,7 @@ class Ledger:
             for first, later in entries:
                 content = json.dumps({"see": self._homes(first)[0]}, separators=(",", ":"))
                 for home in self._homes(later):
-                    pipeline.hsetnx(home, first.key, content)
-                    pipeline.expire(home, _LIFE_S)
+                    self._put(pipeline, home, first.key, content)
             pipeline.execute()
 
     def append(self, additions: Sequence[tuple[DecidedMessage, dict[str, Any]]]) -> None:
@@ -82,7 +91,7 @@ class Ledger:
         tried = []
         for each, content in zip(waiting, reading.execute(), strict=True):
             if content and (longer := self._longer(json.loads(content), each[2])):
-                self._swap(keys=[each[0]], args=[each[1], content, longer, _LIFE_S], client=writing)
+                self._swap(keys=[each[0]], args=[each[1], content, longer, self._life_s], client=writing)
                 tried.append(each)
         return [each for each, swapped in zip(tried, writing.execute(), strict=True) if not swapped]
 
@@ -106,8 +115,12 @@ class Ledger:
         }
         for home in homes:
             content = record if home == homes[0] else {"see": homes[0]}
-            pipeline.hsetnx(home, message.key, json.dumps(content, separators=(",", ":")))
-            pipeline.expire(home, _LIFE_S)
+            self._put(pipeline, home, message.key, json.dumps(content, separators=(",", ":")))
+
+    def _put(self, pipeline: Any, home: str, key: str, content: str) -> None:
+        pipeline.sadd(_MONTHS, home.rpartition(":")[2])
+        pipeline.hsetnx(home, key, content)
+        pipeline.expire(home, self._life_s)
 
     def _homes(self, message: DecidedMessage) -> list[str]:
         return list(dict.fromkeys(self._home(message, each) for each in message.requests or (None,)))
@@ -121,13 +134,67 @@ class Ledger:
     def _redacted(self, result: dict[str, Any]) -> dict[str, Any]:
         return {**result, "recipient": self._pseudonym(result["recipient"])}
 
-    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (message key, record) of every message, pointers left out. Reads everything: for reports and tests."""
+    def story(self, sender: str, pseudonyms: Collection[str]) -> dict[str, Record]:
+        """Return by message key every record in the store that names one of *pseudonyms* to *sender*."""
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-            for key in self._redis.scan_iter("unsubd:ledger:*", count=500):
+            months = sorted(cast(set[bytes], self._redis.smembers(_MONTHS)))
+            homes = [
+                f"unsubd:ledger:{{{sender}:{each[:2]}}}:{month.decode()}" for each in pseudonyms for month in months
+            ]
+            reading = self._redis.pipeline(transaction=False)
+            for home in dict.fromkeys([*homes, *(f"unsubd:ledger:{{-}}:{month.decode()}" for month in months)]):
+                reading.hgetall(home)
+            found = [(key.decode(), json.loads(row)) for rows in reading.execute() for key, row in rows.items()]
+            found = self._followed(found)
+        return {key: record for key, record in found if names_any(record, sender, pseudonyms)}
+
+    def _followed(self, found: list[tuple[str, Record]]) -> list[tuple[str, Record]]:
+        """Put the record in the place of each pointer to it."""
+        reading = self._redis.pipeline(transaction=False)
+        pointers = [(key, record) for key, record in found if "see" in record]
+        for key, record in pointers:
+            reading.hget(record["see"], key)
+        records = [(key, json.loads(row)) for (key, _), row in zip(pointers, reading.execute(), strict=True) if row]
+        return [each for each in found if "see" not in each[1]] + records
+
+    def ended_months(self, now: datetime) -> list[str]:
+        """Return the months in the store that ended at least `days` ago, oldest first."""
+        border = (now - timedelta(days=self._days)).strftime("%Y-%m")
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+            months = cast(set[bytes], self._redis.smembers(_MONTHS))
+        return sorted(month.decode() for month in months if month.decode() < border)
+
+    def month(self, month: str) -> Iterator[tuple[str, str, Record]]:
+        """Yield (Redis key, message key, record) of a month, pointers among them."""
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+            for home in self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500):
+                for field, content in self._redis.hscan_iter(home, count=500):
+                    yield home.decode(), field.decode(), json.loads(content)
+
+    def drop(self, month: str, records: Sequence[tuple[str, str]]) -> None:
+        """Take records, as (Redis key, message key), out of the store: they are in the archive. Repeat: safe."""
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+            for start in range(0, len(records), 1000):
+                pipeline = self._redis.pipeline(transaction=False)
+                for home, key in records[start : start + 1000]:
+                    pipeline.hdel(home, key)
+                pipeline.execute()
+            if next(iter(self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500)), None) is None:
+                self._redis.srem(_MONTHS, month)
+
+    def records(self) -> Iterator[tuple[str, Record]]:
+        """Yield (message key, record) of every message in the store, pointers left out: for reports and tests."""
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+            for key in self._redis.scan_iter("unsubd:ledger:{*}:*", count=500):
                 for field, content in self._redis.hscan_iter(key, count=500):
                     if "see" not in (record := json.loads(content)):
                         yield field.decode(), record
+
+
+def names_any(record: Record, sender: str, pseudonyms: Collection[str]) -> bool:
+    """Say whether a record has a request, of the message or of who resolved it, of *sender* for one of *pseudonyms*."""
+    results = record.get("requests", []) + [each for made in record.get("resolutions", []) for each in made["requests"]]
+    return any(each["sender"] == sender and each["recipient"] in pseudonyms for each in results)
 
 
 def result_of(effect: Effect, sender: str, group: int, recipient: str, request_id: str, **more: Any) -> dict[str, Any]:
