@@ -143,6 +143,7 @@ def _needs(*columns: str) -> tuple[frozenset[str], ...]:
 
 
 _EMAIL, _EMAIL_ADDRESS = ("email",), ("emailaddress",)
+_OWN: Mapping[str, bool | str] = {"complaint": True, "unsubscribe": False, "": False}
 _POSTMARK: Mapping[str, bool | str] = {"spamcomplaint": True, "manualsuppression": False, "hardbounce": _BOUNCE}
 _SES: Mapping[str, bool | str] = {"complaint": True, "bounce": _BOUNCE, "true": False, "false": _SUBSCRIBED}
 _MAILCHIMP = ("unsubtime", "unsubreason", "unsubcampaigntitle", "cleantime", "cleancampaigntitle")
@@ -151,7 +152,7 @@ _PLAIN = ("email", "emailaddress", "recipient", "mail", "mailaddress", "address"
 # The most specific first: `detect` takes the first that fits.
 FORMATS: Mapping[str, ExportFormat] = {each.name: each for each in (
     ExportFormat("unsubd", "unsubd's own export", _EMAIL, _needs("email", "group", "created", "source"), ("created",),
-                 group="group"),
+                 ("reason",), _by_word("reason", _OWN), group="group"),
     ExportFormat("listmonk", "listmonk subscribers", _EMAIL, _needs("email", "uuid", "status subscriptionstatus"),
                  ("updatedat",), ("status", "subscriptionstatus"), _listmonk),
     ExportFormat("postmark", "Postmark suppression dump", _EMAIL_ADDRESS, _needs("emailaddress", "suppressionreason"),

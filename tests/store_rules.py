@@ -571,7 +571,7 @@ def _apart(number: int) -> list[str]:
 
 def _dump(client: redis.Redis) -> dict[str, str]:
     """Return every field of every hash as the server has it: "key field" -> value."""
-    keys = [key for key in client.keys() if client.type(key) == b"hash"]
+    keys = [key for key in client.scan_iter() if client.type(key) == b"hash"]
     return {
         f"{key.decode()} {field.decode()}": value.decode()
         for key in keys

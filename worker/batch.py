@@ -11,6 +11,7 @@ death does not count). RQ keeps fields that it does not know.
 
 import re
 import secrets
+import zlib
 from typing import Any
 
 from redis import RedisError
@@ -73,6 +74,14 @@ class UnsubdJob(Job):
             return list(self.kwargs["batch"]) if self.func_name == RECORD else None
         except (DeserializationError, AttributeError, KeyError, TypeError):
             return None  # whoever can write Redis can put it there, and it must stop nobody
+
+    def rewrite(self, batch: list[Any]) -> None:
+        """Put *batch* in the place of what the job carries, wherever it stands; a job that is gone stays so.
+
+        Errors:  redis.RedisError  Redis is away.
+        """
+        self.kwargs = {**self.kwargs, "batch": batch}
+        self.connection.eval(_SET_EXISTING, 1, self.key, "data", zlib.compress(self.data))
 
     def excuse(self, why: str) -> None:
         """From now on the end of this job's process is not the job's fault. Best effort: its Redis may be away too."""

@@ -150,10 +150,19 @@ class Intake:
         self._write(entries)
         return [results for _, results in entries]
 
-    def _applied(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    def apply(self, requests: Sequence[Request]) -> list[tuple[int, Effect]]:
+        """Apply requests that come with no message (an import's): the group that each went to, and its effect.
+
+        Errors:  Unavailable  the store or the accounts are away.    temporary
+        Repeat:  safe, as `record`; the caller keeps what the ledger would.
+        """
         targets = self._targets(requests)
         effects = self.store.apply([targets[request] for request in requests])
-        return [self._result(each, targets[each], effect) for each, effect in zip(requests, effects, strict=True)]
+        return [(targets[each].group, effect) for each, effect in zip(requests, effects, strict=True)]
+
+    def _applied(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+        done = zip(requests, self.apply(requests), strict=True)
+        return [self._result(each, group, effect) for each, (group, effect) in done]
 
     def _write(self, entries: list[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
         self.ledger.write(entries)
@@ -209,10 +218,10 @@ class Intake:
         widened = set(stray) - kept
         return {request: replace(request, group=0) if request in widened else request for request in requests}
 
-    def _result(self, request: Request, target: Request, effect: Effect) -> dict[str, Any]:
-        moved = {} if request.group == target.group else {"redirected_from": request.group}
+    def _result(self, request: Request, group: int, effect: Effect) -> dict[str, Any]:
+        moved = {} if request.group == group else {"redirected_from": request.group}
         action = request.action.value
-        return result_of(effect, request.sender, target.group, request.recipient, request.id, action=action, **moved)
+        return result_of(effect, request.sender, group, request.recipient, request.id, action=action, **moved)
 
 
 def _strays(request: Request, standing: Standing) -> bool:

@@ -114,6 +114,14 @@ class Journal:
             # The journal tells of work already done: its own trouble must never undo or repeat that work.
             self._log.warning("journal-unwritten", error=type(error).__name__, lines=len(lines))
 
+    def forget(self, recipient: str) -> int:
+        """Take the lines that tell of *recipient* out of Redis; return how many. A counter of them all stays as it is."""
+        if self._redis is None:
+            return 0
+        pseudonym = self._pseudonym(recipient).partition("@")[0].encode()
+        lines = [line for line in cast(list[Any], self._redis.lrange(_LINES, 0, -1)) if pseudonym in line]
+        return sum([self._redis.lrem(_LINES, 0, line) for line in lines])
+
     @staticmethod
     def lines(client: redis.Redis, count: int) -> list[dict[str, Any]]:
         """Return the last *count* lines of all processes, newest first."""

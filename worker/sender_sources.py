@@ -154,6 +154,24 @@ class SenderSources:
             progress(tally.stored)
         return Imported(tally.stored, tally.refused, tally.problems)
 
+    def forget(self, recipient: str, names: Callable[[str, str], str]) -> int:
+        """Put *recipient*'s forgotten name into every imported token, and take it out of the known; return how many.
+
+        Shape:   recipient: canonical. names: `ForgottenNames`. Reads every imported token.
+        Repeat:  safe.
+        """
+        count = 0
+        for sender in self._accounts.senders():
+            with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+                count += self._redis.srem(_KNOWN + sender.id, _digest(recipient))
+                for digest, content in self._redis.hscan_iter(_FOREIGN + sender.id, count=_CHUNK):
+                    row = json.loads(content)
+                    if row.get("recipient") == recipient:
+                        row["recipient"] = names(sender.id, recipient)
+                        self._redis.hset(_FOREIGN + sender.id, digest, json.dumps(row))
+                        count += 1
+        return count
+
     def lookup(self, keys: Iterable[ForeignLookup]) -> dict[ForeignLookup, Tag | int]:
         """Return what is known of *keys*, in one pipeline: a token's `Tag`, 1 for a known recipient; the rest is absent."""
         wanted = list(keys)

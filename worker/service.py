@@ -20,6 +20,7 @@ from pathlib import Path
 
 from handlers.errors import EX_CONFIG, ConfigError, Unavailable
 from worker import embedded, jobs
+from worker.archiving import archive_ended
 from worker.installation import Installation, open_installation, with_embedded_secrets
 from worker.journal import configure_logging
 from worker.settings import Settings, load_settings
@@ -28,6 +29,7 @@ from worker.sources.polling import mailbox_addresses, poll
 
 _REAP_EVERY_S = 1.0
 _FAILED_EVERY_S = 5.0
+_ARCHIVE_EVERY_S = 3600.0
 _EXCUSED_S = 60.0  # so long after an outage of Redis no job is blamed for a worker that died
 _REVIVE_EVERY_S = 1.0
 _GRACE_S = 8.0
@@ -105,7 +107,7 @@ def run_reaper(settings: Settings) -> None:
         signal.signal(number, lambda number, _: stopped.append(number))
     seen: dict[str, float] = {}
     kept: set[str] = set()
-    looked_at = 0.0
+    looked_at = archived_at = 0.0
     excused_until = 0.0
     with open_installation(settings) as installation:
         while not stopped:
@@ -116,10 +118,21 @@ def run_reaper(settings: Settings) -> None:
                     looked_at = time.monotonic()
                     _quarantine_failed(installation, kept)
                     installation.quarantine.expire()
+                if not archived_at or time.monotonic() - archived_at > _ARCHIVE_EVERY_S:
+                    archived_at = time.monotonic()
+                    _archive(installation)
             except Unavailable:
                 seen.clear()  # heartbeats could not be written either: give the workers their time again
                 excused_until = time.monotonic() + _EXCUSED_S
             time.sleep(_REAP_EVERY_S)
+
+
+def _archive(installation: Installation) -> None:
+    try:
+        if count := archive_ended(installation):
+            installation.journal.service("archived", records=count)
+    except ConfigError as error:  # the ledger waits in the store, 62 days long; requests must not
+        installation.journal.failed("archive", str(error))
 
 
 def _settle_lost(installation: Installation, seen: dict[str, float], *, excused: bool) -> None:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from handlers.errors import EX_SOFTWARE, EX_USAGE
-from worker.cli import accounts, check, mail, mailbox, quarantine, service, survey, tags
+from worker.cli import accounts, check, lists, mail, mailbox, people, quarantine, service, survey, tags
 from worker.cli.failure import explained
 from worker.journal import configure_logging
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, check, survey, tags):
+for commands in (service, mail, check, people, lists, survey, tags):
     for command in commands.COMMANDS:
         app.command()(command)
 app.add_typer(accounts.sender, name="sender")

@@ -1,5 +1,6 @@
 """What commands print: one JSON value a line for programs, plain lines for people."""
 
+import getpass
 import json
 from typing import Annotated, Any
 
@@ -10,6 +11,17 @@ from worker.quarantine.shown import printable
 from worker.settings import Settings, load_settings
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON value a line.")]
+
+
+def login_name() -> str:
+    """Return who runs this process, "operator" where nobody can tell."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return "operator"
+
+
+Login = Annotated[str, typer.Option("--actor", help="Who decides, for the ledger; default: the login name.")]
 
 
 def say(text: str = "") -> None:

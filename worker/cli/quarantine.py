@@ -1,6 +1,5 @@
 """`unsubd quarantine`: what was not understood, and what a person makes of it."""
 
-import getpass
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from handlers.errors import Rejected
 from handlers.request import Outcome
-from worker.cli.output import Json, own_settings, say, say_json
+from worker.cli.output import Json, Login, login_name, own_settings, say, say_json
 from worker.installation import Installation, open_installation
 from worker.quarantine.entry import FAILED, Entry
 from worker.quarantine.replay import Replay, asked_for
@@ -39,7 +38,6 @@ Since = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only
 Suggested = Annotated[bool, typer.Option("--suggested", help="Only what has a suggestion.")]
 Full = Annotated[bool, typer.Option("--full", help="Spell addresses.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be, and change nothing.")]
-Actor = Annotated[str, typer.Option(help="Who decides, for the ledger; default: the login name.")]
 Why = Annotated[str, typer.Option("--reason", help="Why, for the ledger.")]
 
 
@@ -101,7 +99,7 @@ def resolve_entries(
     source: Source = "",
     since: Since = None,
     suggested: Suggested = False,
-    actor: Actor = "",
+    actor: Login = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -114,7 +112,7 @@ def resolve_entries(
     with open_installation(own_settings()) as installation:
         way = Way.NAMED if named else Way.ACCEPTED if accept else Way.DISMISSED
         whom = check_named(installation, *named) if named else None
-        resolution = Resolution(way, actor or _login(), reason, whom)
+        resolution = Resolution(way, actor or login_name(), reason, whom)
         take = partial(plan, resolution) if dry_run else partial(resolve, installation, resolution)
         left = _work(installation, chosen, take, dry_run=dry_run, as_json=as_json)
     if left and ids and not dry_run:
@@ -129,13 +127,13 @@ def replay_entries(
     since: Since = None,
     suggested: Suggested = False,
     reason: Why = "",
-    actor: Actor = "",
+    actor: Login = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Try entries again, as after a key was added: all, by id or by filter. What is still not understood stays."""
     with open_installation(own_settings()) as installation:
-        replay = Replay(installation, Resolution(Way.REPLAYED, actor or _login(), reason), dry_run=dry_run)
+        replay = Replay(installation, Resolution(Way.REPLAYED, actor or login_name(), reason), dry_run=dry_run)
         chosen = _chosen(ids, kept_for, source, since, suggested)
         _work(installation, chosen, replay.take, dry_run=dry_run, as_json=as_json)
 
@@ -156,13 +154,6 @@ def _selection(reason: str, source: str, since: datetime | None, suggested: bool
         )
     since_ms = round(since.replace(tzinfo=UTC).timestamp() * 1000) if since else 0
     return Selection(reason, source, suggested, since_ms)
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        return "operator"
 
 
 def _spelled_out(installation: Installation, ids: Sequence[str]) -> list[str]:

@@ -156,6 +156,13 @@ class Quarantine:
             rows = cast(list[bytes | None], self._redis.hmget(key, list(ids)))
         return {entry_id: row for entry_id, row in zip(ids, rows, strict=True) if row is not None}
 
+    def every(self) -> Iterator[tuple[list[Entry], dict[str, bytes]]]:
+        """Yield all entries with their bytes, some at a time: for rare work that must see everything."""
+        ids = self.ids(Selection())
+        for start in range(0, len(ids), _FACTS):
+            part = ids[start : start + _FACTS]
+            yield list(self.entries(part).values()), self.raws(part)
+
     # --- what changes and goes
 
     def change(self, entry: Entry, into: Entry, raw: bytes | None = None) -> bool:

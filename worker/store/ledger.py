@@ -5,10 +5,10 @@ recipients get a pointer. What concerns no sender lies under `{-}`, and stays th
 `resolutions` in the record tells of that. MONTH is that of the event; a month that ended UNSUBD_LEDGER_DAYS ago moves to
 files (`archive.py`), and has two months for that.
 
-| key                              | type | holds                                      | lives                                      |
-|----------------------------------|------|--------------------------------------------|--------------------------------------------|
-| `unsubd:ledger:{SENDER:P}:MONTH` | HASH | message key -> record (`ledger.py`)        | UNSUBD_LEDGER_DAYS and 62 days, or archived |
-| `unsubd:ledger:months`           | SET  | the months that have records in the store  | for good                                   |
+| key                              | type | holds                                     | lives                           |
+|----------------------------------|------|-------------------------------------------|---------------------------------|
+| `unsubd:ledger:{SENDER:P}:MONTH` | HASH | message key -> record (`ledger.py`)       | until archived; 62 days more at most |
+| `unsubd:ledger:months`           | SET  | the months that have records in the store | for good                        |
 """
 
 import json

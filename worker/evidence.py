@@ -1,0 +1,153 @@
+"""The whole story of one recipient and one sender: what counts now, and every message and entry that made it so.
+
+Rows come from the store, records from the ledger and from its files; an import is known by the row that it changed last.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from handlers.address import canonical
+from handlers.errors import UnknownAccount
+from worker import imports
+from worker.installation import Installation
+from worker.store.archive import Archive, Line
+from worker.store.bundle import write_bundle
+from worker.store.ledger import Record, names_any
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What is known of one recipient.
+
+    Shape:   rows: one a group that has one: group, name, suppressed, held, complaint, first_seen, time, source, perhaps the
+             import. events: {"at", "what", "message"}, oldest first, in words. records: as the ledger has them, by message
+             key. archived: how many of them came from the files.
+    """
+
+    sender: str
+    recipient: str
+    pseudonym: str
+    forgotten: bool
+    made_at: str
+    rows: list[dict[str, Any]]
+    events: list[dict[str, str]]
+    records: dict[str, Record]
+    archived: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def told(installation: Installation, sender: str, address: str) -> Story:
+    """Return the story of *address* with *sender*.
+
+    Errors:  UnknownAccount  no such sender, and no row of one.    permanent
+             AddressError    not an address.    permanent
+             Unavailable     a server is away.    temporary
+    """
+    recipient = canonical(address)
+    groups = installation.store.groups(sender)
+    if not groups:
+        installation.accounts.sender(sender)
+    recent = installation.ledger.story(sender, pseudonyms(installation, sender, recipient))
+    old = {line.key: line.record for line in _archived(installation, sender, recipient)}
+    records = {**old, **recent}
+    return Story(
+        sender=sender,
+        recipient=recipient,
+        pseudonym=installation.pseudonyms.bare(recipient),
+        forgotten=installation.store.is_forgotten(sender, recipient),
+        made_at=_time(datetime.now(UTC).timestamp() * 1000),
+        rows=_rows(installation, sender, recipient, groups),
+        events=_events(records, pseudonyms(installation, sender, recipient)),
+        records=records,
+        archived=len(old.keys() - recent.keys()),
+    )
+
+
+def bundle(installation: Installation, story: Story, path: Path) -> str:
+    """Write the story and what proves it to a new file; return the hash to note elsewhere.
+
+    Errors:  Rejected  the file exists or cannot be written; the archive is damaged.    permanent
+    """
+    names = pseudonyms(installation, story.sender, story.recipient)
+    archive = Archive(installation.settings.archive)
+    mine = {line.key for line in _archived(installation, story.sender, story.recipient)}
+    recent = [Line(story.sender, key, record) for key, record in story.records.items() if key not in mine]
+    told_facts = {name: value for name, value in story.as_json().items() if name != "records"}
+    return write_bundle(path, told_facts, recent, archive, lambda line: names_any(line.record, story.sender, names))
+
+
+def pseudonyms(installation: Installation, sender: str, recipient: str) -> tuple[str, str]:
+    """Return the pseudonyms of a recipient in the ledger: of the address, and of the name it has once forgotten."""
+    bare = installation.pseudonyms.bare
+    return bare(recipient), bare(installation.names(sender, recipient))
+
+
+def _archived(installation: Installation, sender: str, recipient: str) -> list[Line]:
+    names = pseudonyms(installation, sender, recipient)
+    found = Archive(installation.settings.archive).lines(lambda text: any(name in text for name in names))
+    return [line for line in found if names_any(line.record, sender, names)]
+
+
+def _rows(installation: Installation, sender: str, recipient: str, groups: Sequence[int]) -> list[dict[str, Any]]:
+    known = imports.Imports(installation.redis).of(sender)
+    found = installation.store.rows([(sender, group, recipient) for group in groups])
+    rows = []
+    for group, row in zip(groups, found, strict=True):
+        if row is None:
+            continue
+        origin = imports.origin(known, group, recipient, row.evidence) if row.source == "import" else None
+        rows.append(
+            {
+                "group": group,
+                "name": _name(installation, sender, group),
+                "suppressed": row.suppressed,
+                "held": row.held,
+                "complaint": row.complaint,
+                "first_seen": _time(row.first_seen_s * 1000),
+                "time": _time(row.time_ms),
+                "source": row.source,
+                **({"import": f"{origin.id} of {origin.file} by {origin.actor}"} if origin else {}),
+            }
+        )
+    return rows
+
+
+def _name(installation: Installation, sender: str, group: int) -> str:
+    try:
+        return installation.accounts.group(sender, group).name
+    except UnknownAccount:
+        return "not registered"
+
+
+def _events(records: dict[str, Record], names: Sequence[str]) -> list[dict[str, str]]:
+    events = [event for key, record in records.items() for event in _of_record(key, record, names)]
+    return [{"at": _time(at_ms), "what": what, "message": key} for at_ms, key, what in sorted(events)]
+
+
+def _of_record(key: str, record: Record, names: Sequence[str]) -> list[tuple[int, str, str]]:
+    actor = f" by {record['evidence']['actor']}" if "actor" in record["evidence"] else ""
+    head = f"{record['outcome']:<10} {record['source']}{actor}: {record['reason']}"
+    found = [(record["received_ms"], key, f"{head} -> {_effects(record['requests'], names)} (message {key[:12]})")]
+    for each in record.get("resolutions", []):
+        what = f"{each['action']:<10} by {each['actor']}: {each['reason']} -> {_effects(each['requests'], names)}"
+        found.append((each["at_ms"], key, f"{what} (message {key[:12]})"))
+    return found
+
+
+def _effects(results: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    mine = [each for each in results if each["recipient"] in names]
+    words = [
+        f"group {each['group']} {each['effect']}" + (f", asked for {each['redirected_from']}" if "redirected_from" in each else "")
+        for each in mine
+    ]
+    return "; ".join(words) or "nothing"
+
+
+def _time(at_ms: float) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
