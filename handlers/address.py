@@ -19,6 +19,8 @@ MAX_ADDRESS_OCTETS = 320  # 64 + 1 + 255, RFC 5321 4.5.3.1; longer local parts e
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ASCII_DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _CLOSING = "".join(filter(str.isspace, map(chr, range(0x3001)))) + ">\"')"  # "[…]*$" is quadratic in a run inside
+_SPECIAL = re.compile(r'[\s"(),:;<>@\[\\\]]')  # RFC 5322 3.2.3: only within quotes
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LITERAL = re.compile(r"\[[0-9A-Za-z:.-]+\]")
 
 
@@ -53,6 +55,23 @@ def canonical(address: str) -> str:
     if len(folded.encode()) > MAX_ADDRESS_OCTETS:
         raise AddressError(f"address of {len(folded.encode())} octets: expected at most {MAX_ADDRESS_OCTETS}")
     return folded
+
+
+def one_address(text: str) -> str:
+    """Return the canonical form of a text that is to be one bare address: a cell of a list, a question, an argument.
+
+    Why:     `canonical` takes any local part, as mail shows them all; of "a@x.com,b@y.org" it would answer for nobody's
+             address, and whoever asks before sending would hear "allowed".
+    Errors:  AddressError  as `canonical`; two addresses, a name beside it, spaces.    permanent
+    Example:
+        >>> one_address("Jane@Example.com")
+        'jane@example.com'
+    """
+    address = canonical(text)
+    local_part = address.rpartition("@")[0]
+    if _SPECIAL.search(local_part) and not _QUOTED.fullmatch(local_part):
+        raise AddressError(f"address of {len(text)} characters: expected one bare address")
+    return address
 
 
 def _folded(local_part: str) -> str:

@@ -20,20 +20,16 @@ reads such files (~), unconfirmed (?):
              not say who left one list only, nor who was blocklisted for bouncing. created_at is when they joined
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from handlers.address import canonical
+from handlers.address import one_address
 from handlers.errors import Rejected
 from handlers.moment import read_ms
 from handlers.tag import MAX_GROUP
 
 Told = Sequence[str | None]  # the cells that decide, in lower case; None: the file has no such column
-# `canonical` takes any local part, as mail shows them all; a cell with two addresses or a name would suppress nobody.
-_SPECIAL = re.compile(r'[\s"(),:;<>@\[\\\]]')  # RFC 5322 3.2.3: only within quotes
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BOUNCE = "a bounce: nobody asked"
 _SUBSCRIBED = "still subscribed: nobody asked"
 
@@ -235,17 +231,9 @@ def reader(wanted: ExportFormat, columns: Sequence[str]) -> Callable[[Sequence[s
         complaint = wanted.complaint([None if index is None else cells[index].strip().lower() for index in tells])
         at_ms = next((read_ms(text, name) for name, index in dates if (text := cells[index].strip())), None)
         found_group = None if group is None else _read_group(cells[group].strip())
-        return ExportRow(_read_recipient(cells[address]), at_ms, complaint, found_group)
+        return ExportRow(one_address(cells[address]), at_ms, complaint, found_group)
 
     return read
-
-
-def _read_recipient(text: str) -> str:
-    recipient = canonical(text)
-    local_part = recipient.rpartition("@")[0]
-    if _SPECIAL.search(local_part) and not _QUOTED.fullmatch(local_part):
-        raise Rejected(f"address of {len(text)} characters: expected one bare address")
-    return recipient
 
 
 def _read_group(text: str) -> int:

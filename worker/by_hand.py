@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from handlers.address import canonical
+from handlers.address import one_address
 from handlers.errors import UnknownAccount
 from handlers.request import Action, DecidedMessage, Outcome, Request, request_id
 from worker.installation import Installation
@@ -33,7 +33,7 @@ def enter(
     """
     if installation.accounts.group(sender, group).archived and action is not Action.RESUBSCRIBE:
         raise UnknownAccount(f"group {group}: archived, expected one that is not, or 0 for everything")
-    exact = [canonical(each) for each in recipients]
+    exact = [one_address(each) for each in recipients]
     seen = installation.store.rows([(sender, group, each) for each in exact])
     nonce, at_ms = secrets.token_hex(16), time.time_ns() // 1_000_000
     wishes = tuple(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from handlers.address import canonical
+from handlers.address import one_address
 from handlers.errors import Rejected
 from worker.accounts import Group
 from worker.installation import Installation
@@ -88,7 +88,7 @@ def check(
              Unavailable     the store or the accounts cannot be asked.    temporary
     """
     question = Question.of(installation.groups.group(sender, group), bypass)
-    exact = [canonical(recipient) for recipient in recipients]
+    exact = [one_address(recipient) for recipient in recipients]
     rows = installation.store.asked(sender, group, exact)
     return [question.answer(recipient, each) for recipient, each in zip(exact, rows, strict=True)]
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from handlers.address import canonical
+from handlers.address import one_address
 from handlers.errors import UnknownAccount
 from worker import imports
 from worker.installation import Installation
@@ -49,7 +49,7 @@ def told(installation: Installation, sender: str, address: str) -> Story:
              AddressError    not an address.    permanent
              Unavailable     a server is away.    temporary
     """
-    recipient = canonical(address)
+    recipient = one_address(address)
     groups = installation.store.groups(sender)
     if not groups:
         installation.accounts.sender(sender)
@@ -141,12 +141,12 @@ def _of_record(key: str, record: Record, names: Sequence[str]) -> list[tuple[int
 
 
 def _effects(results: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
-    mine = [each for each in results if each["recipient"] in names]
-    words = [
-        f"group {each['group']} {each['effect']}" + (f", asked for {each['redirected_from']}" if "redirected_from" in each else "")
-        for each in mine
-    ]
-    return "; ".join(words) or "nothing"
+    return "; ".join(_effect(each) for each in results if each["recipient"] in names) or "nothing"
+
+
+def _effect(result: dict[str, Any]) -> str:
+    moved = f", asked for {result['redirected_from']}" if "redirected_from" in result else ""
+    return f"group {result['group']} {result['effect']}{moved}"
 
 
 def _time(at_ms: float) -> str:

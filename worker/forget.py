@@ -16,7 +16,7 @@ import redis
 from rq.serializers import JSONSerializer
 
 from handlers import message
-from handlers.address import canonical, split
+from handlers.address import one_address, split
 from handlers.errors import QueueUnavailable, Rejected
 from worker.batch import UnsubdJob
 from worker.installation import Installation
@@ -48,7 +48,7 @@ def forget(installation: Installation, address: str, progress: Callable[[str], N
              Unavailable   a server is away: say it again.    temporary
     Repeat:  safe; what a crash left is found the next time.
     """
-    recipient = canonical(address)
+    recipient = one_address(address)
     traces = Traces(recipient, installation.names)
     senders = {each.id for each in installation.accounts.senders()} | set(installation.store.senders())
     progress("suppressions")

@@ -37,6 +37,7 @@ class ListFile:
     size_bytes: int | None
     line: int = 0
     _first: list[str] = field(default_factory=list)
+    _text: IO[str] | None = None
 
     def read_bytes(self) -> int:
         """How much was read so far; 0 where that cannot be told."""
@@ -44,8 +45,9 @@ class ListFile:
 
     def rows(self) -> Iterator[list[str]]:
         """Yield the fields of each row that has any, in the order of `columns`; `line` is where it ended."""
-        text = io.TextIOWrapper(self.raw, "utf-8-sig", "surrogateescape", newline="")
-        yield from self._json(text) if self.json_lines else self._csv(text)
+        # Kept, because it closes the file when it goes.
+        self._text = io.TextIOWrapper(self.raw, "utf-8-sig", "surrogateescape", newline="")
+        yield from self._json(self._text) if self.json_lines else self._csv(self._text)
 
     def _csv(self, text: IO[str]) -> Iterator[list[str]]:
         reader = csv.reader(text, delimiter=self.delimiter)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from handlers.address import canonical
+from handlers.address import one_address
 from handlers.errors import AddressError
 from worker.check import BYPASSES, Answer
 from worker.check import as_json as answer_json
@@ -104,7 +104,7 @@ def _answers(cells: Sequence[str], asker: Asker) -> list[Answer | None]:
 
 def _canonical(cell: str) -> str | None:
     try:
-        return canonical(cell)
+        return one_address(cell)
     except AddressError:
         return None
 

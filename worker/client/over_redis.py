@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from handlers.address import canonical
+from handlers.address import one_address
 from handlers.errors import ConfigError, StoreUnavailable, UnsubdError
 from worker.check import Answer, Question, as_json, check
 from worker.installation import Installation, open_installation, store_url, with_embedded_secrets
@@ -77,7 +77,7 @@ class AsyncRedisClient:
         try:
             known = await asyncio.to_thread(self._installation.groups.group, self._sender, group)
             question = Question.of(known, bypass)
-            exact = [canonical(each) for each in recipients]
+            exact = [one_address(each) for each in recipients]
             found: list[Answer] = []
             for start in range(0, len(exact), _AT_ONCE):
                 found += await self._asked(question, exact[start : start + _AT_ONCE])
