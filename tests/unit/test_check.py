@@ -231,7 +231,7 @@ def test_a_forgotten_person_is_still_suppressed(acme: Installation) -> None:
         acme.store.forget(person, ["acme"])
 
     assert check(acme, "acme", 12, people) == before
-    assert list(acme.store.listed("acme", 12)) == [(None, each.row) for each in before if each.scope == "group"]
+    assert set(acme.store.listed("acme", 12)) == {(None, each.row) for each in before if each.scope == "group"}
     suppress(acme, (12, ANN))
     assert scopes(acme, 12, ANN) == ["group"]
     assert ANN.encode() not in acme.redis.hkeys("unsubd:supp:{acme}:12")
