@@ -366,7 +366,7 @@ def _seen(answer: Answer) -> dict[str, Any]:
     return {name: value for name, value in as_json(answer).items() if name != "version"}
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(steps=st.lists(_STEPS, max_size=14))
 def test_equal_versions_mean_equal_answers(steps: list[tuple[str, int, str, str, int]]) -> None:
     with registered(fakeredis.FakeServer()) as acme:

@@ -302,7 +302,7 @@ def _usable(cells: tuple[str, ...]) -> bool:
     return good and reason != "bounce"
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(rows=st.lists(_ROWS, min_size=1, max_size=12))
 def test_every_row_is_counted_once_and_an_import_never_removes(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]]

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers.errors import Rejected
@@ -126,6 +126,7 @@ def test_what_is_no_text_is_refused(path: Path, content: bytes) -> None:
         read(path, content)
 
 
+@settings(deadline=None)  # the disk may be busy
 @given(content=st.binary(max_size=200) | st.text('a@,;"\r\n{}[]:0\ufeff\u2028é').map(str.encode))
 def test_whatever_a_file_holds_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any"
@@ -271,6 +272,7 @@ def test_a_list_comes_back_byte_for_byte(path: Path, content: bytes) -> None:
 _CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=8)
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.lists(_CELL, min_size=2, max_size=3), max_size=5), delimiter=st.sampled_from(",;\t|"))
 def test_what_is_written_is_read_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], delimiter: str
