@@ -36,14 +36,24 @@ _READABLE_LOCAL = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _LDH = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
-FORGOTTEN = "~"  # a recipient that begins so is no address but the name of somebody whose address was forgotten
+FORGOTTEN = "~"  # how the name of somebody begins whose address was forgotten; an address may begin so too
+
+
+def is_forgotten(recipient: str) -> bool:
+    """Say whether *recipient* is no address but the name of somebody whose address was forgotten.
+
+    Example:
+        >>> is_forgotten("~q83vASNFZ4mrze8B"), is_forgotten("~jo@example.com")
+        (True, False)
+    """
+    return recipient.startswith(FORGOTTEN) and "@" not in recipient
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
     """What a tag says: the sender's id, the group (0 = global) and the canonical recipient.
 
-    Shape:   recipient: of a stored tag perhaps a FORGOTTEN one; no address is like it, because it has no "@".
+    Shape:   recipient: of a stored tag perhaps a forgotten one.
     """
 
     sender: str
@@ -266,7 +276,7 @@ def _tag_of(signed: re.Match[str]) -> Tag | None:
 
 
 def _signer_of_stored(tag: Tag, mac: str, keys: Keyring) -> int | None:
-    if tag.recipient.startswith(FORGOTTEN):
+    if is_forgotten(tag.recipient):
         return 0  # its address is gone: 26 characters that nobody could guess must do (semantics §8)
     return _signer(tag, mac, keys)
 

@@ -17,8 +17,15 @@ def register(installation: Installation, sender: str, name: str = "", **more: An
     Errors:  as `Accounts.add_sender`; Unavailable.
     Repeat:  after a crash, again: what is adopted stays so.
     """
+    installation.accounts.new_sender(sender, name, **more)
+    _adopt(installation, sender)
+    added = installation.accounts.add_sender(sender, name, **more)
+    _adopt(installation, sender)  # what came meanwhile: from now on an id that is no group's goes to group 0
+    return added
+
+
+def _adopt(installation: Installation, sender: str) -> None:
     accounts = installation.accounts
-    accounts.new_sender(sender, name, **more)
     carried = [group for group in installation.store.groups(sender) if group]
     owners = accounts.owners(carried)
     for group in carried:
@@ -26,7 +33,6 @@ def register(installation: Installation, sender: str, name: str = "", **more: An
             accounts.adopt_group(sender, group)
         else:
             _also_everything(installation, sender, group)
-    return accounts.add_sender(sender, name, **more)
 
 
 def _also_everything(installation: Installation, sender: str, group: int) -> None:

@@ -113,8 +113,9 @@ def run(
         raise UnknownAccount(f"group {group}: archived, expected one that is not, or 0 for everything")
     known = Imports(installation.redis)
     with open_list(path) as found:
+        read = _reader(found, form)  # first: what is no list leaves no import
         one = _begun(known, sender, group, path, found, form, actor)
-        work = _Work(installation, known, one, _reader(found, form))
+        work = _Work(installation, known, one, read)
         return work.run(found, rejects or Path(f"{path}.rejected.csv"), progress)
 
 
@@ -200,7 +201,8 @@ class _Rejects:
         self._file: Any = None
 
     def __enter__(self) -> "_Rejects":
-        if self._keep_bytes:
+        # One that went meanwhile, or is another, begins anew: what it held is not told again, but the work goes on.
+        if self._keep_bytes and self._path.is_file() and self._path.stat().st_size >= self._keep_bytes:
             self._open("r+")
             self._file.seek(self._keep_bytes)
             self._file.truncate()

@@ -14,7 +14,7 @@ from typing import Any
 
 from redis import AuthenticationError, Redis, ResponseError
 
-from handlers.errors import ConfigError, QueueUnavailable
+from handlers.errors import ConfigError, QueueUnavailable, StoreUnavailable
 from handlers.tag import Keyring
 from worker import embedded
 from worker import keys as key_store
@@ -199,10 +199,11 @@ def _built(
     ring = settings.keys()
     weak = ""
     if checked:
+        allow = settings.allow_weak_durability
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             _greet(client)
-            allow = settings.allow_weak_durability
             weak = require_durable(client, "UNSUBD_REDIS_URL", allow_weak=allow)
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             weak = weak or require_durable(store_client, "UNSUBD_STORE_URL", allow_weak=allow)
         if not lost_key_allowed:
             key_store.require_masters(store_client, ring)

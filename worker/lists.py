@@ -6,8 +6,10 @@ Text is UTF-8 with or without a mark; octets that are not come back as they were
 import csv
 import io
 import json
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +19,7 @@ from handlers.errors import Rejected
 _DELIMITERS = ",;\t|"
 _HEAD_BYTES = 65536
 _MAX_FIELD = 1 << 20  # a list of whole messages is none
+_LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # JSON can spell one, and it stands for no octet
 _NAMES = ("email", "e-mail", "emailaddress", "email address", "email_address", "address", "recipient", "mail")
 
 
@@ -25,7 +28,7 @@ class ListFile:
     """An open list.
 
     Shape:   columns: their names, as spelled; [] when the first line is data. json_lines: a value a line instead of CSV.
-             size_bytes: None for standard input.
+             size_bytes: None for standard input and pipes, which can be read once.
     Errors:  Rejected  while iterating: a line that is neither; csv's own trouble, with its line.    permanent
     """
 
@@ -47,17 +50,20 @@ class ListFile:
         """Yield the fields of each row that has any, in the order of `columns`; `line` is where it ended."""
         # Kept, because it closes the file when it goes.
         self._text = io.TextIOWrapper(self.raw, "utf-8-sig", "surrogateescape", newline="")
-        yield from self._json(self._text) if self.json_lines else self._csv(self._text)
+        try:
+            yield from self._json(self._text) if self.json_lines else self._csv(self._text)
+        except OSError as error:
+            raise Rejected(f"line {self.line}: {error.strerror}, expected more of the list") from error
 
     def _csv(self, text: IO[str]) -> Iterator[list[str]]:
         reader = csv.reader(text, delimiter=self.delimiter)
+        rows = filter(None, reader)
         try:
             if self.columns:
-                next(reader, None)
-            for row in reader:
+                next(rows, None)
+            for row in rows:
                 self.line = reader.line_num
-                if row:
-                    yield row
+                yield row
         except csv.Error as error:
             raise Rejected(f"line {reader.line_num}: {error}, expected CSV") from None
 
@@ -66,7 +72,7 @@ class ListFile:
             if not line.strip():
                 continue
             value = _object(line, self.line)
-            yield ["" if (found := value.get(name)) is None else str(found) for name in self.columns]
+            yield _JsonRow(line.rstrip("\r\n"), [_cell(value.get(name)) for name in self.columns])
 
     def address_column(self, name: str = "") -> int:
         """Return the number of the column that holds the addresses.
@@ -89,10 +95,26 @@ class ListFile:
         return guess
 
 
+class _JsonRow(list[str]):
+    """The cells of a row of JSON Lines, and its line: cells are text, so only the line tells 3 from "3"."""
+
+    def __init__(self, line: str, cells: list[str]) -> None:
+        super().__init__(cells)
+        self.line = line
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str) and not _LONE_SURROGATE.search(value):
+        return value
+    return json.dumps(value).strip('"')
+
+
 def _object(line: str, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise Rejected(f"line {number}: expected one JSON object a line")
@@ -103,23 +125,55 @@ def _object(line: str, number: int) -> dict[str, Any]:
 def open_list(path: Path) -> Iterator[ListFile]:
     """Open a list; "-" is standard input. Errors: Rejected  it cannot be read, or is no text.    permanent"""
     csv.field_size_limit(_MAX_FIELD)
-    try:
-        with open(0, "rb", closefd=False) if str(path) == "-" else path.open("rb") as raw:
-            yield _looked_at(raw, None if str(path) == "-" else path.stat().st_size)
-    except OSError as error:
-        raise Rejected(f"{path}: {error.strerror}, expected a file that we may read") from error
+    with ExitStack() as stack:
+        try:
+            is_input = str(path) == "-"
+            file = open(0, "rb", closefd=False) if is_input else path.open("rb")  # noqa: SIM115  the stack is one
+            raw = stack.enter_context(file)
+            found = _looked_at(raw, rewinds=raw.seekable() and not is_input)
+        except OSError as error:
+            raise Rejected(f"{path}: {error.strerror}, expected a file that we may read") from error
+        yield found
 
 
-def _looked_at(raw: Any, size_bytes: int | None) -> ListFile:
-    head = raw.peek(_HEAD_BYTES)[:_HEAD_BYTES]
+class _Rejoined(io.RawIOBase):
+    """What was read of a stream to look at it, and then the rest."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head = io.BytesIO(head)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        some = self._head.read(len(buffer)) or self._rest.read(len(buffer))
+        buffer[: len(some)] = some
+        return len(some)
+
+
+def _looked_at(raw: IO[bytes], *, rewinds: bool) -> ListFile:
+    head = raw.read(_HEAD_BYTES)  # whoever writes into a pipe may take his time: what is there first may be half a line
+    if rewinds:
+        raw.seek(0)
+        return _read_head(raw, head, os.fstat(raw.fileno()).st_size)
+    return _read_head(io.BufferedReader(_Rejoined(head, raw), _HEAD_BYTES), head, None)
+
+
+def _read_head(raw: Any, head: bytes, size_bytes: int | None) -> ListFile:
+    if b"\0" in head:
+        raise Rejected("the list: has NUL octets, expected text in UTF-8 (a sheet, or UTF-16? save it as CSV UTF-8)")
     text = head.decode("utf-8-sig", "surrogateescape")
-    line = next((each for each in text.splitlines() if each.strip()), "")
+    number, line = next(
+        ((number, each) for number, each in enumerate(io.StringIO(text, newline=""), 1) if each.strip()), (1, "")
+    )
     end = "\r\n" if b"\r\n" in head else "\n"
     if line.lstrip().startswith("{"):
-        first = _object(line, 1)
-        return ListFile(raw, list(first), ",", True, end, size_bytes, _first=[str(each) for each in first.values()])
+        first = _object(line, number)
+        cells = [_cell(each) for each in first.values()]
+        return ListFile(raw, list(first), ",", True, end, size_bytes, _first=cells)
     delimiter = max(_DELIMITERS, key=line.count) if any(each in line for each in _DELIMITERS) else ","
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
+    rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     first_row, second_row = next(rows, []), next(rows, [])
     if any("@" in value for value in first_row):
         return ListFile(raw, [], delimiter, False, end, size_bytes, _first=first_row)
@@ -128,29 +182,43 @@ def _looked_at(raw: Any, size_bytes: int | None) -> ListFile:
 
 @contextmanager
 def written_list(path: Path, like: ListFile) -> Iterator[Callable[[Sequence[str]], None]]:
-    """Give a function that writes a row in the form of *like*; the file appears when all of it is there.
+    """Give a function that writes a row of *like* in its form; the file appears when all of it is there.
 
-    Errors:  Rejected  the file cannot be written.    permanent
+    Errors:  as `written_file`.
+    """
+    with written_file(path) as file:
+        yield _writer(file, like)
+
+
+@contextmanager
+def written_file(path: Path) -> Iterator[IO[str]]:
+    """Give a file to write, which appears at *path* when all of it is there; in the middle nothing changes.
+
+    Errors:  Rejected  it cannot be written.    permanent
     """
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            yield _writer(file, like)
+            yield file
         part.replace(path)
+    except BrokenPipeError:  # whoever writes into it prints too
+        raise
     except OSError as error:
         raise Rejected(f"{path}: {error.strerror}, expected a file that we may write") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _writer(file: IO[str], like: ListFile) -> Callable[[Sequence[str]], None]:
     if like.json_lines:
-        return lambda row: _write_json(file, like.columns, row)
+        return lambda row: _write_line(file, row, like.line_end)
     writer = csv.writer(file, delimiter=like.delimiter, lineterminator=like.line_end)
     if like.columns:
         writer.writerow(like.columns)
     return writer.writerow
 
 
-def _write_json(file: IO[str], columns: list[str], row: Sequence[str]) -> None:
-    file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")
+def _write_line(file: IO[str], row: Sequence[str], line_end: str) -> None:
+    assert isinstance(row, _JsonRow), "a row of another list"
+    file.write(row.line + line_end)

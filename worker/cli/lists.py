@@ -11,12 +11,12 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from handlers.errors import Rejected
 from handlers.exports import FORMATS
 from worker import imports
 from worker.cli.output import Json, Login, login_name, own_settings, say, say_json
 from worker.cli.progress import bar
 from worker.installation import open_installation
+from worker.lists import written_file
 
 _COLUMNS = ("email", "group", "created", "source", "reason")
 _TOLD_EVERY = 5000
@@ -73,16 +73,9 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
     if path is None:
         yield sys.stdout
         return
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            part.chmod(0o600)
-            yield file
-        part.replace(path)
-    except OSError as error:
-        raise Rejected(f"{path}: {error.strerror}, expected a file that we may write") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with written_file(path) as file:
+        Path(file.name).chmod(0o600)
+        yield file
 
 
 def _write(file: IO[str], found: Iterator[dict[str, Any] | None], *, as_json: bool, move: Any) -> Counter[str]:

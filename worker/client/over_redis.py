@@ -1,6 +1,7 @@
 """The check beside the store: no web server between, one round trip. Needs the installation's own UNSUBD_ settings."""
 
 import asyncio
+import threading
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -19,16 +20,18 @@ from worker.store import Questions
 from . import Checked, CheckFailed
 
 _AT_ONCE = 2000
+_CONNECTIONS = 50  # a pool that is used up raises, so the rest waits
 
 
 class RedisClient:
-    """One sender's view of the store. Close it, or use it in a `with`.
+    """One sender's view of the store. Threads may share it; close it, or use it in a `with`.
 
     Errors:  CheckFailed  the settings do not fit, the servers are away.
     """
 
     def __init__(self, sender: str) -> None:
         self._sender = sender
+        self._free = threading.Semaphore(_CONNECTIONS)
         self._opened = ExitStack()
         self._installation = _open(self._opened)
 
@@ -42,7 +45,8 @@ class RedisClient:
         try:
             for start in range(0, len(recipients), _AT_ONCE) or (0,):
                 some = recipients[start : start + _AT_ONCE]
-                found += check(self._installation, self._sender, group, some, bypass)
+                with self._free:
+                    found += check(self._installation, self._sender, group, some, bypass)
         except UnsubdError as error:
             raise CheckFailed(str(error)) from error
         return [_checked(each) for each in found]
@@ -63,6 +67,7 @@ class AsyncRedisClient:
 
     def __init__(self, sender: str) -> None:
         self._sender = sender
+        self._free = asyncio.Semaphore(_CONNECTIONS)
         self._opened = ExitStack()
 
     async def __aenter__(self) -> "AsyncRedisClient":
@@ -88,7 +93,7 @@ class AsyncRedisClient:
     async def _asked(self, question: Question, recipients: Sequence[str]) -> list[Answer]:
         asked = Questions(self._installation.names, self._sender, question.group.id, recipients)
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-            async with self._store.pipeline(transaction=False) as pipeline:
+            async with self._free, self._store.pipeline(transaction=False) as pipeline:
                 for command in asked.commands:
                     pipeline.execute_command(*command)
                 replies: list[Any] = await pipeline.execute()

@@ -19,7 +19,7 @@ import redis
 
 from handlers.errors import StoreUnavailable
 from handlers.request import Action, Effect, Request
-from handlers.tag import FORGOTTEN
+from handlers.tag import is_forgotten
 from worker.server import away_as, check_confirmed, confirm
 from worker.store.forgotten import ForgottenNames
 from worker.store.row import Row, holds, releases, source_code, unpack
@@ -151,7 +151,7 @@ class Store:
         Repeat:  one that changes meanwhile may be missed or come twice.
         """
         for recipient, row in self.stopped(sender, group):
-            yield None if recipient.startswith(FORGOTTEN) else recipient, row
+            yield None if is_forgotten(recipient) else recipient, row
 
     def stopped(self, sender: str, group: int) -> Iterator[tuple[str, Row]]:
         """Yield what `listed` does, with a forgotten recipient's name: for what goes on as a request, never for people."""

@@ -7,7 +7,7 @@ import base64
 import hmac
 from hashlib import sha256
 
-from handlers.tag import FORGOTTEN
+from handlers.tag import FORGOTTEN, is_forgotten
 
 _OCTETS = 12
 
@@ -20,7 +20,7 @@ class ForgottenNames:
 
     def __call__(self, sender: str, recipient: str) -> str:
         """Return "~" and 16 characters for a canonical recipient; a name stays as it is."""
-        if recipient.startswith(FORGOTTEN):
+        if is_forgotten(recipient):
             return recipient
         digest = hmac.digest(self._key, f"{sender}\0{recipient}".encode("utf-8", "surrogateescape"), sha256)
         return FORGOTTEN + base64.urlsafe_b64encode(digest[:_OCTETS]).decode()
