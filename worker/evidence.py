@@ -101,7 +101,7 @@ def _rows(installation: Installation, sender: str, recipient: str, groups: Seque
     for group, row in zip(groups, found, strict=True):
         if row is None:
             continue
-        origin = imports.origin(known, group, recipient, row.evidence) if row.source == "import" else None
+        origin = imports.origin(known, row.evidence) if row.source == "import" else None
         rows.append(
             {
                 "group": group,

@@ -23,13 +23,14 @@ import redis
 from handlers import exports
 from handlers.errors import QueueUnavailable, Rejected, UnknownAccount
 from handlers.exports import ExportRow
-from handlers.request import Action, Effect, Request, request_id
+from handlers.request import Action, Effect, Request
 from worker.installation import Installation
 from worker.lists import ListFile, open_list
 from worker.server import away_as
 
 _IMPORTS = "unsubd:imports"
 _CHUNK = 2000
+_ID_OCTETS, _ROW_OCTETS = 5, 3  # of the 8 that a row keeps of the request that changed it
 _COUNTED = {Effect.ADDED: "added", Effect.ALREADY_PRESENT: "present", Effect.STALE: "stale"}
 Progress = Callable[[int, str], None]
 
@@ -88,13 +89,20 @@ def _read(key: str, row: bytes) -> Import:
     return Import(**{name: found[name] for name in Import.__slots__ if name in found} | {"id": key})
 
 
-def origin(imports: Sequence[Import], group: int, recipient: str, evidence: bytes) -> Import | None:
+def origin(imports: Sequence[Import], evidence: bytes) -> Import | None:
     """Return the import that last changed a row, by the row's evidence reference; None when none of these did."""
-    for one in imports:
-        for action in (Action.UNSUBSCRIBE, Action.COMPLAINT):
-            if bytes.fromhex(request_id(one.id, one.sender, group, recipient, action))[:8] == evidence:
-                return one
-    return None
+    return next((one for one in imports if bytes.fromhex(one.id)[:_ID_OCTETS] == evidence[:_ID_OCTETS]), None)
+
+
+def _wish_id(import_id: str, number: int) -> str:
+    """The request id of a row: it begins with the import's, so that whoever sees the store's row knows the import.
+
+    Why:     not a digest of recipient and group as of a message (semantics §1): a list may name somebody twice, and the
+             second row is to hear "already present", and its later date to count.
+    """
+    row = number % (1 << 8 * _ROW_OCTETS)
+    octets = bytes.fromhex(import_id)[:_ID_OCTETS] + row.to_bytes(_ROW_OCTETS)
+    return octets.hex() + sha256(octets).hexdigest()[:16]
 
 
 def run(
@@ -111,12 +119,15 @@ def run(
     """
     if installation.accounts.group(sender, group).archived:
         raise UnknownAccount(f"group {group}: archived, expected one that is not, or 0 for everything")
+    target = rejects or Path(f"{path}.rejected.csv")
+    if target.resolve() == path.resolve():
+        raise Rejected(f"--rejects {target}: is the list itself, expected another file")
     known = Imports(installation.redis)
     with open_list(path) as found:
         read = _reader(found, form)  # first: what is no list leaves no import
         one = _begun(known, sender, group, path, found, form, actor)
         work = _Work(installation, known, one, read)
-        return work.run(found, rejects or Path(f"{path}.rejected.csv"), progress)
+        return work.run(found, target, progress)
 
 
 def _begun(known: Imports, sender: str, group: int, path: Path, found: ListFile, form: str, actor: str) -> Import:
@@ -168,9 +179,9 @@ class _Work:
     def _take(self, part: list[list[str]], groups: set[int], bin: "_Rejects") -> None:
         """Apply one part; its place is kept last, so that a crash repeats the part and every count is right."""
         requests, counts = [], dict.fromkeys(("added", "present", "stale", "rejected"), 0)
-        for row in part:
+        for number, row in enumerate(part, self.one.rows):
             try:
-                requests.append(self._request(self.read(row), groups))
+                requests.append(self._request(self.read(row), groups, number))
             except Rejected as error:
                 counts["rejected"] += 1
                 bin.write(row, str(error))
@@ -180,15 +191,15 @@ class _Work:
         self.one = replace(self.one, **totals, rows=self.one.rows + len(part), rejects_bytes=bin.flushed())
         self.known.keep(self.one)
 
-    def _request(self, row: ExportRow, groups: set[int]) -> Request:
+    def _request(self, row: ExportRow, groups: set[int], number: int) -> Request:
         group = self.one.group if row.group is None else row.group
         if group not in groups:
             raise Rejected(f"group {group}: expected one of the sender's, see: unsubd group list {self.one.sender}")
         action = Action.COMPLAINT if row.complaint else Action.UNSUBSCRIBE
-        wish_id = request_id(self.one.id, self.one.sender, group, row.recipient, action)
         at_ms = self.one.started_ms if row.at_ms is None else row.at_ms
+        one = self.one
         return Request(
-            wish_id, action, self.one.sender, group, row.recipient, at_ms, "import", self.one.id, self.one.actor,
+            _wish_id(one.id, number), action, one.sender, group, row.recipient, at_ms, "import", one.id, one.actor,
             undated=row.at_ms is None,
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ class ListFile:
 
     Shape:   columns: their names, as spelled; [] when the first line is data. json_lines: a value a line instead of CSV.
              size_bytes: None for standard input and pipes, which can be read once.
-    Errors:  Rejected  while iterating: a line that is neither; csv's own trouble, with its line.    permanent
+    Errors:  Rejected  while iterating: csv's own trouble, with its line.    permanent
     """
 
     raw: IO[bytes]
@@ -71,8 +71,14 @@ class ListFile:
         for self.line, line in enumerate(text, 1):
             if not line.strip():
                 continue
+            yield self._json_row(line)
+
+    def _json_row(self, line: str) -> "_JsonRow":
+        try:
             value = _object(line, self.line)
-            yield _JsonRow(line.rstrip("\r\n"), [_cell(value.get(name)) for name in self.columns])
+        except Rejected:  # one bad line is one bad row: whoever reads it finds no address in it
+            return _JsonRow(line.rstrip("\r\n"), [line.strip(), *[""] * (len(self.columns) - 1)])
+        return _JsonRow(line.rstrip("\r\n"), [_cell(value.get(name)) for name in self.columns])
 
     def address_column(self, name: str = "") -> int:
         """Return the number of the column that holds the addresses.

@@ -123,8 +123,8 @@ def test_a_row_is_held_and_tells_its_import(acme: Installation, path: Path) -> N
     assert (done.sender, done.group, done.file, done.actor, done.done) == ("acme", 12, "list.csv", "ann", True)
     assert Imports(acme.redis).of("acme") == [done]
     assert Imports(acme.redis).of("beta") == []
-    assert imports.origin(Imports(acme.redis).of("acme"), 12, JANE, found.evidence) == done
-    assert imports.origin([done], 12, "jo@example.com", found.evidence) is None
+    assert imports.origin(Imports(acme.redis).of("acme"), found.evidence) == done
+    assert imports.origin([done], bytes(8)) is None
 
 
 def test_a_tag_does_not_lift_what_an_import_stopped(acme: Installation, path: Path) -> None:
@@ -435,7 +435,7 @@ def test_a_finished_list_again_finds_itself(acme: Installation, path: Path) -> N
     assert first.id != again.id
     found = Imports(acme.redis).of("acme")
     assert {each.id for each in found} == {first.id, again.id}
-    assert imports.origin(found, 12, JANE, row(acme).evidence) == first
+    assert imports.origin(found, row(acme).evidence) == first
 
 
 def test_standard_input_is_imported_to_its_end(acme: Installation, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
