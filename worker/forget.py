@@ -2,12 +2,14 @@
 
 The store first: from then on every request of the pair is written under the name, whatever still spells the address in a
 queue or a quarantine. The ledger and its files hold keyed pseudonyms alone and stay. What cannot be reached: the server's
-append-only file until it is rewritten (asked for at the end), backups, and what people wrote with our commands.
+append-only file until it is rewritten (asked for at the end) and its dump until the next one, backups, mailboxes, what people
+wrote with our commands, and a request that is in hand at this very moment: it may keep the address in quarantine, if it fails.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -35,6 +37,7 @@ class Forgotten:
     quarantine: int
     jobs: int
     journal: int
+    mails: int
     rewriting: tuple[str, ...]
 
 
@@ -57,9 +60,11 @@ def forget(installation: Installation, address: str, progress: Callable[[str], N
     jobs = _forget_jobs(installation, traces)
     progress("quarantine")
     kept = _forget_quarantine(installation, traces)
+    mails = _forget_dropped(installation.settings.drop_folder, traces)
     journal = installation.journal.forget(recipient)
     installation.journal.service("forgotten", suppressions=suppressions, stored_tags=stored_tags)
-    return Forgotten(suppressions, stored_tags, imported, kept, jobs, journal, _forget_on_servers(installation, traces))
+    rewriting = _forget_on_servers(installation, traces)
+    return Forgotten(suppressions, stored_tags, imported, kept, jobs, journal, mails, rewriting)
 
 
 def _forget_jobs(installation: Installation, traces: Traces) -> int:
@@ -124,6 +129,14 @@ def _bare(installation: Installation, entry: Entry, traces: Traces) -> tuple[Ent
     if entry.reason == FAILED and (element := _element(installation.quarantine.raw(entry.id))) is not None:
         return replace(bare, failures=entry.failures + 1), json.dumps(traces.without(element)).encode()
     return replace(bare, shrunk=True), None
+
+
+def _forget_dropped(folder: Path | None, traces: Traces) -> int:
+    """Delete the mails of our own drop folder that spell the address and were accepted already."""
+    mine = [path for path in (folder / "cur").glob("*") if traces.are_in_mail(path.read_bytes())] if folder else []
+    for path in mine:
+        path.unlink(missing_ok=True)
+    return len(mine)
 
 
 def _forget_on_servers(installation: Installation, traces: Traces) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ async def _poll_all(installation: Installation, path: Path | None, *, once: bool
 
 def maildir_path(settings: Settings) -> Path | None:
     """Return the Maildir to take mail from: the configured one, else the embedded default's drop folder."""
-    return settings.maildir or (settings.data_dir / "maildir" if settings.embedded else None)
+    return settings.maildir or settings.drop_folder
 
 
 def run_worker(settings: Settings) -> None:
