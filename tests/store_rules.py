@@ -547,7 +547,7 @@ class LedgerRules:
         assert ledger.ended_months(after) == ["2023-11"]
         found = list(ledger.month("2023-11"))
         assert len(found) == 2
-        ledger.drop("2023-11", [(home, key) for home, key, _ in found])
+        ledger.drop("2023-11", [(home, key, len(content)) for home, key, content in found])
         assert (list(ledger.month("2023-11")), ledger.ended_months(after)) == ([], [])
 
 

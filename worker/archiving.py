@@ -7,6 +7,7 @@ One process of an installation does it at a time; a crash in between leaves reco
 | `unsubd:archiving` | STRING | "1" while a process moves old months into the files | 1 hour |
 """
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -23,6 +24,7 @@ def archive_ended(installation: Installation, now: datetime | None = None) -> in
     """Move every month that ended UNSUBD_LEDGER_DAYS ago into the files; return how many records.
 
     Errors:  ConfigError  the folder cannot be used.
+             Rejected     the last file is damaged.    permanent
              Unavailable  a server, or the disk, is in the way.    temporary
     Repeat:  safe; a record that came to a month after that is moved the next time.
     """
@@ -40,12 +42,12 @@ def archive_ended(installation: Installation, now: datetime | None = None) -> in
 
 
 def _move(installation: Installation, month: str) -> int:
-    moved: list[tuple[str, str]] = []
+    moved: list[tuple[str, str, int]] = []
 
     def lines() -> Iterator[Line]:
-        for home, key, record in installation.ledger.month(month):
-            moved.append((home, key))
-            if "see" not in record:  # the record itself names everybody whom a pointer leads to it
+        for home, key, content in installation.ledger.month(month):
+            moved.append((home, key, len(content)))
+            if "see" not in (record := json.loads(content)):  # the record names everybody whom a pointer leads to it
                 yield Line(home.partition("{")[2].partition("}")[0], key, record)
 
     count = Archive(installation.settings.archive).append(lines())

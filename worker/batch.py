@@ -43,6 +43,8 @@ class UnsubdJob(Job):
     Errors:  Rejected  any other function, and every callback (none is ours).    permanent
     """
 
+    _is_kept = False
+
     @property
     def func(self) -> Any:
         if self.func_name not in _ALLOWED or self.instance is not None:
@@ -74,6 +76,18 @@ class UnsubdJob(Job):
             return list(self.kwargs["batch"]) if self.func_name == RECORD else None
         except (DeserializationError, AttributeError, KeyError, TypeError):
             return None  # whoever can write Redis can put it there, and it must stop nobody
+
+    def restore(self, raw_data: Any) -> Any:
+        self._is_kept = True
+        return super().restore(raw_data)
+
+    def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:
+        """What RQ saves of a job. Of one that was read from Redis, never again what it carries: `rewrite` alone changes it.
+
+        Why:     RQ saves the whole job when its run ends, and would bring back what was forgotten meanwhile.
+        """
+        found = super().to_dict(include_meta=include_meta, include_result=include_result)
+        return {name: value for name, value in found.items() if name != "data" or not self._is_kept}
 
     def rewrite(self, batch: list[Any]) -> None:
         """Put *batch* in the place of what the job carries, wherever it stands; a job that is gone stays so.

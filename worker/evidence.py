@@ -15,7 +15,7 @@ from worker import imports
 from worker.installation import Installation
 from worker.store.archive import Archive, Line
 from worker.store.bundle import write_bundle
-from worker.store.ledger import Record, names_any
+from worker.store.ledger import Record, names_any, one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,13 @@ def told(installation: Installation, sender: str, address: str) -> Story:
     groups = installation.store.groups(sender)
     if not groups:
         installation.accounts.sender(sender)
-    recent = installation.ledger.story(sender, pseudonyms(installation, sender, recipient))
-    old = {line.key: line.record for line in _archived(installation, sender, recipient)}
-    records = {**old, **recent}
+    names = pseudonyms(installation, sender, recipient)
+    recent = installation.ledger.story(sender, names)
+    archived = _archived(installation, sender, names)
+    copies = {key: list(archived.get(key, ())) for key in archived | recent}
+    for key, record in recent.items():
+        copies[key].append(record)
+    records = {key: one_of(each) for key, each in copies.items()}
     return Story(
         sender=sender,
         recipient=recipient,
@@ -63,9 +67,9 @@ def told(installation: Installation, sender: str, address: str) -> Story:
         forgotten=installation.store.is_forgotten(sender, recipient),
         made_at=_time(datetime.now(UTC).timestamp() * 1000),
         rows=_rows(installation, sender, recipient, groups),
-        events=_events(records, pseudonyms(installation, sender, recipient)),
+        events=_events(records, names),
         records=records,
-        archived=len(old.keys() - recent.keys()),
+        archived=len(archived),
     )
 
 
@@ -75,9 +79,11 @@ def bundle(installation: Installation, story: Story, path: Path) -> str:
     Errors:  Rejected  the file exists or cannot be written; the archive is damaged.    permanent
     """
     names = pseudonyms(installation, story.sender, story.recipient)
+    archived = _archived(installation, story.sender, names)
+    recent = [
+        Line(story.sender, key, record) for key, record in story.records.items() if record not in archived.get(key, ())
+    ]
     archive = Archive(installation.settings.archive)
-    mine = {line.key for line in _archived(installation, story.sender, story.recipient)}
-    recent = [Line(story.sender, key, record) for key, record in story.records.items() if key not in mine]
     told_facts = {name: value for name, value in story.as_json().items() if name != "records"}
     return write_bundle(path, told_facts, recent, archive, lambda line: names_any(line.record, story.sender, names))
 
@@ -88,10 +94,13 @@ def pseudonyms(installation: Installation, sender: str, recipient: str) -> tuple
     return bare(recipient), bare(installation.names(sender, recipient))
 
 
-def _archived(installation: Installation, sender: str, recipient: str) -> list[Line]:
-    names = pseudonyms(installation, sender, recipient)
-    found = Archive(installation.settings.archive).lines(lambda text: any(name in text for name in names))
-    return [line for line in found if names_any(line.record, sender, names)]
+def _archived(installation: Installation, sender: str, names: Sequence[str]) -> dict[str, list[Record]]:
+    """Return by message key what the files have: mostly one record, and its later copies."""
+    found: dict[str, list[Record]] = {}
+    for line in Archive(installation.settings.archive).copies(lambda text: any(name in text for name in names)):
+        if names_any(line.record, sender, names):
+            found.setdefault(line.key, []).append(line.record)
+    return found
 
 
 def _rows(installation: Installation, sender: str, recipient: str, groups: Sequence[int]) -> list[dict[str, Any]]:

@@ -2,30 +2,29 @@
 
 The store first: from then on every request of the pair is written under the name, whatever still spells the address in a
 queue or a quarantine. The ledger and its files hold keyed pseudonyms alone and stay. What cannot be reached: the server's
-append-only file until it is rewritten (asked for at the end), backups, and what people wrote with our commands.
+append-only file until it is rewritten (asked for at the end) and its dump until the next one, backups, mailboxes, what people
+wrote with our commands, and a request that is in hand at this very moment: it may keep the address in quarantine, if it fails.
 """
 
-import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import redis
-from rq.serializers import JSONSerializer
+from rq.results import Result
 
-from handlers import message
-from handlers.address import one_address, split
-from handlers.errors import QueueUnavailable, Rejected
-from worker.batch import UnsubdJob
+from handlers.address import one_address
+from handlers.errors import QueueUnavailable
 from worker.installation import Installation
 from worker.quarantine.entry import FAILED, Entry
 from worker.sender_sources import SenderSources
 from worker.server import away_as
-from worker.store.forgotten import ForgottenNames
+from worker.traces import GONE, Traces
 
 _MAX_AGAIN = 3
+_SLOW_LOG = 100_000  # all of it, however long an operator made it
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,7 @@ class Forgotten:
     quarantine: int
     jobs: int
     journal: int
+    mails: int
     rewriting: tuple[str, ...]
 
 
@@ -57,63 +57,29 @@ def forget(installation: Installation, address: str, progress: Callable[[str], N
     stored_tags = installation.tags.forget(recipient, installation.names)
     imported = SenderSources(installation.redis).forget(recipient, installation.names)
     progress("jobs")
-    jobs = _forget_jobs(installation.redis, traces)
+    jobs = _forget_jobs(installation, traces)
     progress("quarantine")
     kept = _forget_quarantine(installation, traces)
+    mails = _forget_dropped(installation.settings.drop_folder, traces)
     journal = installation.journal.forget(recipient)
     installation.journal.service("forgotten", suppressions=suppressions, stored_tags=stored_tags)
-    return Forgotten(suppressions, stored_tags, imported, kept, jobs, journal, _rewrite(installation))
+    rewriting = _forget_on_servers(installation, traces)
+    return Forgotten(suppressions, stored_tags, imported, kept, jobs, journal, mails, rewriting)
 
 
-class Traces:
-    """One address in what mail and programs make of it."""
-
-    def __init__(self, recipient: str, names: ForgottenNames) -> None:
-        self.recipient = recipient
-        self._names = names
-        local_part, domain = split(recipient)
-        unicode_domain = _unicode(domain)
-        spelled = {recipient, f"{local_part}@{unicode_domain}"}
-        # As a tag spells it (both forms), as a URL does, as plain VERP does, and encoded as bodies may be.
-        spelled |= {f"{local_part}_{domain}", f"{local_part}={domain}", quote(recipient, safe=""), quote(recipient)}
-        spelled |= {base64.b32encode(recipient.encode()).decode().rstrip("=").lower()}
-        self._spelled = tuple(each.lower().encode("utf-8", "surrogateescape") for each in spelled)
-
-    def are_in(self, text: str | bytes) -> bool:
-        """Say whether *text* spells the address."""
-        octets = (text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text).lower()
-        return any(each in octets for each in self._spelled)
-
-    def without(self, value: Any) -> Any:
-        """Return a job's element (JSON values) with the name in the place of the address."""
-        if isinstance(value, list):
-            return [self.without(each) for each in value]
-        if not isinstance(value, dict):
-            return value
-        mine = value.get("recipient") == self.recipient and isinstance(value.get("sender"), str)
-        named = {"recipient": self._names(value["sender"], self.recipient)} if mine else {}
-        return {name: self.without(each) for name, each in value.items()} | named
-
-
-def _unicode(domain: str) -> str:
-    import idna
-
-    try:
-        return idna.decode(domain)
-    except idna.IDNAError:
-        return domain
-
-
-def _forget_jobs(client: redis.Redis, traces: Traces) -> int:
+def _forget_jobs(installation: Installation, traces: Traces) -> int:
     count = 0
     with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-        for key in client.scan_iter("rq:job:*", count=500):
-            job_id = key.decode().removeprefix("rq:job:")
-            [job] = UnsubdJob.fetch_many([job_id], connection=client, serializer=JSONSerializer)
-            batch = job.batch() if isinstance(job, UnsubdJob) else None
-            if isinstance(job, UnsubdJob) and batch and (rewritten := traces.without(batch)) != batch:
+        for key in installation.redis.scan_iter("rq:job:*", count=500):
+            job = installation.queue.reaper.readable(key.decode().removeprefix("rq:job:"))
+            if job is None:
+                continue
+            batch = job.batch()
+            if batch and (rewritten := traces.without(batch)) != batch:
                 job.rewrite(rewritten)
                 count += 1
+            if any(traces.are_in(result.exc_string) for result in job.results()):
+                Result.delete_all(job)  # what an exception said of it
     return count
 
 
@@ -122,21 +88,27 @@ def _forget_quarantine(installation: Installation, traces: Traces) -> int:
     for entries, raws in installation.quarantine.every():
         for entry in entries:
             if _tells(entry, raws.get(entry.id, b""), traces):
-                count += _shrunk(installation, entry, traces)
+                count += _put_bare(installation, entry, traces)
     return count
 
 
 def _tells(entry: Entry, raw: bytes, traces: Traces) -> bool:
-    if traces.are_in(entry.seen) or traces.are_in(raw):
+    if traces.are_in(json.loads(entry.seen)):
         return True
-    if entry.reason == FAILED or not raw:
-        return False
-    inbound = message.read(raw, source=entry.source)
-    headers = (message.decoded(value) for name in ("from", "to", "cc", "reply-to") for value in inbound.values(name))
-    return any(traces.are_in(each) for each in headers) or traces.are_in(message.read_text(inbound))
+    if entry.reason == FAILED and (element := _element(raw)) is not None:
+        return traces.are_in(element)
+    return traces.are_in_mail(raw)
 
 
-def _shrunk(installation: Installation, entry: Entry, traces: Traces) -> bool:
+def _element(raw: bytes | None) -> Any:
+    """What a failed entry's bytes say; None when they are no JSON."""
+    try:
+        return json.loads(raw or b"")
+    except ValueError:
+        return None
+
+
+def _put_bare(installation: Installation, entry: Entry, traces: Traces) -> bool:
     """Put what no longer names the person in the place of an entry: its requests rewritten, or a bare record."""
     for _ in range(_MAX_AGAIN):
         if installation.quarantine.change(entry, *_bare(installation, entry, traces)):
@@ -149,29 +121,46 @@ def _shrunk(installation: Installation, entry: Entry, traces: Traces) -> bool:
 
 
 def _bare(installation: Installation, entry: Entry, traces: Traces) -> tuple[Entry, bytes | None]:
-    if entry.reason == FAILED:
-        raw = installation.quarantine.raw(entry.id) or b"{}"
-        try:
-            return replace(entry, failures=entry.failures + 1), json.dumps(traces.without(json.loads(raw))).encode()
-        except (ValueError, Rejected):
-            pass
-    bare = replace(entry, shrunk=True, suggestion=None, envelope_to=None, envelope_from=None, author="", subject="")
-    return bare, None
+    bare = replace(
+        entry, suggestion=None, envelope_to=None, envelope_from=None, author="", subject="",
+        detail=GONE if traces.are_in(entry.detail) else entry.detail,
+        evidence={name: each for name, each in entry.evidence.items() if not traces.are_in(each)},
+    )  # fmt: skip
+    if entry.reason == FAILED and (element := _element(installation.quarantine.raw(entry.id))) is not None:
+        return replace(bare, failures=entry.failures + 1), json.dumps(traces.without(element)).encode()
+    return replace(bare, shrunk=True), None
 
 
-def _rewrite(installation: Installation) -> tuple[str, ...]:
-    """Ask each server to rewrite its append-only file, where the address stays until then."""
-    said = []
-    for setting, client in {
-        "UNSUBD_REDIS_URL": installation.redis,
-        "UNSUBD_STORE_URL": installation.store_redis,
-    }.items():
-        if setting == "UNSUBD_STORE_URL" and client is installation.redis:
-            continue
-        try:
-            with away_as(QueueUnavailable, setting):
-                client.bgrewriteaof()
-            said.append(f"{setting}: rewriting its append-only file")
-        except (QueueUnavailable, redis.ResponseError) as error:
-            said.append(f"{setting}: its append-only file was not rewritten ({error}), expected: BGREWRITEAOF")
-    return tuple(said)
+def _forget_dropped(folder: Path | None, traces: Traces) -> int:
+    """Delete the mails of our own drop folder that spell the address and were accepted already."""
+    mine = [path for path in (folder / "cur").glob("*") if traces.are_in_mail(path.read_bytes())] if folder else []
+    for path in mine:
+        path.unlink(missing_ok=True)
+    return len(mine)
+
+
+def _forget_on_servers(installation: Installation, traces: Traces) -> tuple[str, ...]:
+    """Take it out of what each server remembers besides its keys: the log of slow commands, and the append-only file."""
+    servers = {"UNSUBD_REDIS_URL": installation.redis}
+    if installation.store_redis is not installation.redis:
+        servers["UNSUBD_STORE_URL"] = installation.store_redis
+    return tuple(_forget_on(client, setting, traces) for setting, client in servers.items())
+
+
+def _forget_on(client: redis.Redis, setting: str, traces: Traces) -> str:
+    try:
+        with away_as(QueueUnavailable, setting):
+            _forget_slow_log(client, traces)
+            client.bgrewriteaof()
+    except (QueueUnavailable, redis.ResponseError) as error:
+        return f"{setting}: its append-only file was not rewritten ({error}), expected: BGREWRITEAOF"
+    return f"{setting}: rewriting its append-only file"
+
+
+def _forget_slow_log(client: redis.Redis, traces: Traces) -> None:
+    try:
+        slow: Any = client.slowlog_get(_SLOW_LOG)
+        if any(traces.are_in(each["command"]) for each in slow):
+            client.slowlog_reset()
+    except redis.ResponseError:
+        pass  # not permitted to us: it holds its last 128 commands, in memory only

@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from handlers.errors import EX_CONFIG, ConfigError, Unavailable
+from handlers.errors import EX_CONFIG, ConfigError, QueueUnavailable, Rejected, StoreUnavailable, Unavailable
 from worker import embedded, jobs
 from worker.archiving import archive_ended
 from worker.installation import Installation, open_installation, with_embedded_secrets
@@ -87,7 +87,7 @@ async def _poll_all(installation: Installation, path: Path | None, *, once: bool
 
 def maildir_path(settings: Settings) -> Path | None:
     """Return the Maildir to take mail from: the configured one, else the embedded default's drop folder."""
-    return settings.maildir or (settings.data_dir / "maildir" if settings.embedded else None)
+    return settings.maildir or settings.drop_folder
 
 
 def run_worker(settings: Settings) -> None:
@@ -131,7 +131,9 @@ def _archive(installation: Installation) -> None:
     try:
         if count := archive_ended(installation):
             installation.journal.service("archived", records=count)
-    except ConfigError as error:  # the ledger waits in the store, 62 days long; requests must not
+    except (StoreUnavailable, QueueUnavailable):
+        raise
+    except (ConfigError, Rejected, Unavailable) as error:  # the ledger waits in the store, 62 days long; jobs must not
         installation.journal.failed("archive", str(error))
 
 

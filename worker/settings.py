@@ -194,6 +194,11 @@ class Settings(BaseSettings):
         return self.archive_dir or self.data_dir / "ledger"
 
     @property
+    def drop_folder(self) -> Path | None:
+        """Return the Maildir of our own in the data folder; None when mail comes from elsewhere."""
+        return self.data_dir / "maildir" if self.embedded and self.maildir is None else None
+
+    @property
     def embedded(self) -> bool:
         """Say whether the embedded Valkey is used."""
         return self.redis_url is None

@@ -100,7 +100,7 @@ def forget(
         typer.confirm("Forget this address for every sender? It cannot be undone", abort=True, err=True)
     with open_installation(own_settings()) as installation, Console(stderr=True).status("forgetting") as status:
         found = forget_address(installation, address, lambda what: status.update(f"forgetting: {what}"))
-    names = ("suppressions", "stored_tags", "imported", "quarantine", "jobs", "journal")
+    names = ("suppressions", "stored_tags", "imported", "quarantine", "jobs", "journal", "mails")
     counts: dict[str, Any] = {name: getattr(found, name) for name in names}
     if as_json:
         say_json({**counts, "rewriting": list(found.rewriting)})
@@ -108,7 +108,7 @@ def forget(
     say(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items()))
     for line in found.rewriting:
         say(line)
-    say("backups made before hold it still; ledger and archive hold keyed pseudonyms alone")
+    say("backups, your mailboxes and lists may hold it still; ledger and archive hold keyed pseudonyms alone")
 
 
 COMMANDS = (suppress, resubscribe, evidence, forget)

@@ -97,15 +97,18 @@ class Archive:
         Why:     a missing file does not keep the others from being read: `verify` tells of it.
         """
         seen = set()
+        for line in self.copies(wanted):
+            name = sha256(f"{line.home} {line.key}".encode()).digest()[:16]  # smaller than the two
+            if name not in seen:
+                seen.add(name)
+                yield line
+
+    def copies(self, wanted: Callable[[str], bool] | None = None) -> Iterator[Line]:
+        """Yield what `lines` does, and every later copy: after a crash, or of a message that came or was resolved again."""
         for file in map(Volume, self.files()):
             for content, _ in file.contents():
-                if wanted and not wanted(content.decode("ascii", "replace")):
-                    continue
-                line = self.line_in(file, content)
-                name = sha256(f"{line.home} {line.key}".encode()).digest()[:16]  # smaller than the two
-                if name not in seen:
-                    seen.add(name)
-                    yield line
+                if not wanted or wanted(content.decode("ascii", "replace")):
+                    yield self.line_in(file, content)
 
     def line_in(self, file: Volume, content: bytes) -> Line:
         """Return the line that *file* was just read up to."""

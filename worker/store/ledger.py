@@ -32,6 +32,10 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return 1
 """
+# A record only ever grows: whoever appends to one while it goes into a file must find it here.
+_DROP = """
+if redis.call('HSTRLEN', KEYS[1], ARGV[1]) == tonumber(ARGV[2]) then redis.call('HDEL', KEYS[1], ARGV[1]) end
+"""
 Pseudonym = Callable[[str], str]
 Record = dict[str, Any]
 
@@ -48,6 +52,7 @@ class Ledger:
         self._days = days
         self._life_s = (days + _TO_ARCHIVE_DAYS) * 86400
         self._swap = client.register_script(_SWAP)
+        self._drop = client.register_script(_DROP)
 
     def write(self, entries: Sequence[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
         """Write the record of each message with what became of its requests. Repeat: the first record stays."""
@@ -118,9 +123,11 @@ class Ledger:
             self._put(pipeline, home, message.key, json.dumps(content, separators=(",", ":")))
 
     def _put(self, pipeline: Any, home: str, key: str, content: str) -> None:
-        pipeline.sadd(_MONTHS, home.rpartition(":")[2])
         pipeline.hsetnx(home, key, content)
         pipeline.expire(home, self._life_s)
+        pipeline.sadd(
+            _MONTHS, home.rpartition(":")[2]
+        )  # last: `drop` takes a month out, then looks whether it is empty
 
     def _homes(self, message: DecidedMessage) -> list[str]:
         return list(dict.fromkeys(self._home(message, each) for each in message.requests or (None,)))
@@ -164,23 +171,27 @@ class Ledger:
             months = cast(set[bytes], self._redis.smembers(_MONTHS))
         return sorted(month.decode() for month in months if month.decode() < border)
 
-    def month(self, month: str) -> Iterator[tuple[str, str, Record]]:
-        """Yield (Redis key, message key, record) of a month, pointers among them."""
+    def month(self, month: str) -> Iterator[tuple[str, str, bytes]]:
+        """Yield (Redis key, message key, JSON of the record) of a month, pointers among them."""
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             for home in self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500):
                 for field, content in self._redis.hscan_iter(home, count=500):
-                    yield home.decode(), field.decode(), json.loads(content)
+                    yield home.decode(), field.decode(), content
 
-    def drop(self, month: str, records: Sequence[tuple[str, str]]) -> None:
-        """Take records, as (Redis key, message key), out of the store: they are in the archive. Repeat: safe."""
+    def drop(self, month: str, records: Sequence[tuple[str, str, int]]) -> None:
+        """Take records, as (Redis key, message key, length of the JSON), out of the store: they are in the archive.
+
+        Repeat:  safe. One that changed since it was read stays: it goes the next time.
+        """
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             for start in range(0, len(records), 1000):
                 pipeline = self._redis.pipeline(transaction=False)
-                for home, key in records[start : start + 1000]:
-                    pipeline.hdel(home, key)
+                for home, key, length in records[start : start + 1000]:
+                    self._drop(keys=[home], args=[key, length], client=pipeline)
                 pipeline.execute()
-            if next(iter(self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500)), None) is None:
-                self._redis.srem(_MONTHS, month)
+            self._redis.srem(_MONTHS, month)
+            if next(iter(self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500)), None) is not None:
+                self._redis.sadd(_MONTHS, month)
 
     def records(self) -> Iterator[tuple[str, Record]]:
         """Yield (message key, record) of every message in the store, pointers left out: for reports and tests."""
@@ -195,6 +206,15 @@ def names_any(record: Record, sender: str, pseudonyms: Collection[str]) -> bool:
     """Say whether a record has a request, of the message or of who resolved it, of *sender* for one of *pseudonyms*."""
     results = record.get("requests", []) + [each for made in record.get("resolutions", []) for each in made["requests"]]
     return any(each["sender"] == sender and each["recipient"] in pseudonyms for each in results)
+
+
+def one_of(copies: Sequence[Record]) -> Record:
+    """Return the one record of a message that copies of it are, oldest first: the first one, with every resolution once.
+
+    Why:     a message that is read again, or resolved, after its record went to the archive has a copy in the store.
+    """
+    made = {each["id"]: each for copy in reversed(copies) for each in copy.get("resolutions", [])}
+    return {**copies[0], "resolutions": sorted(made.values(), key=lambda each: each["at_ms"])} if made else copies[0]
 
 
 def result_of(effect: Effect, sender: str, group: int, recipient: str, request_id: str, **more: Any) -> dict[str, Any]:

@@ -24,7 +24,11 @@ local function octets(value, width)
 end
 
 local key, recipient, action = KEYS[1], ARGV[1], ARGV[2]
-if recipient ~= ARGV[9] and redis.call('SISMEMBER', KEYS[3], ARGV[9]) == 1 then recipient = ARGV[9] end
+if recipient == ARGV[9] then
+  redis.call('SADD', KEYS[3], recipient)  -- a stored tag's, or a queued request's, of a sender that had no row by then
+elseif redis.call('SISMEMBER', KEYS[3], ARGV[9]) == 1 then
+  recipient = ARGV[9]
+end
 local evidence, source, holds = ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
 local now
 if ARGV[8] == '' then
