@@ -532,7 +532,9 @@ class LedgerRules:
         for message in (both, other, untagged):
             ledger.write([(message, _results(message, ADDED))])
         addition = {"id": "1", "action": "named", "actor": "ops", "at_ms": NOW, "reason": "phone"}
-        ledger.append([(untagged, {**addition, "requests": _results(_message("m3", jane), ADDED)})])
+        resolved = _message("m3", jane)
+        ledger.refer([(untagged, resolved)])
+        ledger.append([(untagged, {**addition, "requests": _results(resolved, ADDED)})])
 
         assert set(ledger.story("acme", [bare(jane)])) == {both.key, untagged.key}
         assert set(ledger.story("acme", [bare(jane), bare(joe)])) == {both.key, other.key, untagged.key}

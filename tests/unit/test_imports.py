@@ -302,7 +302,13 @@ def _usable(cells: tuple[str, ...]) -> bool:
     return good and reason != "bounce"
 
 
-@settings(max_examples=25, deadline=None)
+def _whom(acme: Installation) -> set[tuple[str, str]]:
+    """Who is suppressed in which group: a complaint of theirs may come to a row, and change no more than its reason."""
+    lines = exported(acme, [0, 12, 13]).splitlines()
+    return {(person, group) for person, group, *_ in csv.reader(lines)}
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(rows=st.lists(_ROWS, min_size=1, max_size=12))
 def test_every_row_is_counted_once_and_an_import_never_removes(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]]
@@ -313,7 +319,7 @@ def test_every_row_is_counted_once_and_an_import_never_removes(
     with registered() as acme, patch.object(imports, "_CHUNK", 3):
         apply(acme, wish(Action.UNSUBSCRIBE, YEAR_AGO_MS, "imap", recipient="p0@example.com"))
         resubscribed(acme, YEAR_AGO_MS, "p1@example.com")
-        before = set(exported(acme, [0, 12, 13]).splitlines())
+        before = _whom(acme)
 
         one = run(acme, path)
         again = run(acme, path)
@@ -323,7 +329,7 @@ def test_every_row_is_counted_once_and_an_import_never_removes(
             assert done.rows == done.added + done.present + done.stale + done.rejected == len(rows)
             assert done.rejected == len(rows) - len(usable)
         assert (again.added, len(rejects(path)[1:])) == (0, one.rejected)
-        assert before <= set(exported(acme, [0, 12, 13]).splitlines())
+        assert before <= _whom(acme)
         for person, group, _, _, reason in usable:
             at = 0 if group == "13" and reason.lower() == "complaint" else int(group)
             assert row(acme, at, person).held
@@ -395,7 +401,7 @@ def test_what_was_left_may_go_on_without_its_rejects(
 
     done = run(acme, path)
 
-    assert counts(done) == (20, 13, 0, 0, 7)
+    assert counts(done) == (20, 10, 3, 0, 7)  # three are named twice
     assert [each[1] for each in rejects(path)] == ["name", "n10", "n13", "n16", "n19"]
 
 

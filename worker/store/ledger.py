@@ -103,9 +103,13 @@ class Ledger:
     def _longer(self, record: dict[str, Any], addition: dict[str, Any]) -> str:
         """The record with its addition; "" when it has it already."""
         known = record.get("resolutions", [])
-        if addition["id"] in (each["id"] for each in known):
+        redacted = {
+            **addition,
+            "id": self._pseudonym(addition["id"]),
+            "requests": [self._redacted(result) for result in addition["requests"]],
+        }
+        if redacted["id"] in (each["id"] for each in known):
             return ""
-        redacted = {**addition, "requests": [self._redacted(result) for result in addition["requests"]]}
         return json.dumps({**record, "resolutions": [*known, redacted]}, separators=(",", ":"))
 
     def _write_one(self, pipeline: Any, message: DecidedMessage, results: list[dict[str, Any]]) -> None:
@@ -139,7 +143,8 @@ class Ledger:
         return f"unsubd:ledger:{{{request.sender}:{self._pseudonym(request.recipient)[:2]}}}:{month}"
 
     def _redacted(self, result: dict[str, Any]) -> dict[str, Any]:
-        return {**result, "recipient": self._pseudonym(result["recipient"])}
+        # A request id is a digest that whoever guesses the address could compute: it is keyed, like the recipient.
+        return {**result, "id": self._pseudonym(result["id"]), "recipient": self._pseudonym(result["recipient"])}
 
     def story(self, sender: str, pseudonyms: Collection[str]) -> dict[str, Record]:
         """Return by message key every record in the store that names one of *pseudonyms* to *sender*."""
@@ -149,7 +154,7 @@ class Ledger:
                 f"unsubd:ledger:{{{sender}:{each[:2]}}}:{month.decode()}" for each in pseudonyms for month in months
             ]
             reading = self._redis.pipeline(transaction=False)
-            for home in dict.fromkeys([*homes, *(f"unsubd:ledger:{{-}}:{month.decode()}" for month in months)]):
+            for home in dict.fromkeys(homes):
                 reading.hgetall(home)
             found = [(key.decode(), json.loads(row)) for rows in reading.execute() for key, row in rows.items()]
             found = self._followed(found)
