@@ -177,7 +177,7 @@ def _spawn(data_dir: Path, path: Path, lock: int, deadline: float) -> None:
     ]
     process = None
     try:
-        with _ctrl_c_later():
+        with ctrl_c_later():
             # A session of its own: Ctrl-C must reach the workers first, while the store still answers.
             process = subprocess.Popen(
                 arguments,
@@ -198,8 +198,8 @@ def _spawn(data_dir: Path, path: Path, lock: int, deadline: float) -> None:
 
 
 @contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """Hold SIGINT back: in the middle of Popen it would lose the process that was just made."""
+def ctrl_c_later() -> Iterator[None]:
+    """Hold SIGINT back: in the middle of Popen it would lose the process that was just made. That process never hears one."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -19,6 +19,7 @@ from handlers.tag import Keyring
 from worker import embedded
 from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
+from worker.hooks import Hooks
 from worker.intake import Intake
 from worker.journal import Journal
 from worker.policy import Policies
@@ -47,6 +48,7 @@ class Installation:
     ledger: Ledger
     accounts: Accounts
     groups: KnownGroups
+    hooks: Hooks
     quarantine: Quarantine
     queue: RequestQueue
     journal: Journal
@@ -224,8 +226,9 @@ def _built(
     sources = SenderSources(client)
     policies = Policies(settings, accounts, sources)
     intake = Intake(client, store, tags, ledger, accounts, quarantine, queue, journal, ring, policies, sources)
+    hooks = Hooks(client, settings, ring)
     return Installation(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
-        accounts=accounts, groups=KnownGroups(accounts), quarantine=quarantine, queue=queue, journal=journal,
+        accounts=accounts, groups=KnownGroups(accounts), hooks=hooks, quarantine=quarantine, queue=queue, journal=journal,
         intake=intake, keys=ring, pseudonyms=pseudonyms, names=names, weakness=weak,
     )  # fmt: skip

@@ -28,6 +28,7 @@ from worker.server import away_as
 
 _MASTERS = "unsubd:masters"
 _PSEUDONYM = "unsubd:pseudonym-key"
+_WRAP = b"unsubd-wrap-1"
 
 
 def make_master(path: Path) -> str:
@@ -84,39 +85,43 @@ def pseudonym_key(client: redis.Redis, keys: Keyring) -> bytes:
     Errors:  ConfigError  no active master unwraps it.
     """
     with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-        fresh = json.dumps(_wrapped(secrets.token_bytes(32), keys.masters))
-        client.set(_PSEUDONYM, fresh, nx=True)
+        client.set(_PSEUDONYM, json.dumps(seal(secrets.token_bytes(32), keys.masters, _WRAP)), nx=True)
         kept: dict[str, str] = json.loads(client.get(_PSEUDONYM) or b"{}")
-        key = _unwrapped(kept, keys.masters)
-        if lacking := [master for master in keys.masters if fingerprint(master) not in kept]:
-            client.set(_PSEUDONYM, json.dumps(kept | _wrapped(key, tuple(lacking))))
+        key, complete = unseal(kept, keys.masters, _WRAP)
+        if not complete:
+            client.set(_PSEUDONYM, json.dumps(seal(key, keys.masters, _WRAP) | kept))
     return key
 
 
-def _wrapping_key(master: bytes) -> bytes:
-    return hmac.digest(master, b"unsubd-wrap-1", sha256)
+def seal(secret: bytes, masters: tuple[bytes, ...], purpose: bytes) -> dict[str, str]:
+    """Return *secret* sealed under each of *masters*: fingerprint -> hex. What is sealed for one purpose opens for no other."""
+    return {fingerprint(master): _sealed(secret, _purpose_key(master, purpose)) for master in masters}
 
 
-def _wrapped(key: bytes, masters: tuple[bytes, ...]) -> dict[str, str]:
-    nonces = {fingerprint(master): secrets.token_bytes(12) for master in masters}
-    return {
-        fingerprint(master): (
-            (nonce := nonces[fingerprint(master)]) + AESGCM(_wrapping_key(master)).encrypt(nonce, key, None)
-        ).hex()
-        for master in masters
-    }
+def unseal(kept: dict[str, str], masters: tuple[bytes, ...], purpose: bytes) -> tuple[bytes, bool]:
+    """Return what `seal` sealed, and whether it is sealed under every one of *masters*.
 
-
-def _unwrapped(kept: dict[str, str], masters: tuple[bytes, ...]) -> bytes:
+    Errors:  ConfigError  no active master opens it.
+    """
     for master in masters:
         if blob := bytes.fromhex(kept.get(fingerprint(master), "")):
             try:
-                return AESGCM(_wrapping_key(master)).decrypt(blob[:12], blob[12:], None)
+                secret = AESGCM(_purpose_key(master, purpose)).decrypt(blob[:12], blob[12:], None)
             except InvalidTag:
                 continue
+            return secret, all(fingerprint(each) in kept for each in masters)
     raise ConfigError(
-        "UNSUBD_SECRET_KEYS: no active key unwraps this store's pseudonym key: restore a key that was active before"
+        "UNSUBD_SECRET_KEYS: no active key opens what this store sealed: restore a key that was active before"
     )
+
+
+def _purpose_key(master: bytes, purpose: bytes) -> bytes:
+    return hmac.digest(master, purpose, sha256)
+
+
+def _sealed(secret: bytes, key: bytes) -> str:
+    nonce = secrets.token_bytes(12)
+    return (nonce + AESGCM(key).encrypt(nonce, secret, None)).hex()
 
 
 class Pseudonyms:

@@ -175,11 +175,10 @@ class Supervisor:
 
     def _spawn(self, name: str, failures: int = 0) -> _Child:
         command = [sys.executable, "-m", "worker.service", name, str(os.getpid())]
-        # Ctrl-C reaches the whole process group: a part ignores it (inherited), the supervisor ends the parts in order.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with open(self._log, "ab") if self._log else nullcontext() as log:
+        # Ctrl-C reaches the whole process group: a part never hears it (its mask is inherited), the supervisor ends the
+        # parts in order. Held back rather than ignored: one that came in this moment would be lost for the supervisor too.
+        with embedded.ctrl_c_later(), open(self._log, "ab") if self._log else nullcontext() as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
-        signal.signal(signal.SIGINT, before)
         return _Child(name, process, time.monotonic(), failures)
 
     def watch(self, until: Callable[[], bool], tend: Callable[[], None]) -> int:

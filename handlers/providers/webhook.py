@@ -5,6 +5,7 @@ import binascii
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from handlers.errors import SignatureInvalid
 
@@ -46,15 +47,16 @@ def single(headers: Headers, name: str) -> str:
 
 
 def shared_secret_matches(headers: Headers, proofs: Sequence[str]) -> bool:
-    """Say whether the Authorization header is one of the `basic:user:password` or `bearer:token` proofs."""
-    scheme, _, given = single(headers, "authorization").partition(" ")
+    """Say whether the Authorization header is one of the `basic:user:password` or `bearer:token` proofs, or of their
+    digests, `basic-sha256:HEX` and `bearer-sha256:HEX`."""
+    scheme, _, text = single(headers, "authorization").partition(" ")
+    kind = scheme.lower()
+    given = {"bearer": text.strip(), "basic": _basic(text)}.get(kind, "")
+    digest = sha256(given.encode("utf-8", "surrogateescape")).hexdigest() if given else ""
     matches = False
     for proof in proofs:
-        kind, _, expected = proof.partition(":")
-        if kind == scheme.lower() == "bearer":
-            matches |= same(given.strip(), expected)
-        elif kind == scheme.lower() == "basic":
-            matches |= same(_basic(given), expected)
+        name, _, expected = proof.partition(":")
+        matches |= (name == kind and same(given, expected)) or (name == f"{kind}-sha256" and same(digest, expected))
     return matches
 
 

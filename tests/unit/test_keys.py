@@ -148,7 +148,7 @@ def test_one_that_no_active_master_unwraps_is_refused_and_kept(client: redis.Red
     keys.pseudonym_key(client, Keyring((A,)))
     before = client.get("unsubd:pseudonym-key")
 
-    with pytest.raises(ConfigError, match="no active key unwraps this store's pseudonym key: restore a key"):
+    with pytest.raises(ConfigError, match="no active key opens what this store sealed: restore a key"):
         keys.pseudonym_key(client, Keyring((B,)))
     assert client.get("unsubd:pseudonym-key") == before
 

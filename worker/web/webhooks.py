@@ -17,8 +17,10 @@ from handlers import message
 from handlers.errors import ContentTypeInvalid, Rejected, SignatureInvalid, Unavailable, UnsubdError
 from handlers.message import InboundMessage
 from handlers.providers import PROVIDERS, Codes, Headers, ProviderMessage
+from worker.hooks import Hook
 from worker.installation import Installation
 from worker.web.failure import Failure, place_of
+from worker.web.passing import pass_on
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # every provider's own limit is lower
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -70,10 +72,12 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     try:
         body = await read_body(request, MAX_BODY_BYTES)
         headers = header_values(request)
-        messages = await asyncio.to_thread(
-            read_messages, installation, provider, name, headers, body
-        )  # 64 MB take a while
-        await request.app.state.gatherer.accept(messages)
+        hook = await asyncio.to_thread(find_hook, installation, provider, name)
+        messages = await _messages(installation, hook, headers, body)
+        if hook.pass_on_url:
+            messages = await pass_on(installation, hook, headers, body, messages)
+        if messages or not hook.pass_on_url:
+            await request.app.state.gatherer.accept(messages)
     except SignatureInvalid as error:
         status, word, detail = codes.auth_fail, "signature_invalid", str(error)
     except ContentTypeInvalid as error:
@@ -93,31 +97,54 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     return Response(status_code=status) if word == "accepted" else _answer(status, word, detail)
 
 
-def read_messages(
-    installation: Installation, provider: str, name: str, headers: Headers, body: bytes
-) -> list[InboundMessage]:
-    """Verify a post and return its messages.
+async def _messages(installation: Installation, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
+    try:
+        return await asyncio.to_thread(read_messages, installation, hook, headers, body)  # 64 MB take a while
+    except SignatureInvalid:
+        raise
+    except Rejected:
+        if not hook.pass_on_url:
+            raise
+        return []  # whatever it is, it has no tag of ours: the application that shares this URL may know it
 
-    Errors:  SignatureInvalid  no proof, or none configured (then the sender keeps the mail).    permanent
-             Rejected          a body that can never be understood.    permanent
-    """
-    module = PROVIDERS[provider]
-    proofs = installation.settings.proofs(provider, name)
-    if not proofs:
+
+def find_hook(installation: Installation, provider: str, name: str) -> Hook:
+    """Errors: SignatureInvalid  nobody configured it: then the sender keeps the mail.    permanent"""
+    hook = installation.hooks.find(provider, name)
+    if hook is None or not hook.proofs:
         # The name is whatever somebody put into the URL, a tag perhaps.
         setting = f"UNSUBD_IN_{provider.upper()}" + ("" if name == "default" else "_<NAME>")
-        raise SignatureInvalid(f"{setting}: not set, expected the secret that {provider} signs with")
-    signed_ms = module.verify(headers, body, proofs, time.time())
+        raise SignatureInvalid(f"{setting}: not set, expected the secret that {provider} signs with: unsubd hook add")
+    return hook
+
+
+def read_messages(installation: Installation, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
+    """Verify a post and return its messages.
+
+    Errors:  SignatureInvalid  no proof.    permanent
+             Rejected          a body that can never be understood.    permanent
+    """
+    signed_ms = _verified(installation, hook, headers, body)
     return [
         message.read(
             each.raw,
-            source=f"{provider}:{name}",
+            source=f"{hook.provider}:{hook.name}",
             envelope_to=each.envelope_to,
             envelope_from=each.envelope_from,
             received_ms=signed_ms,
         )
-        for each in _parts(installation, provider, headers, body)
+        for each in _parts(installation, hook.provider, headers, body)
     ]
+
+
+def _verified(installation: Installation, hook: Hook, headers: Headers, body: bytes) -> int | None:
+    """The signed time of a post that is proved; None for a proof without one."""
+    if installation.hooks.is_test(headers.get("authorization", [])):
+        return None
+    # A forwarded post is our own application's: it proves itself as a relay does, over the body that it posts.
+    module = PROVIDERS["relay" if hook.forwarded else hook.provider]
+    signed_ms: int | None = module.verify(headers, body, list(hook.proofs), time.time())
+    return None if hook.forwarded else signed_ms
 
 
 def _parts(installation: Installation, provider: str, headers: Headers, body: bytes) -> list[ProviderMessage]:
