@@ -5,7 +5,7 @@ import sys
 import typer
 
 from handlers.errors import EX_SOFTWARE, EX_USAGE
-from worker.cli import accounts, check, lists, mail, mailbox, people, quarantine, service, survey, tags
+from worker.cli import accounts, check, hook, lists, mail, mailbox, people, quarantine, service, survey, tags
 from worker.cli.failure import explained
 from worker.journal import configure_logging
 
@@ -25,6 +25,7 @@ app.add_typer(accounts.group, name="group")
 app.add_typer(accounts.keys, name="keys")
 app.add_typer(tags.tag, name="tag")
 app.add_typer(mailbox.app, name="mailbox")
+app.add_typer(hook.app, name="hook")
 app.add_typer(quarantine.app, name="quarantine")
 
 
