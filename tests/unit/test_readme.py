@@ -7,6 +7,8 @@ import pytest
 import typer
 from pydantic_core import PydanticUndefined
 
+from handlers.providers import PROVIDERS
+from handlers.providers.setup import SETUPS
 from handlers.request import Outcome
 from worker.cli import app
 from worker.journal import METRICS
@@ -45,6 +47,21 @@ def keys_table() -> list[str]:
     return sorted(rows)
 
 
+def providers_table() -> list[str]:
+    """The README's table of providers, made from their modules and set-ups."""
+    made = {
+        "whsec": "a Standard Webhooks secret (made)", "basic": "a password in the URL (made)",
+        "token": "a token (made)", "header": "a secret header (made)",
+    }  # fmt: skip
+    rows = []
+    for name, module in PROVIDERS.items():
+        setup, codes = SETUPS[name], module.CODES
+        proofs = " or ".join(filter(None, [made.get(setup.makes), setup.gives if setup.makes != "whsec" else ""]))
+        answers = " | ".join(str(code) for code in (codes.ack, codes.retry, codes.drop, codes.auth_fail))
+        rows.append(f"| `{name}` | {proofs} | {answers} | {setup.experimental} |")
+    return rows
+
+
 def _commands() -> list[str]:
     group = typer.main.get_command(app)
     names = []
@@ -54,7 +71,7 @@ def _commands() -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("row", [*settings_table(), *metrics_table(), *keys_table()])
+@pytest.mark.parametrize("row", [*settings_table(), *metrics_table(), *keys_table(), *providers_table()])
 def test_row_is_in_the_readme(row: str) -> None:
     assert row in README.splitlines()
 
