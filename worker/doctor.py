@@ -14,6 +14,7 @@ from worker.settings import Settings, too_open, unknown_names
 from worker.sources import oauth, source_states
 from worker.sources.polling import mailbox_addresses
 from worker.sources.visit import visit
+from worker.store.archive import Archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,12 @@ def examine(settings: Settings) -> Iterator[Finding]:
         with open_installation(settings) as installation:
             yield _looked("redis", lambda: _redis(installation))
             yield _looked("keys", lambda: _keys(installation))
+            yield _looked("archive", lambda: _archive(settings.archive))
             yield _looked("mailbox", lambda: asyncio.run(_mailboxes(installation)))
             yield _looked("worker", lambda: _worker(installation))
     except (UnsubdError, ConfigError) as error:
         yield Finding("redis", False, str(error))
-        for layer in ("keys", "mailbox", "worker"):
+        for layer in ("keys", "archive", "mailbox", "worker"):
             yield Finding(layer, False, "not looked at: it needs the layer above")
 
 
@@ -104,3 +106,11 @@ def _worker(installation: Installation) -> str:
     if not ours:
         raise ConfigError("no worker is alive, expected at least one: start unsubd run, or unsubd work")
     return f"{len(ours)} alive, last heartbeat {min(worker['heartbeat_s'] for worker in ours)} s ago"
+
+
+def _archive(folder: Path) -> str:
+    """Where old months of the ledger go; unused, it is made when the first one does."""
+    nearest = next(each for each in (folder, *folder.parents) if each.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK) or not nearest.is_dir():
+        raise ConfigError(f"UNSUBD_ARCHIVE_DIR: {nearest}: not a folder that we may write, expected one for the ledger")
+    return f"{len(Archive(folder).files())} files in {folder}"

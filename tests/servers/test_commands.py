@@ -474,7 +474,7 @@ def test_doctor_names_the_remedy_when_no_worker_is_alive(service: Service) -> No
     assert done.returncode == 69
     findings = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["layer"], row["ok"]) for row in findings] == [
-        ("settings", True), ("redis", True), ("keys", True), ("mailbox", True), ("worker", False),
+        ("settings", True), ("redis", True), ("keys", True), ("archive", True), ("mailbox", True), ("worker", False),
     ]  # fmt: skip
     assert findings[-1]["detail"] == "no worker is alive, expected at least one: start unsubd run, or unsubd work"
 
