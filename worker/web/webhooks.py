@@ -6,7 +6,7 @@ A status is a promise, and each provider owns its four (`handlers.providers`).
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,11 +14,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from handlers import message
-from handlers.errors import ContentTypeInvalid, Rejected, SignatureInvalid, Unavailable, UnsubdError
+from handlers.errors import ContentTypeInvalid, CredentialsMissing, Rejected, SignatureInvalid, Unavailable, UnsubdError
 from handlers.message import InboundMessage
-from handlers.providers import PROVIDERS, Codes, Headers, ProviderMessage
+from handlers.providers import PROVIDERS, Codes, Headers, ProviderMessage, ses
 from worker.installation import Installation
+from worker.web import s3
 from worker.web.failure import Failure, place_of
+from worker.web.sns import Sns
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # every provider's own limit is lower
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -27,6 +29,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "description": "the code that makes this provider try again, give up, or keep the mail",
     }
 }
+_Read = Callable[..., Awaitable[list[InboundMessage]]]
 router = APIRouter()
 
 
@@ -69,11 +72,10 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     installation: Installation = request.app.state.installation
     try:
         body = await read_body(request, MAX_BODY_BYTES)
-        headers = header_values(request)
-        messages = await asyncio.to_thread(
-            read_messages, installation, provider, name, headers, body
-        )  # 64 MB take a while
+        messages = await _messages(request, provider, name, body)
         await request.app.state.gatherer.accept(messages)
+    except CredentialsMissing as error:
+        status, word, detail = 401, "credentials_missing", str(error)
     except SignatureInvalid as error:
         status, word, detail = codes.auth_fail, "signature_invalid", str(error)
     except ContentTypeInvalid as error:
@@ -93,21 +95,41 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     return Response(status_code=status) if word == "accepted" else _answer(status, word, detail)
 
 
+async def _messages(request: Request, provider: str, name: str, body: bytes) -> list[InboundMessage]:
+    installation: Installation = request.app.state.installation
+    headers = header_values(request)
+
+    async def read(**evidence: bytes) -> list[InboundMessage]:  # 64 MB take a while
+        return await asyncio.to_thread(read_messages, installation, provider, name, headers, body, **evidence)
+
+    if provider == "ses":
+        return await _from_ses(request, name, headers, body, read)
+    return await read()
+
+
+async def _from_ses(request: Request, name: str, headers: Headers, body: bytes, read: _Read) -> list[InboundMessage]:
+    """What SES takes besides reading: a certificate before, and after it the subscription or the stored message."""
+    installation: Installation = request.app.state.installation
+    sns: Sns = request.app.state.sns
+    proofs = proofs_of(installation, "ses", name)
+    url = await asyncio.to_thread(ses.certificate_url, headers, body, proofs, time.time())
+    messages = await read(certificate=await sns.certificate(url))
+    await sns.settle(body, f"ses:{name}", installation.journal)
+    return await asyncio.to_thread(s3.completed, messages, body, installation.journal)
+
+
 def read_messages(
-    installation: Installation, provider: str, name: str, headers: Headers, body: bytes
+    installation: Installation, provider: str, name: str, headers: Headers, body: bytes, **evidence: bytes
 ) -> list[InboundMessage]:
     """Verify a post and return its messages.
 
+    Shape:   evidence: what the provider's `verify` takes besides the post.
     Errors:  SignatureInvalid  no proof, or none configured (then the sender keeps the mail).    permanent
              Rejected          a body that can never be understood.    permanent
     """
-    module = PROVIDERS[provider]
-    proofs = installation.settings.proofs(provider, name)
-    if not proofs:
-        # The name is whatever somebody put into the URL, a tag perhaps.
-        setting = f"UNSUBD_IN_{provider.upper()}" + ("" if name == "default" else "_<NAME>")
-        raise SignatureInvalid(f"{setting}: not set, expected the secret that {provider} signs with")
-    signed_ms = module.verify(headers, body, proofs, time.time())
+    signed_ms = PROVIDERS[provider].verify(
+        headers, body, proofs_of(installation, provider, name), time.time(), **evidence
+    )
     return [
         message.read(
             each.raw,
@@ -118,6 +140,19 @@ def read_messages(
         )
         for each in _parts(installation, provider, headers, body)
     ]
+
+
+def proofs_of(installation: Installation, provider: str, name: str) -> list[str]:
+    """Return the proofs of a source.
+
+    Errors:  SignatureInvalid  none configured.    permanent
+    """
+    proofs = installation.settings.proofs(provider, name)
+    if not proofs:
+        # The name is whatever somebody put into the URL, a tag perhaps.
+        setting = f"UNSUBD_IN_{provider.upper()}" + ("" if name == "default" else "_<NAME>")
+        raise SignatureInvalid(f"{setting}: not set, expected the secret that {provider} signs with")
+    return proofs
 
 
 def _parts(installation: Installation, provider: str, headers: Headers, body: bytes) -> list[ProviderMessage]:
@@ -156,4 +191,5 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
 def _answer(status: int, word: str, detail: str) -> Response:
     content: dict[str, Any] = {"error": word, "detail": detail}
-    return JSONResponse(content, status_code=status)
+    asked = {"WWW-Authenticate": 'Basic realm="unsubd"'} if word == "credentials_missing" else None
+    return JSONResponse(content, status_code=status, headers=asked)
