@@ -37,6 +37,10 @@ class SignatureInvalid(Rejected):
     """A webhook without a valid proof of its origin."""
 
 
+class CredentialsMissing(SignatureInvalid):
+    """A webhook without the basic authentication that its sender has and sends only when asked."""
+
+
 class PayloadInvalid(Rejected):
     """A webhook body that can never be understood."""
 

@@ -10,6 +10,8 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 
+import httpx2
+
 from handlers.request import DecidedMessage
 from tests.harness.processes import free_port
 from tests.harness.service import MASTERS, until
@@ -101,14 +103,16 @@ class Web:
 
 
 @contextmanager
-def serving(folder: Path, redis_url: str, **settings: str) -> Iterator[Web]:
-    """Serve an installation on *redis_url*; *settings* as `Service` takes them."""
+def serving(
+    folder: Path, redis_url: str, *, aws: httpx2.AsyncBaseTransport | None = None, **settings: str
+) -> Iterator[Web]:
+    """Serve an installation on *redis_url*; *aws* stands for Amazon; *settings* as `Service` takes them."""
     given = {"redis_url": redis_url, "data_dir": str(folder), "secret_keys": ",".join(MASTERS)}
     given |= {"address": "u+{tag}@unsub.example.com", **settings}
     environ = {f"UNSUBD_{name.upper()}": value for name, value in given.items()}
     port = free_port()
     with open_installation(load_settings(environ)) as installation, closing(listen(f"127.0.0.1:{port}")) as listener:
-        running = server(installation)
+        running = server(installation, aws)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

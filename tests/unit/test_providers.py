@@ -55,7 +55,7 @@ def test_an_unknown_provider_is_rejected(name):
 # -- shared secrets
 
 
-@pytest.mark.parametrize("module", PROVIDERS.values())
+@pytest.mark.parametrize("module", [relay, sendgrid])  # ses wants a signature besides
 @pytest.mark.parametrize(
     ("headers", "proof"),
     [

@@ -4,12 +4,13 @@ import csv
 import hashlib
 import json
 import re
+from datetime import UTC, datetime
 
 import pytest
 
 from handlers import decision, message, tag
 from handlers.errors import PayloadInvalid, Rejected, SignatureInvalid
-from handlers.providers import relay, sendgrid
+from handlers.providers import relay, sendgrid, ses, sns
 from handlers.request import Action
 from handlers.tag import AddressTemplate, Keyring, StoredTag, Tag, mint
 
@@ -174,12 +175,16 @@ def test_a_valid_envelope_recipient_makes_a_request_of_any_persons_mail(samples)
 def webhooks(shared):
     folder = shared / "samples" / "webhooks"
     index = json.loads((folder / "index.json").read_text("utf-8"))
-    modules = {"sendgrid": sendgrid, "relay_rfc822": relay}
+    modules = {"sendgrid": sendgrid, "relay_rfc822": relay, "amazon_ses": ses}
     return [
         (modules[row["provider"]], row, {"content-type": [row["content_type"]]}, (folder / row["path"]).read_bytes())
         for row in index
-        if row["provider"] in modules
+        if row["provider"] in modules and not _is_confirmation(row)
     ]
+
+
+def _is_confirmation(row):
+    return "sns_type" in row["expect"]  # no mail: the signature vectors judge them
 
 
 def test_every_webhook_sample_gives_its_envelope(webhooks):
@@ -208,7 +213,8 @@ def test_every_webhook_sample_keeps_its_octets_and_its_headers(webhooks):
             [found] = provider.read(headers, body)
             read = message.read(found.raw, source="sample")
 
-            assert expect["header_from"] in read.value("from"), row["path"]
+            if provider is not ses or expect["has_raw_mime"]:  # else it is in S3, and the sample tells no headers
+                assert expect["header_from"] in read.value("from"), row["path"]
             assert expect.get("message_id", read.value("message-id")) == read.value("message-id")
             if "raw_sha256" in expect:
                 assert expect["raw_sha256"] == hashlib.sha256(found.raw).hexdigest()
@@ -250,3 +256,63 @@ def _verifies(provider, headers, body, secret, now_s):
         return now_s * 1000 == provider.verify(headers, body, [secret], now_s)
     except SignatureInvalid:
         return False
+
+
+# -- samples/webhooks: Amazon SNS
+
+
+@pytest.fixture
+def sns_vectors(shared):
+    folder = shared / "samples" / "webhooks"
+    found = []
+    for vector in json.loads((folder / "signature_vectors.json").read_text("utf-8")):
+        if vector["scheme"].startswith("sns-"):
+            body = (folder / vector["body_file"]).read_bytes() if "body_file" in vector else vector["body"].encode()
+            found.append((vector, body, (folder / vector["certificate_file"]).read_bytes()))
+    return found
+
+
+def test_every_sns_vector_is_judged_as_given(sns_vectors):
+    for vector, body, certificate in sns_vectors:
+        envelope = sns.read_envelope(body)
+        now_s = datetime(2026, 11, 1, 8, tzinfo=UTC).timestamp()  # awsgem's posts are older than their certificate
+        try:
+            sns.require_signature(envelope, sns.public_key(certificate, now_s))
+        except SignatureInvalid:
+            assert not vector["valid"], vector
+        else:
+            assert vector["valid"], vector
+
+    assert [sum(vector["valid"] is valid for vector, _, _ in sns_vectors) for valid in (True, False)] == [4, 3]
+
+
+def test_every_sns_notification_of_the_vectors_verifies_whole_and_gives_its_envelope(sns_vectors):
+    now_s = datetime(2026, 11, 1, 9, tzinfo=UTC).timestamp()
+    for vector, body, certificate in sns_vectors:
+        if "headers" in vector and vector["valid"]:
+            headers = {name: [value] for name, value in vector["headers"].items()}
+            topic = vector["headers"]["x-amz-sns-topic-arn"]
+            [found] = ses.read(headers, body)
+
+            assert ses.verify(headers, body, [topic], now_s, certificate) == (now_s - 3599) * 1000
+            assert ([found.envelope_to], found.envelope_from) == tuple(vector["expect"].values())
+
+
+def test_one_changed_octet_of_an_sns_vector_is_refused(sns_vectors):
+    now_s = datetime(2026, 11, 1, 9, tzinfo=UTC).timestamp()
+    for vector, body, certificate in sns_vectors:
+        if vector["valid"] and "headers" in vector:
+            topic = vector["headers"]["x-amz-sns-topic-arn"]
+            for field in (b'"Message"', b'"MessageId"', b'"Timestamp"', b'"Signature"'):
+                at = body.index(field) + len(field) + 10
+                changed = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+                with pytest.raises(Rejected):
+                    ses.verify({}, changed, [topic], now_s, certificate)
+
+
+def test_the_trap_in_the_ses_samples_is_nobodys_recipient(webhooks):
+    for provider, row, headers, body in webhooks:
+        if provider is ses:
+            others = {*row["expect"]["mail_destination"]} - {*row["expect"]["envelope_to"]}
+
+            assert not others & {each.envelope_to for each in ses.read(headers, body)}

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
 
+import httpx2
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
@@ -20,6 +21,7 @@ from worker.installation import Installation
 from worker.web import api, failure, metrics, one_click, webhooks
 from worker.web.gather import Gatherer
 from worker.web.ops import console
+from worker.web.sns import Sns
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
@@ -42,12 +44,13 @@ def pages() -> Environment:
     return found
 
 
-def create_app(installation: Installation) -> FastAPI:
-    """Return the application that serves *installation*."""
+def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None = None) -> FastAPI:
+    """Return the application that serves *installation*; *aws*: what reaches Amazon, for tests (`Sns`)."""
     app = FastAPI(title="unsubd", version="0.1.0", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.installation = installation
     app.state.pages = pages()
     app.state.gatherer = Gatherer(installation.intake)
+    app.state.sns = Sns(aws)
     app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
     for part in (one_click, webhooks, api, metrics, console):
         app.include_router(part.router)
@@ -123,10 +126,10 @@ def serve(installation: Installation, listener: socket.socket) -> None:
     server(installation).run(sockets=[listener])
 
 
-def server(installation: Installation) -> uvicorn.Server:
-    """Return what serves *installation* once it runs."""
+def server(installation: Installation, aws: httpx2.AsyncBaseTransport | None = None) -> uvicorn.Server:
+    """Return what serves *installation* once it runs; *aws* as for `create_app`."""
     config = uvicorn.Config(
-        create_app(installation),
+        create_app(installation, aws),
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -14,13 +14,15 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from handlers import message
-from handlers.errors import ContentTypeInvalid, Rejected, SignatureInvalid, Unavailable, UnsubdError
+from handlers.errors import ContentTypeInvalid, CredentialsMissing, Rejected, SignatureInvalid, Unavailable, UnsubdError
 from handlers.message import InboundMessage
-from handlers.providers import PROVIDERS, Codes, Headers, ProviderMessage
+from handlers.providers import PROVIDERS, Codes, Headers, ProviderMessage, ses
 from worker.hooks import Hook
 from worker.installation import Installation
+from worker.web import s3
 from worker.web.failure import Failure, place_of
 from worker.web.passing import pass_on
+from worker.web.sns import Sns
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # every provider's own limit is lower
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -73,11 +75,13 @@ async def receive(request: Request, provider: str, name: str) -> Response:
         body = await read_body(request, MAX_BODY_BYTES)
         headers = header_values(request)
         hook = await asyncio.to_thread(find_hook, installation, provider, name)
-        messages = await _messages(installation, hook, headers, body)
+        messages = await _messages(request, hook, headers, body)
         if hook.pass_on_url:
             messages = await pass_on(installation, hook, headers, body, messages)
         if messages or not hook.pass_on_url:
             await request.app.state.gatherer.accept(messages)
+    except CredentialsMissing as error:
+        status, word, detail = 401, "credentials_missing", str(error)
     except SignatureInvalid as error:
         status, word, detail = codes.auth_fail, "signature_invalid", str(error)
     except ContentTypeInvalid as error:
@@ -97,15 +101,37 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     return Response(status_code=status) if word == "accepted" else _answer(status, word, detail)
 
 
-async def _messages(installation: Installation, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
+async def _messages(request: Request, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
     try:
-        return await asyncio.to_thread(read_messages, installation, hook, headers, body)  # 64 MB take a while
+        return await _proved(request, hook, headers, body)
     except SignatureInvalid:
         raise
     except Rejected:
         if not hook.pass_on_url:
             raise
         return []  # whatever it is, it has no tag of ours: the application that shares this URL may know it
+
+
+async def _proved(request: Request, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
+    """The messages of a post that proves itself. 64 MB take a while: in a thread."""
+    installation: Installation = request.app.state.installation
+    if await asyncio.to_thread(installation.hooks.is_test, headers.get("authorization", [])):
+        return await asyncio.to_thread(read_messages, installation, hook, headers, body, None)
+    if hook.provider == "ses" and not hook.forwarded:
+        return await _from_ses(request, hook, headers, body)
+    signed_ms = await asyncio.to_thread(_verified, hook, headers, body)
+    return await asyncio.to_thread(read_messages, installation, hook, headers, body, signed_ms)
+
+
+async def _from_ses(request: Request, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
+    """What SES takes besides reading: a certificate before, and after it the subscription or the stored message."""
+    installation: Installation = request.app.state.installation
+    sns: Sns = request.app.state.sns
+    url = await asyncio.to_thread(ses.certificate_url, headers, body, hook.proofs, time.time())
+    signed_ms = await asyncio.to_thread(ses.verify, headers, body, hook.proofs, time.time(), await sns.certificate(url))
+    messages = await asyncio.to_thread(read_messages, installation, hook, headers, body, signed_ms)
+    await sns.settle(body, f"ses:{hook.name}", installation.journal)
+    return await asyncio.to_thread(s3.completed, messages, body, installation.journal)
 
 
 def find_hook(installation: Installation, provider: str, name: str) -> Hook:
@@ -118,13 +144,14 @@ def find_hook(installation: Installation, provider: str, name: str) -> Hook:
     return hook
 
 
-def read_messages(installation: Installation, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
-    """Verify a post and return its messages.
+def read_messages(
+    installation: Installation, hook: Hook, headers: Headers, body: bytes, signed_ms: int | None
+) -> list[InboundMessage]:
+    """Return the messages of a post that is proved.
 
-    Errors:  SignatureInvalid  no proof.    permanent
-             Rejected          a body that can never be understood.    permanent
+    Shape:   signed_ms: the event time that its proof signs, None where it signs none.
+    Errors:  Rejected  a body that can never be understood.    permanent
     """
-    signed_ms = _verified(installation, hook, headers, body)
     return [
         message.read(
             each.raw,
@@ -137,14 +164,14 @@ def read_messages(installation: Installation, hook: Hook, headers: Headers, body
     ]
 
 
-def _verified(installation: Installation, hook: Hook, headers: Headers, body: bytes) -> int | None:
+def _verified(hook: Hook, headers: Headers, body: bytes) -> int | None:
     """The signed time of a post that is proved; None for a proof without one."""
-    if installation.hooks.is_test(headers.get("authorization", [])):
+    if hook.forwarded:
+        # Our own application proves itself as a relay does, over the body that it posts on; its time is not the event's.
+        PROVIDERS["relay"].verify(headers, body, list(hook.proofs), time.time())
         return None
-    # A forwarded post is our own application's: it proves itself as a relay does, over the body that it posts.
-    module = PROVIDERS["relay" if hook.forwarded else hook.provider]
-    signed_ms: int | None = module.verify(headers, body, list(hook.proofs), time.time())
-    return None if hook.forwarded else signed_ms
+    signed_ms: int | None = PROVIDERS[hook.provider].verify(headers, body, list(hook.proofs), time.time())
+    return signed_ms
 
 
 def _parts(installation: Installation, provider: str, headers: Headers, body: bytes) -> list[ProviderMessage]:
@@ -183,4 +210,5 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
 def _answer(status: int, word: str, detail: str) -> Response:
     content: dict[str, Any] = {"error": word, "detail": detail}
-    return JSONResponse(content, status_code=status)
+    asked = {"WWW-Authenticate": 'Basic realm="unsubd"'} if word == "credentials_missing" else None
+    return JSONResponse(content, status_code=status, headers=asked)
