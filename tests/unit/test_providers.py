@@ -48,7 +48,7 @@ def test_giving_up_is_a_success_because_a_client_error_bounces_to_the_subscriber
 
 @pytest.mark.parametrize("name", ["", "nobody", "Relay", "../relay", "x" * 999])
 def test_an_unknown_provider_is_rejected(name):
-    with pytest.raises(Rejected, match="expected one of relay, sendgrid"):
+    with pytest.raises(Rejected, match=r"expected one of .*relay, .*sendgrid"):
         provider(name)
 
 
