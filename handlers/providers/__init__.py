@@ -8,7 +8,7 @@ module, its samples under tests/webhooks, one row in `PROVIDERS`.
 from types import ModuleType
 
 from handlers.errors import Rejected
-from handlers.providers import forwardemail, mailersend, mailjet, mandrill, relay, resend, sendgrid, sparkpost
+from handlers.providers import brevo, forwardemail, mailersend, mailjet, mandrill, relay, resend, sendgrid, sparkpost
 from handlers.providers.webhook import Codes, Headers, ProviderMessage
 
 __all__ = ["PROVIDERS", "Codes", "Headers", "ProviderMessage", "provider"]
@@ -22,6 +22,7 @@ PROVIDERS: dict[str, ModuleType] = {
     "forwardemail": forwardemail,
     "resend": resend,
     "mailersend": mailersend,
+    "brevo": brevo,
 }
 
 

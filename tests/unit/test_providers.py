@@ -38,7 +38,9 @@ def test_every_provider_has_codes_verify_and_read(name):
     module = provider(name)
 
     assert 200 <= module.CODES.ack < 300
-    assert (module.CODES.retry, callable(module.verify), callable(module.read)) == (503, True, True)
+    assert module.CODES.retry in (429, 503)
+    assert callable(module.verify)
+    assert callable(module.read)
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
