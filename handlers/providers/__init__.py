@@ -8,12 +8,35 @@ module, its samples under tests/webhooks, one row in `PROVIDERS`.
 from types import ModuleType
 
 from handlers.errors import Rejected
-from handlers.providers import relay, sendgrid, ses
+from handlers.providers import (
+    brevo,
+    forwardemail,
+    mailersend,
+    mailjet,
+    mandrill,
+    relay,
+    resend,
+    sendgrid,
+    ses,
+    sparkpost,
+)
 from handlers.providers.webhook import Codes, Headers, ProviderMessage
 
 __all__ = ["PROVIDERS", "Codes", "Headers", "ProviderMessage", "provider"]
 
-PROVIDERS: dict[str, ModuleType] = {"relay": relay, "sendgrid": sendgrid, "ses": ses}
+# In the order in which the README and `unsubd hook add --help` name them.
+PROVIDERS: dict[str, ModuleType] = {
+    "relay": relay,
+    "sendgrid": sendgrid,
+    "ses": ses,
+    "mandrill": mandrill,
+    "sparkpost": sparkpost,
+    "mailjet": mailjet,
+    "forwardemail": forwardemail,
+    "resend": resend,
+    "mailersend": mailersend,
+    "brevo": brevo,
+}
 
 
 def provider(name: str) -> ModuleType:

@@ -38,7 +38,9 @@ def test_every_provider_has_codes_verify_and_read(name):
     module = provider(name)
 
     assert 200 <= module.CODES.ack < 300
-    assert (module.CODES.retry, callable(module.verify), callable(module.read)) == (503, True, True)
+    assert module.CODES.retry in (429, 503)
+    assert callable(module.verify)
+    assert callable(module.read)
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
@@ -48,7 +50,7 @@ def test_giving_up_is_a_success_because_a_client_error_bounces_to_the_subscriber
 
 @pytest.mark.parametrize("name", ["", "nobody", "Relay", "../relay", "x" * 999])
 def test_an_unknown_provider_is_rejected(name):
-    with pytest.raises(Rejected, match="expected one of relay, sendgrid"):
+    with pytest.raises(Rejected, match=r"expected one of .*relay, .*sendgrid"):
         provider(name)
 
 
