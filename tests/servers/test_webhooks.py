@@ -24,6 +24,7 @@ ONE = mail(address(1), "one")
 ELSEWHERE = mail("info@elsewhere.example", "elsewhere")
 PROOFS = {
     "in_relay": posts.RELAY_SECRET,
+    "in_mailgun": posts.MAILGUN_KEY,
     "in_sendgrid": posts.public(posts.SENDGRID_KEY) + " basic:sendgrid:pa\N{SNOWMAN}ss",
 }
 KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
@@ -225,7 +226,8 @@ def test_basic_authentication_takes_a_password_outside_ascii(web: Web) -> None:
 # -- the URL
 
 
-@pytest.mark.parametrize("path", ["/in/relay", "/in/sendgrid", "/in/relay/news", "/in/sendgrid/news"])
+@pytest.mark.parametrize("path", ["/in/relay", "/in/sendgrid", "/in/relay/news", "/in/sendgrid/news", "/in/mailgun/mime",
+                                  "/in/mailgun/news/mime"])  # fmt: skip
 def test_a_look_at_the_url_is_welcome_without_a_proof(web: Web, path: str) -> None:
     for method in ("GET", "HEAD"):
         answer = ask(web.port, method, path)
@@ -360,6 +362,52 @@ def test_a_form_without_its_boundary_is_given_up(web: Web, kind: str) -> None:
     answer = web.post("/in/sendgrid", body, posts.sendgrid(body) | {"Content-Type": kind})
 
     assert (answer.status, answer.json["error"]) == (200, "payload_invalid")
+
+
+# -- Mailgun
+
+
+@pytest.mark.parametrize("path", ["", "/mime"])
+def test_mailgun_posts_to_a_url_that_ends_in_mime(web: Web, path: str) -> None:
+    body = posts.mailgun(recipient=address(1), sender="x@example.net", body_mime=ELSEWHERE)
+
+    answer = web.post(f"/in/mailgun{path}", body, posts.URLENCODED)
+
+    assert (answer.status, web.recipients()) == (200, [recipient(1)])
+    assert {message.source for message in web.queued()} == {"mailgun:default"}
+
+
+def test_mailgun_raw_mode_has_named_sources(tmp_path: Path, redis_url: str) -> None:
+    body = posts.mailgun(recipient=address(1), body_mime=ELSEWHERE, key="another")
+    with serving(tmp_path, redis_url, in_mailgun_news="another") as web:
+        answers = [
+            web.post(f"/in/mailgun/{path}", body, posts.URLENCODED).status for path in ("news/mime", "news", "mime")
+        ]
+
+        assert answers == [200, 200, 401]
+        assert {message.source for message in web.queued()} == {"mailgun:news"}
+
+
+def test_mailgun_is_told_to_stop_by_406_only(web: Web) -> None:
+    signed = posts.mailgun(recipient=address(1), body_mime=ONE)
+    event = b'{"signature": {}, "event-data": {"event": "opened"}}'
+    answers = [
+        web.post("/in/mailgun/mime", posts.mailgun(body_mime=ONE), posts.URLENCODED),
+        web.post("/in/mailgun/mime", event, {"Content-Type": "application/json"}),
+        web.post("/in/mailgun/mime", signed.replace(b"signature=", b"signature=0"), posts.URLENCODED),
+        web.post(
+            "/in/mailgun/mime", posts.mailgun(recipient=address(1), body_mime=ONE, age_s=44_000), posts.URLENCODED
+        ),
+    ]
+
+    assert [(each.status, each.json["error"]) for each in answers] == [
+        (406, "payload_invalid"),
+        (406, "payload_invalid"),
+        (401, "signature_invalid"),
+        (401, "signature_invalid"),
+    ]
+    assert "event webhooks" in answers[1].json["detail"]
+    assert (web.queued(), len(web.journal())) == ([], 4)
 
 
 # -- samples
