@@ -8,12 +8,17 @@ module, its samples under tests/webhooks, one row in `PROVIDERS`.
 from types import ModuleType
 
 from handlers.errors import Rejected
-from handlers.providers import mailgun, relay, sendgrid
+from handlers.providers import mailgun, postmark, relay, sendgrid
 from handlers.providers.webhook import Codes, Headers, ProviderMessage
 
 __all__ = ["PROVIDERS", "Codes", "Headers", "ProviderMessage", "provider"]
 
-PROVIDERS: dict[str, ModuleType] = {"mailgun": mailgun, "relay": relay, "sendgrid": sendgrid}
+PROVIDERS: dict[str, ModuleType] = {
+    "mailgun": mailgun,
+    "postmark": postmark,
+    "relay": relay,
+    "sendgrid": sendgrid,
+}
 
 
 def provider(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from handlers import mime
 from handlers.errors import PayloadInvalid, SignatureInvalid
@@ -173,7 +173,7 @@ def sender_of(fields: Mapping[str, Any], name: str) -> str | None:
     return bare(value) if isinstance(value, str) and is_text(value) else None
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[str]:
     """Say whether *value* is text that can be encoded; JSON can also write half a surrogate pair."""
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from handlers.providers import relay
+from handlers.providers import PROVIDERS, relay
 from handlers.request import Outcome
 from tests.harness import posts
 from tests.harness.mails import address, mail, recipient
@@ -24,7 +24,10 @@ ONE = mail(address(1), "one")
 ELSEWHERE = mail("info@elsewhere.example", "elsewhere")
 PROOFS = {
     "in_relay": posts.RELAY_SECRET,
+    "in_cloudmailin": "basic:cloudmailin:pass",
     "in_mailgun": posts.MAILGUN_KEY,
+    "in_postal": posts.POSTAL_PEM,
+    "in_postmark": "basic:postmark:old basic:postmark:pass",
     "in_sendgrid": posts.public(posts.SENDGRID_KEY) + " basic:sendgrid:pa\N{SNOWMAN}ss",
 }
 KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
@@ -362,6 +365,88 @@ def test_a_form_without_its_boundary_is_given_up(web: Web, kind: str) -> None:
     answer = web.post("/in/sendgrid", body, posts.sendgrid(body) | {"Content-Type": kind})
 
     assert (answer.status, answer.json["error"]) == (200, "payload_invalid")
+
+
+# -- every provider and its four codes
+
+FOUR_CODES = {
+    "relay": (204, 503, 200, 401),
+    "sendgrid": (200, 503, 200, 503),
+    "mailgun": (200, 503, 406, 401),
+    "postmark": (200, 503, 403, 401),
+}
+# What each can never understand, with a good proof.
+NEVER_UNDERSTOOD = {"relay": (b"", posts.RFC822), "postal": (b"[]", posts.JSON), "postmark": (b"[" * 9999, posts.JSON)}
+
+
+def test_every_provider_has_its_row() -> None:
+    assert set(FOUR_CODES) == set(PROVIDERS)
+
+
+@pytest.mark.parametrize("provider", FOUR_CODES)
+def test_a_post_is_accepted_by_its_envelope(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, address(1))
+
+    answer = web.post(f"/in/{provider}", body, headers)
+
+    assert (answer.status, web.recipients()) == (FOUR_CODES[provider][0], [recipient(1)])
+    assert [message.evidence["tag_in"] for message in web.queued()] == ["envelope"]
+
+
+@pytest.mark.parametrize("provider", FOUR_CODES)
+def test_a_mail_for_nobody_is_accepted_and_kept_for_a_person(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, "info@elsewhere.example")
+
+    assert web.post(f"/in/{provider}", body, headers).status == FOUR_CODES[provider][0]
+    assert web.quarantined() == [ELSEWHERE]
+
+
+@pytest.mark.parametrize("provider", FOUR_CODES)
+def test_a_store_that_cannot_write_means_try_again_to_everybody(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, address(1))
+    web.installation.redis.config_set("min-replicas-to-write", "1")
+    try:
+        answer = web.post(f"/in/{provider}", body, headers)
+    finally:
+        web.installation.redis.config_set("min-replicas-to-write", "0")
+
+    assert (answer.status, answer.json["error"]) == (FOUR_CODES[provider][1], "unavailable")
+    assert web.post(f"/in/{provider}", body, headers).status == FOUR_CODES[provider][0]
+
+
+@pytest.mark.parametrize("provider", sorted(set(FOUR_CODES) - {"sendgrid"}))  # there an empty recipient is one
+def test_what_says_nothing_is_given_up_with_the_providers_own_code(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, "")
+    if provider in NEVER_UNDERSTOOD:
+        body, headers = NEVER_UNDERSTOOD[provider][0], headers | NEVER_UNDERSTOOD[provider][1]
+        headers |= posts.relay(body) if provider == "relay" else posts.postal(body)
+
+    answer = web.post(f"/in/{provider}", body, headers)
+
+    assert (answer.status, answer.json["error"]) == (FOUR_CODES[provider][2], "payload_invalid")
+    assert web.queued() == []
+
+
+@pytest.mark.parametrize("provider", FOUR_CODES)
+def test_a_wrong_proof_hears_the_providers_own_code(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, address(1))
+    kind = {name: headers[name] for name in headers if name == "Content-Type"}
+    changed = body.replace(b"signature=", b"signature=0")
+
+    answers = [web.post(f"/in/{provider}", changed, kind | proof) for proof in ({}, posts.basic("postmark:guess"))]
+
+    assert [(each.status, each.json["error"]) for each in answers] == [
+        (FOUR_CODES[provider][3], "signature_invalid")
+    ] * 2
+    assert web.queued() == []
+
+
+def test_postmarks_check_is_welcome_and_no_message(web: Web) -> None:
+    check = json.dumps({"MessageID": "00000000-0000-0000-0000-000000000000", "OriginalRecipient": "x@y"}).encode()
+
+    answer = web.post("/in/postmark", check, posts.JSON | posts.basic("postmark:pass"))
+
+    assert (answer.status, web.queued(), web.quarantined()) == (200, [], [])
 
 
 # -- Mailgun
