@@ -374,6 +374,7 @@ FOUR_CODES = {
     "sendgrid": (200, 503, 200, 503),
     "mailgun": (200, 503, 406, 401),
     "postmark": (200, 503, 403, 401),
+    "postal": (200, 503, 200, 503),
 }
 # What each can never understand, with a good proof.
 NEVER_UNDERSTOOD = {"relay": (b"", posts.RFC822), "postal": (b"[]", posts.JSON), "postmark": (b"[" * 9999, posts.JSON)}
@@ -439,6 +440,16 @@ def test_a_wrong_proof_hears_the_providers_own_code(web: Web, provider: str) -> 
         (FOUR_CODES[provider][3], "signature_invalid")
     ] * 2
     assert web.queued() == []
+
+
+@pytest.mark.parametrize("provider", FOUR_CODES)
+def test_a_slash_at_the_end_of_the_url_is_no_redirect(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, address(1))
+    ack, _, _, auth_fail = FOUR_CODES[provider]
+
+    answers = [web.post(f"/in/{provider}/{path}", body, headers).status for path in ("", "unknown/")]
+
+    assert answers == [ack, auth_fail]
 
 
 def test_postmarks_check_is_welcome_and_no_message(web: Web) -> None:

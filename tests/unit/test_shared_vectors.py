@@ -10,7 +10,7 @@ import pytest
 
 from handlers import decision, message, tag
 from handlers.errors import PayloadInvalid, Rejected, SignatureInvalid
-from handlers.providers import PROVIDERS, mailgun, relay, sendgrid
+from handlers.providers import PROVIDERS, mailgun, postal, relay, sendgrid
 from handlers.request import Action
 from handlers.tag import AddressTemplate, Keyring, StoredTag, Tag, mint
 
@@ -255,6 +255,23 @@ def test_every_mailgun_vector_is_judged_as_given(shared, valid):
     for vector in chosen:
         body = urlencode({name: vector[name] for name in ("timestamp", "token", "signature")}).encode()
         assert valid == _verifies(mailgun, {}, body, vector["secret"], int(vector["timestamp"]))
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_every_postal_vector_is_judged_as_given(shared, valid):
+    folder = shared / "samples" / "webhooks"
+    vectors = json.loads((folder / "signature_vectors.json").read_text("utf-8"))
+    chosen = [row for row in vectors if row["scheme"].startswith("postal") and row["valid"] is valid]
+
+    assert chosen
+    for vector in chosen:
+        headers = {name.lower(): [value] for name, value in vector["headers"].items()}
+        body = (folder / vector["body_file"]).read_bytes()
+        if valid:
+            assert postal.verify(headers, body, [vector["public_key_pem"]], 0) is None
+        else:
+            with pytest.raises(SignatureInvalid):
+                postal.verify(headers, body, [vector["public_key_pem"]], 0)
 
 
 def test_every_mailgun_sample_is_signed_with_the_key_it_names(webhooks):

@@ -42,6 +42,7 @@ async def probe(provider: str = "mailgun") -> Response:
     return Response(status_code=200 if provider in PROVIDERS else 404)
 
 
+@router.post("/in/{provider}/", include_in_schema=False)  # a redirect would bounce the mail at Postal
 @router.post(
     "/in/{provider}",
     tags=["webhooks"],
@@ -66,6 +67,7 @@ async def receive_mime(request: Request, name: str) -> Response:
     return await receive(request, "mailgun", name)
 
 
+@router.post("/in/{provider}/{name}/", include_in_schema=False)
 @router.post(
     "/in/{provider}/{name}",
     tags=["webhooks"],
