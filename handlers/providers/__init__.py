@@ -8,12 +8,13 @@ module, its samples under tests/webhooks, one row in `PROVIDERS`.
 from types import ModuleType
 
 from handlers.errors import Rejected
-from handlers.providers import mailgun, postal, postmark, relay, sendgrid
+from handlers.providers import cloudmailin, mailgun, postal, postmark, relay, sendgrid
 from handlers.providers.webhook import Codes, Headers, ProviderMessage
 
 __all__ = ["PROVIDERS", "Codes", "Headers", "ProviderMessage", "provider"]
 
 PROVIDERS: dict[str, ModuleType] = {
+    "cloudmailin": cloudmailin,
     "mailgun": mailgun,
     "postal": postal,
     "postmark": postmark,

@@ -375,6 +375,7 @@ FOUR_CODES = {
     "mailgun": (200, 503, 406, 401),
     "postmark": (200, 503, 403, 401),
     "postal": (200, 503, 200, 503),
+    "cloudmailin": (200, 503, 200, 503),
 }
 # What each can never understand, with a good proof.
 NEVER_UNDERSTOOD = {"relay": (b"", posts.RFC822), "postal": (b"[]", posts.JSON), "postmark": (b"[" * 9999, posts.JSON)}
