@@ -25,6 +25,7 @@ _PREFIX = "UNSUBD_"
 _IMAP_PASSWORD = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_PASSWORD")
 _IMAP_OAUTH = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_OAUTH")
 _WEBHOOK = re.compile(r"UNSUBD_IN_([A-Z0-9]+)(?:_([A-Z0-9_]+))?")
+_PROOF = re.compile(r"-----BEGIN [A-Z ]+-----[^-]*-----END [A-Z ]+-----|\S+")  # a PEM block is one proof, lines and all
 _URL_SECRET = re.compile(r"(://[^\s/:@]*:)\S*(?=@)|(\bpassword=)[^\s&]*")
 _FAMILIES = {
     "imap_passwords": "UNSUBD_IMAP_<NAME>_PASSWORD",
@@ -216,7 +217,7 @@ class Settings(BaseSettings):
     def proofs(self, provider: str, name: str) -> list[str] | None:
         """Return the proofs that a webhook source accepts, None when it is not configured."""
         value = self.webhook_proofs.get(f"{provider}:{name}".lower())
-        return value.get_secret_value().split() if value else None
+        return _PROOF.findall(value.get_secret_value()) if value else None
 
 
 def _words(value: SecretStr) -> list[str]:

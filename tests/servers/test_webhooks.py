@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from handlers.providers import relay
+from handlers.providers import PROVIDERS, relay
 from handlers.request import Outcome
 from tests.harness import posts
 from tests.harness.mails import address, mail, recipient
@@ -24,6 +24,10 @@ ONE = mail(address(1), "one")
 ELSEWHERE = mail("info@elsewhere.example", "elsewhere")
 PROOFS = {
     "in_relay": posts.RELAY_SECRET,
+    "in_cloudmailin": "basic:cloudmailin:pass",
+    "in_mailgun": posts.MAILGUN_KEY,
+    "in_postal": posts.POSTAL_PEM,
+    "in_postmark": "basic:postmark:old basic:postmark:pass",
     "in_sendgrid": posts.public(posts.SENDGRID_KEY) + " basic:sendgrid:pa\N{SNOWMAN}ss",
 }
 KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
@@ -225,7 +229,8 @@ def test_basic_authentication_takes_a_password_outside_ascii(web: Web) -> None:
 # -- the URL
 
 
-@pytest.mark.parametrize("path", ["/in/relay", "/in/sendgrid", "/in/relay/news", "/in/sendgrid/news"])
+@pytest.mark.parametrize("path", ["/in/relay", "/in/sendgrid", "/in/relay/news", "/in/sendgrid/news", "/in/mailgun/mime",
+                                  "/in/mailgun/news/mime"])  # fmt: skip
 def test_a_look_at_the_url_is_welcome_without_a_proof(web: Web, path: str) -> None:
     for method in ("GET", "HEAD"):
         answer = ask(web.port, method, path)
@@ -360,6 +365,156 @@ def test_a_form_without_its_boundary_is_given_up(web: Web, kind: str) -> None:
     answer = web.post("/in/sendgrid", body, posts.sendgrid(body) | {"Content-Type": kind})
 
     assert (answer.status, answer.json["error"]) == (200, "payload_invalid")
+
+
+# -- every provider and its four codes
+
+FOUR_CODES = {
+    "relay": (204, 503, 200, 401),
+    "sendgrid": (200, 503, 200, 503),
+    "mailgun": (200, 503, 406, 401),
+    "postmark": (200, 503, 403, 401),
+    "postal": (200, 503, 200, 503),
+    "cloudmailin": (200, 503, 200, 503),
+    "ses": (200, 503, 200, 503),
+    "mandrill": (200, 503, 200, 401),
+    "sparkpost": (200, 503, 200, 401),
+    "mailjet": (200, 503, 200, 401),
+    "forwardemail": (200, 503, 200, 503),
+    "resend": (200, 503, 200, 401),
+    "mailersend": (200, 503, 200, 401),
+    "brevo": (200, 429, 200, 429),
+}
+POSTED = ("relay", "sendgrid", "mailgun", "postmark", "postal", "cloudmailin")  # the others: test_hooks.py, test_ses.py
+# What each can never understand, with a good proof.
+NEVER_UNDERSTOOD = {"relay": (b"", posts.RFC822), "postal": (b"[]", posts.JSON), "postmark": (b"[" * 9999, posts.JSON)}
+
+
+def test_every_provider_has_its_row() -> None:
+    rows = {name: module.CODES for name, module in PROVIDERS.items()}
+    assert {name: (row.ack, row.retry, row.drop, row.auth_fail) for name, row in rows.items()} == FOUR_CODES
+
+
+@pytest.mark.parametrize("provider", POSTED)
+def test_a_post_is_accepted_by_its_envelope(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, address(1))
+
+    answer = web.post(f"/in/{provider}", body, headers)
+
+    assert (answer.status, web.recipients()) == (FOUR_CODES[provider][0], [recipient(1)])
+    assert [message.evidence["tag_in"] for message in web.queued()] == ["envelope"]
+
+
+@pytest.mark.parametrize("provider", POSTED)
+def test_a_mail_for_nobody_is_accepted_and_kept_for_a_person(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, "info@elsewhere.example")
+
+    assert web.post(f"/in/{provider}", body, headers).status == FOUR_CODES[provider][0]
+    assert web.quarantined() == [ELSEWHERE]
+
+
+@pytest.mark.parametrize("provider", POSTED)
+def test_a_store_that_cannot_write_means_try_again_to_everybody(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, address(1))
+    web.installation.redis.config_set("min-replicas-to-write", "1")
+    try:
+        answer = web.post(f"/in/{provider}", body, headers)
+    finally:
+        web.installation.redis.config_set("min-replicas-to-write", "0")
+
+    assert (answer.status, answer.json["error"]) == (FOUR_CODES[provider][1], "unavailable")
+    assert web.post(f"/in/{provider}", body, headers).status == FOUR_CODES[provider][0]
+
+
+@pytest.mark.parametrize("provider", sorted(set(FOUR_CODES) - {"sendgrid"}))  # there an empty recipient is one
+def test_what_says_nothing_is_given_up_with_the_providers_own_code(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, "")
+    if provider in NEVER_UNDERSTOOD:
+        body, headers = NEVER_UNDERSTOOD[provider][0], headers | NEVER_UNDERSTOOD[provider][1]
+        headers |= posts.relay(body) if provider == "relay" else posts.postal(body)
+
+    answer = web.post(f"/in/{provider}", body, headers)
+
+    assert (answer.status, answer.json["error"]) == (FOUR_CODES[provider][2], "payload_invalid")
+    assert web.queued() == []
+
+
+@pytest.mark.parametrize("provider", POSTED)
+def test_a_wrong_proof_hears_the_providers_own_code(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, address(1))
+    kind = {name: headers[name] for name in headers if name == "Content-Type"}
+    changed = body.replace(b"signature=", b"signature=0")
+
+    answers = [web.post(f"/in/{provider}", changed, kind | proof) for proof in ({}, posts.basic("postmark:guess"))]
+
+    assert [(each.status, each.json["error"]) for each in answers] == [
+        (FOUR_CODES[provider][3], "signature_invalid")
+    ] * 2
+    assert web.queued() == []
+
+
+@pytest.mark.parametrize("provider", POSTED)
+def test_a_slash_at_the_end_of_the_url_is_no_redirect(web: Web, provider: str) -> None:
+    body, headers = posts.of(provider, ELSEWHERE, address(1))
+    ack, _, _, auth_fail = FOUR_CODES[provider]
+
+    answers = [web.post(f"/in/{provider}/{path}", body, headers).status for path in ("", "unknown/")]
+
+    assert answers == [ack, auth_fail]
+
+
+def test_postmarks_check_is_welcome_and_no_message(web: Web) -> None:
+    check = json.dumps({"MessageID": "00000000-0000-0000-0000-000000000000", "OriginalRecipient": "x@y"}).encode()
+
+    answer = web.post("/in/postmark", check, posts.JSON | posts.basic("postmark:pass"))
+
+    assert (answer.status, web.queued(), web.quarantined()) == (200, [], [])
+
+
+# -- Mailgun
+
+
+@pytest.mark.parametrize("path", ["", "/mime"])
+def test_mailgun_posts_to_a_url_that_ends_in_mime(web: Web, path: str) -> None:
+    body = posts.mailgun(recipient=address(1), sender="x@example.net", body_mime=ELSEWHERE)
+
+    answer = web.post(f"/in/mailgun{path}", body, posts.URLENCODED)
+
+    assert (answer.status, web.recipients()) == (200, [recipient(1)])
+    assert {message.source for message in web.queued()} == {"mailgun:default"}
+
+
+def test_mailgun_raw_mode_has_named_sources(tmp_path: Path, redis_url: str) -> None:
+    body = posts.mailgun(recipient=address(1), body_mime=ELSEWHERE, key="another")
+    with serving(tmp_path, redis_url, in_mailgun_news="another") as web:
+        answers = [
+            web.post(f"/in/mailgun/{path}", body, posts.URLENCODED).status for path in ("news/mime", "news", "mime")
+        ]
+
+        assert answers == [200, 200, 401]
+        assert {message.source for message in web.queued()} == {"mailgun:news"}
+
+
+def test_mailgun_is_told_to_stop_by_406_only(web: Web) -> None:
+    signed = posts.mailgun(recipient=address(1), body_mime=ONE)
+    event = b'{"signature": {}, "event-data": {"event": "opened"}}'
+    answers = [
+        web.post("/in/mailgun/mime", posts.mailgun(body_mime=ONE), posts.URLENCODED),
+        web.post("/in/mailgun/mime", event, {"Content-Type": "application/json"}),
+        web.post("/in/mailgun/mime", signed.replace(b"signature=", b"signature=0"), posts.URLENCODED),
+        web.post(
+            "/in/mailgun/mime", posts.mailgun(recipient=address(1), body_mime=ONE, age_s=44_000), posts.URLENCODED
+        ),
+    ]
+
+    assert [(each.status, each.json["error"]) for each in answers] == [
+        (406, "payload_invalid"),
+        (406, "payload_invalid"),
+        (401, "signature_invalid"),
+        (401, "signature_invalid"),
+    ]
+    assert "event webhooks" in answers[1].json["detail"]
+    assert (web.queued(), len(web.journal())) == ([], 4)
 
 
 # -- samples

@@ -120,6 +120,23 @@ def test_proofs_are_per_provider_and_name() -> None:
     assert settings.proofs("ses", "default") is None
 
 
+def test_a_pem_block_is_one_proof_wherever_it_stands(tmp_path: Path) -> None:
+    pem = "-----BEGIN PUBLIC KEY-----\nMIIB\nIjAN+/==\n-----END PUBLIC KEY-----"
+    (tmp_path / "key").write_text(f"{pem}\n basic:a:b\n{pem}\n")
+    settings = load_settings(
+        {"UNSUBD_IN_POSTAL_FILE": str(tmp_path / "key"), "UNSUBD_IN_POSTAL_EU": pem.replace("\n", " ")}
+    )
+
+    assert settings.proofs("postal", "default") == [pem, "basic:a:b", pem]
+    assert settings.proofs("postal", "eu") == [pem.replace("\n", " ")]
+
+
+def test_half_a_pem_block_takes_no_other_proof_with_it() -> None:
+    settings = load_settings({"UNSUBD_IN_POSTAL": "-----BEGIN PUBLIC KEY----- MIIB basic:a:b"})
+
+    assert "basic:a:b" in (settings.proofs("postal", "default") or [])
+
+
 # --- problems
 
 WRONG = {

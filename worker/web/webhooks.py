@@ -40,11 +40,13 @@ class _TooLarge(Rejected):
 
 @router.api_route("/in/{provider}", methods=["GET", "HEAD"], include_in_schema=False)
 @router.api_route("/in/{provider}/{name}", methods=["GET", "HEAD"], include_in_schema=False)
-async def probe(provider: str) -> Response:
+@router.api_route("/in/mailgun/{name}/mime", methods=["GET", "HEAD"], include_in_schema=False)
+async def probe(provider: str = "mailgun") -> Response:
     """Providers look whether the URL exists before they show its key: 200, without authentication or content."""
     return Response(status_code=200 if provider in PROVIDERS else 404)
 
 
+@router.post("/in/{provider}/", include_in_schema=False)  # a redirect would bounce the mail at Postal
 @router.post(
     "/in/{provider}",
     tags=["webhooks"],
@@ -57,6 +59,19 @@ async def receive_default(request: Request, provider: str) -> Response:
     return await receive(request, provider, "default")
 
 
+@router.post("/in/mailgun/mime", include_in_schema=False)
+async def receive_default_mime(request: Request) -> Response:
+    """Mailgun posts the raw message to URLs that end in "mime" only; the source is still `default`."""
+    return await receive(request, "mailgun", "default")
+
+
+@router.post("/in/mailgun/{name}/mime", include_in_schema=False)
+async def receive_mime(request: Request, name: str) -> Response:
+    """The raw message, for a named source."""
+    return await receive(request, "mailgun", name)
+
+
+@router.post("/in/{provider}/{name}/", include_in_schema=False)
 @router.post(
     "/in/{provider}/{name}",
     tags=["webhooks"],
@@ -78,7 +93,7 @@ async def receive(request: Request, provider: str, name: str) -> Response:
         messages = await _messages(request, hook, headers, body)
         if hook.pass_on_url:
             messages = await pass_on(installation, hook, headers, body, messages)
-        if messages or not hook.pass_on_url:
+        if messages:  # none: all passed on, or a provider's own test post
             await request.app.state.gatherer.accept(messages)
     except CredentialsMissing as error:
         status, word, detail = 401, "credentials_missing", str(error)
