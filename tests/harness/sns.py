@@ -109,13 +109,14 @@ class Amazon(httpx2.AsyncBaseTransport):
     """What `worker.web.sns.Sns` takes: notes each URL that Amazon would be asked, and asks the server on loopback.
 
     Shape:   asked: every URL, in order. certificate: what is given. status: of every answer. late_s: before each.
+             drip_s: before each octet of it.
              location: of a redirect.
     """
 
     def __init__(self, port: int) -> None:
         self.asked: list[str] = []
         self.certificate, self.status, self.late_s, self.location = certificate(), 200, 0.0, ""
-        self.away = False
+        self.away, self.drip_s = False, 0.0
         self.port = port
         self.redirected: list[str] = []
 
@@ -159,7 +160,10 @@ class _Answers(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         try:
-            self.wfile.write(body)
+            for octet in body if self.amazon.drip_s else ():
+                threading.Event().wait(self.amazon.drip_s)
+                self.wfile.write(bytes([octet]))
+            self.wfile.write(b"" if self.amazon.drip_s else body)
         except OSError:
             pass  # the client had enough
 

@@ -250,6 +250,7 @@ def test_an_absent_certificate_host_means_try_again_and_is_left_in_peace_for_a_m
         ({"certificate": b"x" * 65_537}, "more than 65536"), ({"certificate": b"x" * 9_000_000}, "more than 65536"),
         ({"certificate": b"<html>captive portal"}, "expected PEM"), ({"certificate": b""}, "expected PEM"),
         ({"certificate": aws.certificate(until_s=1)}, "not valid today"), ({"late_s": 1.0}, "does not answer"),
+        ({"drip_s": 0.1}, "does not answer"),
     ],
 )  # fmt: skip
 def test_an_odd_answer_instead_of_the_certificate_means_try_again(
@@ -264,6 +265,17 @@ def test_an_odd_answer_instead_of_the_certificate_means_try_again(
     assert _error(answer) == (503, "unavailable")
     assert said in answer.json["detail"]
     assert (web.queued(), amazon.redirected) == ([], [])
+
+
+def test_few_certificates_are_fetched_at_once(web: Web, amazon: aws.Amazon) -> None:
+    amazon.late_s = 1.5
+    posts = [_notified(address(1), SigningCertURL=f"{aws.HOST}/x{number}.pem") for number in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda unsigned: _post(web, unsigned), posts))
+
+    refused = [each for each in answers if each.status == 503]
+    assert (len(refused), len(amazon.asked)) == (12 - asking._AT_ONCE, asking._AT_ONCE)
+    assert all("are being fetched already" in each.json["detail"] for each in refused)
 
 
 def test_certificates_are_not_collected_without_end(web: Web, amazon: aws.Amazon) -> None:

@@ -199,6 +199,14 @@ def test_without_a_topic_or_with_an_unknown_proof_every_post_is_refused(proofs):
     assert "secret" not in _refused(_made(), proofs=proofs, **_authorization("user:password"))
 
 
+@pytest.mark.parametrize("odd", ["bearer:token", "whsec_x", "user:password"])
+@pytest.mark.parametrize("authorization", ["Bearer token", basic("user:password")["Authorization"]])
+def test_a_proof_that_sns_cannot_bring_refuses_every_post(odd, authorization):
+    said = _refused(_made(), proofs=[TOPIC, "basic:user:password", odd], authorization=[authorization])
+
+    assert "neither arn:aws:sns:REGION:ACCOUNT:TOPIC nor basic:USER:PASSWORD" in said
+
+
 def _authorization(user_and_password):
     return {"authorization": [basic(user_and_password)["Authorization"]]}
 
