@@ -30,7 +30,7 @@ app.add_typer(quarantine.app, name="quarantine")
 
 def main() -> None:
     """Run a command and exit with its code."""
-    configure_logging(quiet=not {"run", "poll", "work", "web"} & set(sys.argv[1:2]))
+    configure_logging(quiet=not {"run", "poll", "lmtp", "work", "web"} & set(sys.argv[1:2]))
     try:
         with explained():
             app()
