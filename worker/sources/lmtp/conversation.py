@@ -69,6 +69,7 @@ class Conversation(LMTP):
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self._limits = limits
         self.command_size_limits = collections.defaultdict(lambda: self.command_size_limit)  # aiosmtpd shares one
         super().__init__(
             _Bugs(failed), hostname=hostname, ident="unsubd LMTP", data_size_limit=limits.size_bytes,
@@ -77,7 +78,6 @@ class Conversation(LMTP):
         for verb in ("HELO", "EHLO", "AUTH", "STARTTLS", "HELP"):
             self._smtp_methods.pop(verb, None)
         self._take = take
-        self._limits = limits
         self._recipients_bytes = 0
         self._stopping = False
         self._in_data = self._receiving = False
@@ -265,12 +265,12 @@ class Conversation(LMTP):
     def _over_size(self) -> str:
         return f"552 5.3.4 mail of more than {self._limits.size_bytes} octets"
 
+    # Both are there as soon as there is a connection. No assert: aiosmtpd reads every attribute before there is one.
+
     @property
     def _session(self) -> Any:
-        assert self.session is not None
         return self.session
 
     @property
     def _envelope(self) -> Any:
-        assert self.envelope is not None
         return self.envelope
