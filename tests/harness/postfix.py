@@ -1,9 +1,10 @@
 """A Postfix of our own, beside the system's: its folders, its port on loopback, in the foreground as our child.
 
-It takes everything for unsub.example.com and hands it to one transport. Its processes run as the users that its package
-made, which only root may do.
+What it does with mail is what deploy/postfix tells it, so that those files are tested too. Its processes run as the users
+that its package made, which only root may do.
 """
 
+import grp
 import os
 import smtplib
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from tests.harness.processes import Server, free_port, greeting
 
+_DEPLOY = Path(__file__).parents[2] / "deploy/postfix"
 _MAIN = """
 compatibility_level = 3.6
 queue_directory = {folder}/queue
@@ -26,17 +28,9 @@ myhostname = mx.example.org
 mydestination =
 alias_maps =
 local_recipient_maps =
-relay_domains = unsub.example.com
-relay_transport = {transport}
 mynetworks = 127.0.0.0/8
-message_size_limit = 26214400
-minimal_backoff_time = 1s
-maximal_backoff_time = 2s
-queue_run_delay = 600s
-bounce_queue_lifetime = 1d
 notify_classes =
 default_process_limit = 20
-{more}
 """
 _MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
@@ -59,27 +53,33 @@ anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 lmtp unix - - n - - lmtp
 postlog unix-dgram n - n - 1 postlogd
-{more}
 """
 
 
 class Postfix(Server):
-    """The server. *folder* has a short path, since sockets live in it, and may be entered by other users."""
+    """The server, with the lines of deploy/postfix. *folder* has a short path and may be entered by other users.
 
-    def __init__(self, binary: Path, folder: Path, transport: str, *, main: str = "", master: str = "") -> None:
+    `socket_folder` is where these lines look for our socket.
+    """
+
+    def __init__(self, binary: Path, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
         self._postfix = binary
         self._configuration = folder / "etc"
         for name in ("etc", "queue", "data"):
             (folder / name).mkdir()
-        words = {"folder": folder, "port": self.port, "transport": transport}
-        (self._configuration / "main.cf").write_text(_MAIN.format(more=main, **words))
-        (self._configuration / "master.cf").write_text(_MASTER.format(more=master, **words))
+        for name, own in (("main.cf", _MAIN), ("master.cf", _MASTER)):
+            text = own.format(folder=folder, port=self.port) + (_DEPLOY / name).read_text()
+            (self._configuration / name).write_text(text)
         shown = self._run("postconf", "-h", "daemon_directory", "mail_owner").split()
         subprocess.run(["chown", shown[1], folder / "data"], check=True)
         # Makes the folders of the queue, with the owners that its processes expect.
         self._run("postfix", "check")
+        self.socket_folder = folder / "queue/unsubd"
+        self.socket_folder.mkdir()
+        os.chown(self.socket_folder, -1, grp.getgrnam(shown[1]).gr_gid)
+        self.socket_folder.chmod(0o2750)
         super().__init__([Path(shown[0]) / "master", "-c", self._configuration, "-d"], folder / "master.log")
 
     def _run(self, tool: str, *words: str) -> str:

@@ -1,6 +1,5 @@
 """LMTP as a mail server meets it: what is promised with 250, what is never refused, and what happens when something breaks."""
 
-import grp
 import os
 import shutil
 import signal
@@ -476,17 +475,11 @@ def test_postfix_delivers_and_keeps_what_we_cannot_take(folder: Path, own_redis:
     if os.getuid():
         processes.unavailable("Postfix runs as root only")
     redis = own_redis()
-    (folder / "lmtp.d").mkdir()
-    os.chown(folder / "lmtp.d", 0, grp.getgrnam("postfix").gr_gid)
-    (folder / "lmtp.d").chmod(0o2750)
-    service = _service(folder, redis.url, lmtp=f"unix:{folder}/lmtp.d/lmtp")
     (folder / "mx").mkdir()
-    binary = processes.require("postfix", processes.PACKAGES["postfix"])
-    with (
-        Postfix(binary, folder / "mx", f"lmtp:unix:{folder}/lmtp.d/lmtp") as postfix,
-        service.running("run"),
-    ):
-        until((folder / "lmtp.d/lmtp").exists, 20, "the socket")
+    postfix = Postfix(processes.require("postfix", processes.PACKAGES["postfix"]), folder / "mx")
+    service = _service(folder, redis.url, lmtp=f"unix:{postfix.socket_folder}/lmtp")
+    with postfix, service.running("run"):
+        until((postfix.socket_folder / "lmtp").exists, 20, "the socket")
         postfix.send(mail("x@example.com", "two"), address(1), address(2))
         until(lambda: _suppressed(redis.url) == {recipient(1), recipient(2)}, 30, "two effects")
         until(lambda: not postfix.waiting(), 10, "the queue empty")
