@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from handlers.errors import ConfigError, UnsubdError
 from handlers.tag import AddressTemplate, Tag, mint, read
 from worker.crew import REQUESTS
 from worker.installation import KEY_FILE, Installation, open_installation
-from worker.settings import Settings, too_open, unknown_names
+from worker.settings import Settings, too_open, unix_path, unknown_names
 from worker.sources import oauth, source_states
 from worker.sources.polling import mailbox_addresses
 from worker.sources.visit import visit
@@ -36,6 +37,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield _looked("archive", lambda: _archive(settings.archive))
             yield _looked("mailbox", lambda: asyncio.run(_mailboxes(installation)))
             yield _looked("worker", lambda: _worker(installation))
+            if settings.lmtp:
+                yield _looked("lmtp", lambda: _lmtp(str(settings.lmtp)))
     except (UnsubdError, ConfigError) as error:
         yield Finding("redis", False, str(error))
         for layer in ("keys", "archive", "mailbox", "worker"):
@@ -95,6 +98,31 @@ async def _mailboxes(installation: Installation) -> str:
     if refused:
         raise ConfigError("; ".join([*refused, *found]))
     return "; ".join(found) or "none configured (UNSUBD_IMAP_URL is not set)"
+
+
+def _lmtp(address: str) -> str:
+    """Ask for the greeting, as the mail server does (though as another user: its rights are not looked at)."""
+    path = unix_path(address)
+    host, _, port = address.rpartition(":")
+    try:
+        with (
+            socket.socket(socket.AF_UNIX)
+            if path
+            else socket.create_connection((host.strip("[]"), int(port)), 5) as link
+        ):
+            link.settimeout(5)
+            if path:
+                link.connect(str(path))
+            greeting = link.recv(256)
+    except OSError as error:
+        raise ConfigError(
+            f"UNSUBD_LMTP: {address}: {error.strerror or 'no answer'}: start unsubd run, or unsubd lmtp"
+        ) from error
+    if not greeting.startswith(b"220"):
+        raise ConfigError(
+            f"UNSUBD_LMTP: {address}: answers {greeting[:3]!r}, expected 220: see the journal of unsubd lmtp"
+        )
+    return f"{address} answers"
 
 
 def _worker(installation: Installation) -> str:

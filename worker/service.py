@@ -1,6 +1,6 @@
 """`unsubd run`: every part in one process group under one supervisor.
 
-A part is a process: `web`, `poll` (mailboxes and Maildir), `worker` (RQ), `reaper`. One that dies is started again, later
+A part is a process: `web`, `poll` (mailboxes and Maildir), `lmtp`, `worker` (RQ), `reaper`. One that dies is started again, later
 each time; one that says "configuration" (78) stops all. SIGTERM or Ctrl-C stops all within 10 s: work in progress ends
 or is handed back.
 """
@@ -90,6 +90,19 @@ def maildir_path(settings: Settings) -> Path | None:
     return settings.maildir or settings.drop_folder
 
 
+def run_lmtp(settings: Settings) -> None:
+    """Take mail by LMTP until stopped.
+
+    Errors:  ConfigError  UNSUBD_LMTP is not set, or cannot be listened on.
+    """
+    from worker.sources import lmtp
+
+    if settings.lmtp is None:
+        raise ConfigError("UNSUBD_LMTP: not set, expected unix:/path or e.g. 127.0.0.1:2424")
+    with open_installation(settings) as installation, lmtp.listening(settings.lmtp) as listener:
+        lmtp.serve(installation, listener)
+
+
 def run_worker(settings: Settings) -> None:
     """Work on the queue until stopped: RQ forks for each job, so that a poison message kills only its own process."""
     import rq.utils  # noqa: F401  loaded before the fork, like everything a job needs
@@ -152,7 +165,7 @@ def _quarantine_failed(installation: Installation, kept: set[str]) -> None:
 
 
 PARTS: dict[str, Callable[[Settings], None]] = {
-    "web": run_web, "poll": run_poll, "worker": run_worker, "reaper": run_reaper,
+    "web": run_web, "poll": run_poll, "lmtp": run_lmtp, "worker": run_worker, "reaper": run_reaper,
 }  # fmt: skip
 
 
@@ -265,7 +278,9 @@ def parts_of(settings: Settings) -> list[str]:
     """
     mailbox_addresses(settings)
     polls = bool(settings.imap_url.split()) or maildir_path(settings) is not None
-    return ["web", *(["poll"] if polls else []), "reaper", *["worker"] * settings.workers]
+    receives = settings.lmtp is not None
+    ways_in = ["web", *(["poll"] if polls else []), *(["lmtp"] if receives else [])]
+    return [*ways_in, "reaper", *["worker"] * settings.workers]
 
 
 def _end_with_parent(parent: int) -> None:

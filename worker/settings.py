@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Mapping
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from handlers.errors import ConfigError
 from handlers.tag import AddressTemplate, Keyring
 
 _PREFIX = "UNSUBD_"
+_MAX_SOCKET_PATH = 107  # sun_path, unix(7)
 _IMAP_PASSWORD = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_PASSWORD")
 _IMAP_OAUTH = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_OAUTH")
 _WEBHOOK = re.compile(r"UNSUBD_IN_([A-Z0-9]+)(?:_([A-Z0-9_]+))?")
@@ -90,6 +92,9 @@ class Settings(BaseSettings):
     maildir: Path | None = Field(
         None, description="Maildir to take mail from; embedded default: a folder in the data folder"
     )
+    lmtp: str | None = Field(
+        None, description="where to take mail from a mail server by LMTP: unix:/path, or host:port on loopback"
+    )
     authserv_id: str = Field(
         "", description="name under which our own mail server writes Authentication-Results; unset: none is believed"
     )
@@ -149,6 +154,16 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ValueError("expected host:port, e.g. 127.0.0.1:8125")
+        return value
+
+    @field_validator("lmtp")
+    @classmethod
+    def _lmtp(cls, value: str | None) -> str | None:
+        if value is not None and (path := unix_path(value)) is not None:
+            if not path.is_absolute() or len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+                raise ValueError(f"expected unix: and an absolute path of at most {_MAX_SOCKET_PATH} octets")
+        elif value is not None and not _is_loopback_port(value):
+            raise ValueError("expected unix:/path, or host:port on loopback, e.g. 127.0.0.1:2424: LMTP has no password")
         return value
 
     @field_validator("public_url")
@@ -218,6 +233,25 @@ class Settings(BaseSettings):
         """Return the proofs that a webhook source accepts, None when it is not configured."""
         value = self.webhook_proofs.get(f"{provider}:{name}".lower())
         return _PROOF.findall(value.get_secret_value()) if value else None
+
+
+def unix_path(address: str) -> Path | None:
+    """Return the path of `unix:/path`, None for another kind of address."""
+    return Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
+
+
+def _is_loopback_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        return False
+    if host == "localhost":
+        return True
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        return False  # where would the port begin?
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _words(value: SecretStr) -> list[str]:

@@ -14,7 +14,10 @@ from typing import NoReturn, Self
 import pytest
 
 # Binaries that tests need, and the Debian package that brings each.
-PACKAGES = {"redis-server": "redis-server", "dovecot": "dovecot-imapd", "chromium": "chromium", "swaks": "swaks"}
+PACKAGES = {
+    "redis-server": "redis-server", "dovecot": "dovecot-imapd", "chromium": "chromium", "swaks": "swaks",
+    "postfix": "postfix",
+}  # fmt: skip
 
 _START_S = 20
 _STOP_S = 15

@@ -498,7 +498,7 @@ def test_help_names_every_command(offline: Service) -> None:
     done = offline.command("--help")
 
     assert done.returncode == 0
-    for name in ("run", "poll", "work", "web", "sender", "group", "keys", "tag", "headers", "check", "deliver", "explain",
+    for name in ("run", "poll", "lmtp", "work", "web", "sender", "group", "keys", "tag", "headers", "check", "deliver", "explain",
                  "doctor", "status", "demo", "config"):  # fmt: skip
         assert re.search(rf"^  {name} +\S", done.stdout, re.M), name
 

@@ -267,3 +267,26 @@ def test_a_secret_file_is_too_open_when_others_may_read_it(tmp_path: Path, mode:
     path.chmod(mode)
 
     assert too_open(path) is open_
+
+
+# --- LMTP
+
+
+@pytest.mark.parametrize(
+    "address", ["unix:/run/unsubd/lmtp", "127.0.0.1:2424", "127.9.9.9:1", "[::1]:24", "localhost:24"]
+)
+def test_lmtp_is_a_unix_socket_or_a_port_on_loopback(address: str) -> None:
+    assert load_settings({"UNSUBD_LMTP": address}).lmtp == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0:24", "192.0.2.1:24", "[::]:24", "mail.example.com:24", "::1:24", "127.0.0.1:0", "127.0.0.1:65536", "24",
+        "127.0.0.1", "127.0.0.1:x", "unix:relative", "unix:", "unix:/" + "x" * 107, "/run/lmtp", ":24", "*:24",
+    ],
+)  # fmt: skip
+def test_lmtp_anywhere_else_is_refused(address: str) -> None:
+    (problem,) = refused({"UNSUBD_LMTP": address})
+
+    assert problem.startswith("UNSUBD_LMTP: expected unix:")

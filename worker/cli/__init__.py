@@ -1,10 +1,14 @@
-"""`unsubd …`: every command is one call elsewhere. Exit codes are sysexits: 0, 64, 65, 69, 70, 75, 78."""
+"""`unsubd …`: every command is one call elsewhere. Exit codes are sysexits: 0, 64, 65, 69, 70, 75, 78.
+
+`unsubd deliver -` is a mail server's pipe: it says 0 or 75.
+"""
 
 import sys
+from collections.abc import Sequence
 
 import typer
 
-from handlers.errors import EX_SOFTWARE, EX_USAGE
+from handlers.errors import EX_SOFTWARE, EX_TEMPFAIL, EX_USAGE
 from worker.cli import accounts, check, hook, lists, mail, mailbox, people, quarantine, service, survey, tags
 from worker.cli.failure import explained
 from worker.journal import configure_logging
@@ -31,7 +35,23 @@ app.add_typer(quarantine.app, name="quarantine")
 
 def main() -> None:
     """Run a command and exit with its code."""
-    configure_logging(quiet=not {"run", "poll", "work", "web"} & set(sys.argv[1:2]))
+    try:
+        _main()
+    except SystemExit as stop:
+        raise SystemExit(EX_TEMPFAIL if stop.code and _from_pipe(sys.argv[1:]) else stop.code) from None
+
+
+def _from_pipe(words: Sequence[str]) -> bool:
+    """Say whether a mail server may be waiting for our exit code.
+
+    Why:     Postfix's pipe(8) and Exim's pipe transport bounce 64, 65, 69, 70 and 78 alike, to the person who pressed
+             Unsubscribe. Only 75 keeps the mail in their queue, until ops have mended a setting or we a bug.
+    """
+    return words[:1] == ["deliver"] and "-" in words[1:]
+
+
+def _main() -> None:
+    configure_logging(quiet=not {"run", "poll", "lmtp", "work", "web"} & set(sys.argv[1:2]))
     try:
         with explained():
             app()

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from handlers import message
 from handlers.errors import Rejected, Unavailable
+from handlers.message import MAX_LOOK_BYTES, InboundMessage
 from handlers.providers import Headers
 from handlers.request import Effect
 from worker.cli.output import Json, own_settings, say, say_json
@@ -29,20 +30,55 @@ def _read(path: Path) -> bytes:
         raise Rejected(f"{path}: {error.strerror}, expected a message file") from error
 
 
+def _beginning(path: Path) -> tuple[bytes, int]:
+    """Return what is looked at of a message, and its size: a mail server may pipe 64 MB, and many mails at once."""
+    if str(path) != "-":
+        raw = _read(path)
+        return raw[:MAX_LOOK_BYTES], len(raw)
+    begin = sys.stdin.buffer.read(MAX_LOOK_BYTES)
+    size = len(begin)
+    while rest := sys.stdin.buffer.read(MAX_LOOK_BYTES):  # to the end: whoever pipes must not meet a closed pipe
+        size += len(rest)
+    return begin, size
+
+
 def deliver(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…|-", help="Message files, or - for standard input.")],
+    envelope_to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="Whom the mail server delivers to (RCPT TO); repeatable."),
+    ] = None,
+    envelope_from: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The return path (MAIL FROM), '' for a bounce.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing, and do not wait for the effect.")] = False,
     as_json_lines: Json = False,
 ) -> None:
-    """Hand messages to the whole path. Exits 0 once they are durable; waits up to 10 s to tell the effect."""
-    inbound = [message.read(_read(path), source="pipe:deliver") for path in files]
+    """Hand messages to the whole path. Exits 0 once they are durable; waits up to 10 s to tell the effect.
+
+    With - every failure is 75, "try again": a mail server that pipes would bounce any other code.
+    """
+    recipients: list[str | None] = [*envelope_to] if envelope_to else [None]
+    inbound = [each for path in files for each in _messages(path, recipients, envelope_from)]
+    paths = [path for path in files for _ in recipients]
     with open_installation(own_settings()) as installation:
         accepted = installation.intake.accept(inbound)
+        if quiet:
+            return
         effects = _effects(installation, accepted)
-    for path, decided, known in zip(files, accepted.decided, effects, strict=True):
+    for path, decided, known in zip(paths, accepted.decided, effects, strict=True):
         row = {"file": str(path), **as_json(decided)}
         for request, effect in zip(row["requests"], known, strict=True):
             request["effect"] = effect
         _print(row, as_json_lines)
+
+
+def _messages(path: Path, recipients: Sequence[str | None], envelope_from: str | None) -> list[InboundMessage]:
+    raw, size_bytes = _beginning(path)
+    return [
+        message.read(raw, source="pipe:deliver", envelope_to=to, envelope_from=envelope_from, size_bytes=size_bytes)
+        for to in recipients
+    ]
 
 
 def _effects(installation: Installation, accepted: Accepted) -> list[list[str]]:

@@ -25,11 +25,15 @@ def run(
     demo: Annotated[bool, typer.Option("--demo", help="Put demo mails into the drop folder first, once.")] = False,
 ) -> None:
     """Run everything in one process group: web, mailboxes, workers; the embedded Valkey when UNSUBD_REDIS_URL is not set."""
+    from worker.sources.lmtp import listening
     from worker.web.app import listen
 
     settings = _service_settings()
     parts = service.parts_of(settings)
     listen(settings.http).close()  # a taken port is said now, in one line
+    if settings.lmtp:
+        with listening(settings.lmtp):
+            pass
     with open_installation(settings) as installation:
         landing = _demo_landing(installation) if demo else ""
         revive, welcome = service.reviver(settings), _Welcome(installation, landing)
@@ -80,6 +84,8 @@ class _Welcome:
             say(f"drop folder   {path}/new")
         for url in settings.imap_url.split():
             say(f"mailbox       {url}")
+        if settings.lmtp:
+            say(f"LMTP          {settings.lmtp}")
         if settings.embedded:
             link = new_login_link(self._installation.redis)
             say(f"console       {self._base}{link}  (once, within 15 minutes)")
@@ -113,6 +119,11 @@ def poll(
     settings = _service_settings()
     service.parts_of(settings)
     service.run_poll(settings, once=once, strict=True)
+
+
+def lmtp() -> None:
+    """Take mail that a mail server on this machine hands over by LMTP, at UNSUBD_LMTP."""
+    service.run_lmtp(_service_settings())
 
 
 def work() -> None:
@@ -177,4 +188,4 @@ def demo(count: Annotated[int, typer.Option(min=3, max=2000, help="Recipients in
     show(count)
 
 
-COMMANDS = (run, poll, work, web, status, doctor, config, demo)
+COMMANDS = (run, poll, lmtp, work, web, status, doctor, config, demo)

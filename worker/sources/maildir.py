@@ -1,6 +1,11 @@
 """A Maildir as a way in: what a mail server (or a person) drops into `new/` is accepted, then moved to `cur/`.
 
 The event time is the file's modification time: our own delivery agent wrote it, not the author of the mail.
+
+A crash between accepting and moving repeats the mail, to no effect; a rename lost with the power does too, so no folder
+is synced. `new/` is listed twice a second. Not looked at: subfolders (`.Junk`), links, names that begin with a dot, and
+`cur/`, which only ever holds what was accepted. A file must come by rename, as maildir(5) says: one that is still being
+written when it is seen counts as it is then.
 """
 
 import asyncio
@@ -12,12 +17,14 @@ from handlers import message
 from handlers.errors import ConfigError, Unavailable
 from handlers.message import MAX_LOOK_BYTES, InboundMessage
 from worker.installation import Installation
+from worker.queue import BATCH
 from worker.sources import SourceReport
 
-_BATCH = 50
+_BATCH_BYTES = 8 * 1024 * 1024  # what is looked at of so many files; each look lists the whole folder
 _LOOK_EVERY_S = 0.5
 _MAX_BACKOFF_S = 60.0
 _EMPTY_WAIT_S = 5.0
+_AGAIN_S = 60.0
 
 
 class Maildir:
@@ -36,7 +43,8 @@ class Maildir:
         self._path = path
         self._source = "maildir:default"
         self._report = SourceReport(installation.redis, installation.journal, self._source)
-        self._unreadable: set[str] = set()
+        self._stuck: set[str] = set()
+        self._again_at: dict[str, float] = {}
 
     async def run(self) -> None:
         """Take what comes until cancelled."""
@@ -59,26 +67,47 @@ class Maildir:
 
     def take(self) -> int:
         """Accept one batch of files and move them to `cur/`; return how many. Repeat: safe."""
-        entries = os.scandir(self._path / "new")
-        names = sorted(entry.name for entry in entries if entry.is_file() and entry.name not in self._unreadable)
-        messages = {name: each for name in names[:_BATCH] if (each := self._read(name))}
+        messages: dict[str, InboundMessage] = {}
+        size_bytes = 0
+        for name in self._names():
+            if each := self._read(name):
+                messages[name] = each
+                size_bytes += len(each.raw)
+            if len(messages) >= BATCH or size_bytes >= _BATCH_BYTES:
+                break
         if messages:
             self._installation.intake.accept(list(messages.values()))
         for name in messages:
             self._move(name)
         return len(messages)
 
+    def _names(self) -> list[str]:
+        """The files of `new/`: no folders, no links (another user's may lead anywhere), no `.name`, which maildir(5) ignores."""
+        with os.scandir(self._path / "new") as entries:
+            names = [each.name for each in entries if each.name[0] != "." and each.is_file(follow_symlinks=False)]
+        now = time.monotonic()
+        return sorted(name for name in names if name not in self._stuck and now >= self._again_at.get(name, 0.0))
+
     def _move(self, name: str) -> None:
+        self._again_at.pop(name, None)
+        target = self._path / "cur" / f"{name.partition(':')[0]}:2,S"
+        if target.exists():  # a name used twice, by a person: neither mail is overwritten
+            target = target.with_name(f"{name.partition(':')[0]}.{time.time_ns()}:2,S")
         try:
-            os.replace(self._path / "new" / name, self._path / "cur" / f"{name.partition(':')[0]}:2,S")
+            os.replace(self._path / "new" / name, target)
         except FileNotFoundError:
             pass  # somebody moved it since: it is accepted all the same
         except OSError as error:
-            self._give_up(name, f"an accepted file cannot be moved: {error.strerror}")
+            self._stuck.add(name)  # left where it is, and accepted again, to no effect, at the next start
+            self._installation.journal.failed("maildir", f"an accepted file cannot be moved: {error.strerror}")
 
-    def _give_up(self, name: str, detail: str) -> None:
-        self._unreadable.add(name)  # left where it is, and tried again at the next start
-        self._installation.journal.failed("maildir", detail)
+    def _later(self, name: str, error: OSError) -> None:
+        """Leave a file that cannot be read, and look again: its owner or mode may be mended. Said once."""
+        if name not in self._again_at:
+            self._installation.journal.failed(
+                "maildir", f"a file cannot be read: {error.strerror}: fix its owner or mode"
+            )
+        self._again_at[name] = time.monotonic() + _AGAIN_S
 
     def _read(self, name: str) -> InboundMessage | None:
         path = self._path / "new" / name
@@ -89,8 +118,9 @@ class Maildir:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._give_up(name, f"a file cannot be read: {error.strerror}")
+            self._later(name, error)
             return None
         if not raw and time.time() - facts.st_mtime < _EMPTY_WAIT_S:
             return None  # a person's `cp` shows the file before its first octet
-        return message.read(raw, source=self._source, received_ms=int(facts.st_mtime * 1000), size_bytes=facts.st_size)
+        received_ms = int(min(facts.st_mtime, time.time()) * 1000)  # a clock that was wrong must not win for years
+        return message.read(raw, source=self._source, received_ms=received_ms, size_bytes=facts.st_size)

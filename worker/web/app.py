@@ -17,9 +17,9 @@ from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from handlers.errors import ConfigError, Unavailable
+from worker.gather import Gatherer
 from worker.installation import Installation
 from worker.web import api, failure, metrics, one_click, webhooks
-from worker.web.gather import Gatherer
 from worker.web.ops import console
 from worker.web.sns import Sns
 

@@ -1,6 +1,8 @@
-"""Concurrent posts share a job: while one batch is being accepted, the next gathers. No timer, so no added delay.
+"""Concurrent deliveries share a job: while one batch is being accepted, the next gathers. No timer, so no added delay.
 
-Why:     RQ costs 18 round trips and a fork a job; a campaign's posts come by hundreds at once.
+Posts of the web server and mails of the LMTP server, each in the event loop of its process.
+
+Why:     RQ costs 18 round trips and a fork a job; a campaign's answers come by hundreds at once.
 """
 
 import asyncio
@@ -38,7 +40,7 @@ class Gatherer:
             together = [message for messages, _ in batch for message in messages]
             try:
                 await asyncio.to_thread(self._intake.accept, together)  # redis blocks
-            except Exception as error:  # noqa: BLE001  handed to every post that waits for it
+            except Exception as error:  # noqa: BLE001  handed to every delivery that waits for it
                 outcome: Exception | None = error
             else:
                 outcome = None
