@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test crash fuzz lint bench pictures constraints clean
+.PHONY: help setup run test crash browser fuzz lint bench pictures constraints clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -17,9 +17,13 @@ test: ## check style and types, then run all tests
 	.venv/bin/mypy
 	.venv/bin/pytest
 
-crash: ## kill poller and workers with -9 while they work, and see that nothing is lost (needs 3 minutes)
+crash: ## kill poller and workers with -9 while they work, and see that nothing is lost (needs 5 minutes)
 	@deploy/setup --servers
 	.venv/bin/pytest tests/crash --override-ini=addopts='-ra --strict-markers'
+
+browser: ## drive console and pages in a real Chromium
+	@deploy/setup --servers
+	.venv/bin/pytest tests/browser --override-ini=addopts='-ra --strict-markers'
 
 lint: setup ## check style and types only
 	.venv/bin/ruff check .

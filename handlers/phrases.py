@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 
 _NO_SPACES = re.compile("[\u2e80-\u9fff]")
@@ -113,7 +114,8 @@ def _any_of(phrases: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(part for part in (rf"\b(?:{spaced})\b" if spaced else "", unspaced) if part))
 
 
-LANGUAGES = tuple(
-    _language(name, words)
-    for name, words in json.loads(files("handlers").joinpath("phrases.json").read_text("utf-8")).items()
-)
+@lru_cache(maxsize=1)
+def languages() -> tuple[Language, ...]:
+    """Return every language of the file. Made when it is first asked for: most commands never read a mail's words."""
+    words = json.loads(files("handlers").joinpath("phrases.json").read_text("utf-8"))
+    return tuple(_language(name, lists) for name, lists in words.items())

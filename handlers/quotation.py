@@ -6,9 +6,11 @@ To, in twelve languages (`phrases.json`). Who writes below the quotation is hear
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from handlers.body import Text, plain
-from handlers.phrases import LANGUAGES, folded, unaccented
+from handlers.phrases import folded, languages, unaccented
 
 _MAX_OWN = 4000  # who wants to leave says so early
 _MAX_LINES = 5000
@@ -20,10 +22,26 @@ _HTML_QUOTE = re.compile(
     r"|moz-cite-prefix|yahoo_quoted|protonmail_quote|olk_src_body_section|border-top:\s?solid #(?:e1e1e1|b5c4df)",
     re.I,
 )
-_WROTE = tuple(words for language in LANGUAGES for words in language.wrote)
-_ORIGINAL = frozenset().union(*(language.original for language in LANGUAGES))
-_FROM = frozenset().union(*(language.from_ for language in LANGUAGES))
-_SENT = frozenset().union(*(language.sent for language in LANGUAGES))
+
+
+class _Marks(NamedTuple):
+    """How mail programs of all languages introduce a quotation."""
+
+    wrote: tuple[str, ...]
+    original: frozenset[str]
+    from_: frozenset[str]
+    sent: frozenset[str]
+
+
+@lru_cache(maxsize=1)
+def _marks() -> _Marks:
+    known = languages()
+    return _Marks(
+        tuple(words for language in known for words in language.wrote),
+        frozenset().union(*(language.original for language in known)),
+        frozenset().union(*(language.from_ for language in known)),
+        frozenset().union(*(language.sent for language in known)),
+    )
 
 
 def own_text(texts: Sequence[Text]) -> str:
@@ -71,19 +89,19 @@ def _introduces(line: str, above: str, below: Sequence[str]) -> bool:
     if not line or len(line) > _MAX_INTRODUCTION:
         return False
     if line.endswith((":", "：")):
-        if folded(line) in _ORIGINAL:
+        if folded(line) in _marks().original:
             return True
         return (_names_writer(line) and (_is_date_line(line) or _is_date_line(above))) or (
             line.endswith((">:", ">：")) and _is_date_line(line)
         )
-    if line[0] in "-=_*<" and folded(line) in _ORIGINAL:
+    if line[0] in "-=_*<" and folded(line) in _marks().original:
         return True
-    return _label(line) in _FROM and any(_label(each) in _SENT for each in below)
+    return _label(line) in _marks().from_ and any(_label(each) in _marks().sent for each in below)
 
 
 def _names_writer(line: str) -> bool:
     text = f" {folded(line)} "
-    return any(f" {words} " in text or (not words.isascii() and words in text) for words in _WROTE)
+    return any(f" {words} " in text or (not words.isascii() and words in text) for words in _marks().wrote)
 
 
 def _label(line: str) -> str:

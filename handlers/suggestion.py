@@ -14,7 +14,7 @@ from handlers.body import texts
 from handlers.errors import Rejected
 from handlers.foreign import matches
 from handlers.message import InboundMessage
-from handlers.phrases import LANGUAGES, folded
+from handlers.phrases import folded, languages
 from handlers.quotation import own_text
 from handlers.request import Suggestion
 from handlers.sender_source import SenderSource
@@ -62,7 +62,7 @@ def is_list_mail(message: InboundMessage) -> bool:
 
 def _request_in_text(text: str, subject: str) -> str:
     sentences = [folded(each) for each in (*_PAUSE.split(subject), *_PAUSE.split(text))]
-    for language in LANGUAGES:
+    for language in languages():
         for sentence in sentences:
             if words := language.request_in(sentence):
                 return f'{language.name}: "{words}"'
@@ -71,7 +71,7 @@ def _request_in_text(text: str, subject: str) -> str:
 
 def _request_alone(text: str) -> str:
     sentences = [folded(each) for piece in _PAUSE.split(text) for each in piece.split("\n")]
-    for language in LANGUAGES:
+    for language in languages():
         for sentence in sentences:
             if words := language.request_alone(sentence):
                 return f'{language.name}: "{words}"'

@@ -17,8 +17,9 @@ from aioimaplib.aioimaplib import Command
 from worker.sources.imap.answers import words
 from worker.sources.imap.reader import Garbage, Part, ResponseReader
 
-# No level and no handler of anybody may bring its lines back.
-aioimaplib.aioimaplib.log.disabled = True
+# No level, no handler and no configuration of anybody may bring its lines back: logging's own (uvicorn's, say) clears
+# `disabled`, and leaves a filter alone.
+aioimaplib.aioimaplib.log.addFilter(lambda _: False)
 
 _MAX_ANSWER_OCTETS = 32 * 1024 * 1024  # a batch of messages is 4 MB
 _NUMBERED = re.compile(rb"\d+ (FETCH|EXPUNGE)\b", re.IGNORECASE)
