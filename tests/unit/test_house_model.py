@@ -7,4 +7,4 @@ from tests.unit.house import opened
 
 
 def test_house_and_model_agree_on_random_histories() -> None:
-    house_model.run_houses(lambda: opened(fakeredis.FakeServer()), examples=45, steps=40)
+    house_model.run_houses(lambda: opened(fakeredis.FakeServer()), examples=60, steps=40)
