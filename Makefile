@@ -20,6 +20,7 @@ test: ## check style and types, then run all tests
 crash: ## kill poller and workers with -9 while they work, and see that nothing is lost (needs 5 minutes)
 	@deploy/setup --servers
 	.venv/bin/pytest tests/crash --override-ini=addopts='-ra --strict-markers'
+	.venv/bin/pytest tests/servers -m fault --override-ini=addopts='-ra --strict-markers -p no:schemathesis'
 
 browser: ## drive console and pages in a real Chromium
 	@deploy/setup --servers

@@ -115,6 +115,7 @@ def test_a_new_uidvalidity_is_no_new_backlog(tmp_path: Path, redis_url: str, dov
     assert _sources(redis_url)["imap:default"]["held"] == 0
 
 
+@pytest.mark.fault
 def test_a_deleted_mailbox_is_waited_for(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
     dovecot.create("Gone")
     service = _service(tmp_path, redis_url, dovecot, imap_url=dovecot.url.replace("INBOX", "Gone"))
@@ -156,6 +157,7 @@ def _flags_anywhere(mailbox: Mailbox) -> int:
     return sum(DONE in flags for flags in folders)
 
 
+@pytest.mark.fault
 def test_one_mailbox_in_trouble_is_not_anothers(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
     urls = f"{dovecot.url}#good {dovecot.url.replace('INBOX', 'Missing')}#bad imaps://x@127.0.0.1:9/INBOX#away"
     service = _service(tmp_path, redis_url, dovecot, imap_url=urls)

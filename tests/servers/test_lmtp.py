@@ -396,6 +396,7 @@ def _lmtp_part(pid: int) -> int | None:
     return next((each for each, words in commands.items() if b"lmtp" in words), None)
 
 
+@pytest.mark.fault
 def test_kill_9_before_the_reply_loses_nothing_and_repeats_harmlessly(folder: Path, redis_url: str) -> None:
     service = _service(folder, redis_url)
     left, kills = set(range(60)), 0

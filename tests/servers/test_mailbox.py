@@ -101,6 +101,7 @@ def test_a_full_mailbox_is_held_until_asked_for(tmp_path: Path, redis_url: str, 
     assert "UNSUBD_IMAP_BACKLOG=all" in status["sources"][0]["detail"]
 
 
+@pytest.mark.fault
 def test_one_message_that_cannot_be_fetched_blocks_nobody(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
     dovecot.append_many([mail(address(number), f"near-{number}") for number in range(5)])
     assert len(dovecot.messages()) == 5
@@ -114,6 +115,7 @@ def test_one_message_that_cannot_be_fetched_blocks_nobody(tmp_path: Path, redis_
         until(lambda: "cannot be fetched" in service.log.read_text(), 30, "the one named")
 
 
+@pytest.mark.fault
 def test_dovecot_restarts_and_nothing_is_missed(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
     service = _service(tmp_path, redis_url, dovecot)
 
@@ -126,6 +128,7 @@ def test_dovecot_restarts_and_nothing_is_missed(tmp_path: Path, redis_url: str, 
         until(lambda: _suppressed(redis_url) == {recipient(1)}, 60, "the suppression")
 
 
+@pytest.mark.fault
 def test_redis_lost_while_running_loses_nothing(
     tmp_path: Path, own_redis: Callable[..., RedisServer], dovecot: Mailbox
 ) -> None:

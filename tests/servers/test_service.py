@@ -69,6 +69,7 @@ def test_the_last_user_stops_the_embedded_server(tmp_path: Path) -> None:
         connection.connect(str(service.folder / "data" / "valkey.sock"))
 
 
+@pytest.mark.fault
 def test_a_killed_run_leaves_an_orphan_that_the_next_one_uses(tmp_path: Path) -> None:
     service = Service(tmp_path)
     with service.running("run") as process:
@@ -110,6 +111,7 @@ def test_sigterm_in_the_first_second_ends_it_at_once_and_web_leaves_no_server(tm
         connection.connect(str(service.folder / "data" / "valkey.sock"))
 
 
+@pytest.mark.fault
 def test_an_embedded_server_that_dies_is_started_again(tmp_path: Path) -> None:
     service = Service(tmp_path, in_relay="bearer:t")
     with service.running("run"):
@@ -247,6 +249,7 @@ def test_a_job_injected_into_redis_runs_no_code(tmp_path: Path, redis_url: str) 
     assert not proof.exists()
 
 
+@pytest.mark.fault
 def test_a_full_queue_makes_sources_wait(tmp_path: Path, redis_url: str) -> None:
     service = Service(tmp_path, redis_url=redis_url, queue_limit="1", **KEYS)
     paths = [tmp_path / f"{number}.eml" for number in range(2)]
