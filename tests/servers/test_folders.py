@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis import Redis
 
 from tests.harness.dovecot import Mailbox
