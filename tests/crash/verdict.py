@@ -5,15 +5,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from redis import Redis
 
 from handlers.request import Action, request_id
-from handlers.tag import Tag
+from handlers.tag import Keyring, Tag
 from tests.crash.mixture import Delivery
 from tests.harness.dovecot import Mailbox
 from tests.harness.names import NAMES
+from tests.harness.service import MASTERS
+from worker.keys import Pseudonyms, pseudonym_key
 from worker.store import Store
 from worker.store.ledger import Ledger
 
@@ -62,7 +65,9 @@ class Verdict:
 
     def _of_store(self) -> Iterator[str]:
         wanted = {tag for each in self.deliveries for tag in each.wanted.tags}
-        rows = {_place(key) for key in self.redis.scan_iter("unsubd:supp:*")} | {(t.sender, t.group) for t in wanted}
+        rows = {_place(key) for key in self.redis.scan_iter("unsubd:supp:{*}:*")} | {
+            (t.sender, t.group) for t in wanted
+        }
         store = Store(self.redis, NAMES)
         found = {Tag(sender, group, name) for sender, group in rows for name, _ in store.listed(sender, group)}
         yield from _differences("suppression", wanted, found)
@@ -71,13 +76,30 @@ class Verdict:
         records, keys = self._records(), self._keys()
         yield from _differences("ledger record", list(keys), [key for key, _ in records])
         for key, record in records:
-            if key in keys and (problem := _of_record(keys[key], record)):
+            if key in keys and (problem := self._of_record(keys[key], record)):
                 yield problem
         yield from self._of_effects(records)
 
+    def _of_record(self, each: Delivery, record: dict[str, Any]) -> str:
+        wanted = sorted(self._id(each, tag) for tag in each.wanted.tags)
+        found = sorted(result["id"] for result in record["requests"])
+        if (record["outcome"], found) == (each.wanted.outcome, wanted):
+            return ""
+        said = f"{record['outcome']} with {len(found)} requests ({record['reason']})"
+        return f"mail {each.number}: {said}, expected {each.wanted.outcome} with {len(wanted)}"
+
+    def _id(self, each: Delivery, tag: Tag) -> str:
+        """A request's id as the ledger has it: keyed."""
+        wish_id = request_id(each.key, tag.sender, tag.group, tag.recipient, Action.UNSUBSCRIBE)
+        return self._pseudonyms.bare(wish_id)
+
+    @cached_property
+    def _pseudonyms(self) -> Pseudonyms:
+        return Pseudonyms(pseudonym_key(self.redis, Keyring(tuple(map(bytes.fromhex, MASTERS)))))
+
     def _of_effects(self, records: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
         """One request of each (sender, group, recipient) has added the row; any other found it there."""
-        tag_of = {_id(each, tag): tag for each in self.deliveries for tag in each.wanted.tags}
+        tag_of = {self._id(each, tag): tag for each in self.deliveries for tag in each.wanted.tags}
         effects = Counter(
             (tag_of.get(result["id"]), result["effect"]) for _, record in records for result in record["requests"]
         )
@@ -122,19 +144,6 @@ class Verdict:
             for kind, size in sizes.items()
             for key in self.redis.scan_iter(f"rq:{registry}:*", count=1000, _type=kind)
         }
-
-
-def _of_record(each: Delivery, record: dict[str, Any]) -> str:
-    wanted = sorted(_id(each, tag) for tag in each.wanted.tags)
-    found = sorted(result["id"] for result in record["requests"])
-    if (record["outcome"], found) == (each.wanted.outcome, wanted):
-        return ""
-    said = f"{record['outcome']} with {len(found)} requests ({record['reason']})"
-    return f"mail {each.number}: {said}, expected {each.wanted.outcome} with {len(wanted)}"
-
-
-def _id(each: Delivery, tag: Tag) -> str:
-    return request_id(each.key, tag.sender, tag.group, tag.recipient, Action.UNSUBSCRIBE)
 
 
 def _place(key: bytes) -> tuple[str, int]:
