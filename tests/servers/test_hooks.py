@@ -3,6 +3,7 @@
 import base64
 import hmac
 import http.server
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -211,6 +212,9 @@ def test_the_commands(tmp_path: Path, redis_url: str) -> None:
     assert url.endswith("@unsub.example.com/in/sendgrid/eu")
     assert "unsub.example.com. MX 10 mx.sendgrid.net." in added.stdout
     assert "whsec_" in relay.stdout
+    forwarded = service.command("hook", "add", "sendgrid", "app", "--forwarded").stdout
+    token = re.search(r"Authorization: Bearer (\S+)", forwarded)
+    assert token, forwarded
     listed = service.command("hook", "list").stdout
     assert "https://unsub.example.com/in/relay  secret" in listed
     assert "https://unsub.example.com/in/sendgrid/eu  basic" in listed
@@ -219,6 +223,8 @@ def test_the_commands(tmp_path: Path, redis_url: str) -> None:
         tested = service.command("hook", "test", "relay", "--url", f"{service.url}/in/relay")
         assert tested.returncode == 0, tested.stdout + tested.stderr
         assert tested.stdout.splitlines()[-1].startswith("effect")
+        kind, body = SAMPLES["sendgrid"](address(7))  # what the README's ten lines post on
+        assert service.post("/in/sendgrid/app", body, kind, authorization=f"Bearer {token[1]}") == 200
     assert service.command("hook", "remove", "relay").returncode == 0
     assert service.command("hook", "test", "relay").returncode == 65
     assert service.command("hook", "add", "nobody").returncode == 65

@@ -1,6 +1,7 @@
 """`unsubd hook`: webhook endpoints, what to enter at the provider, and a test of one."""
 
 import base64
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -47,7 +48,8 @@ def add(
         raise ConfigError(
             f"{name_of_provider}: gives {setup.gives}: expected it in --secret-file FILE (or - for stdin)"
         )
-    proof = given or _made(setup)
+    # Between the two of you a token will do, and ten lines can send it; a Standard Webhooks secret may be given instead.
+    proof = given or (f"bearer:{secrets.token_urlsafe(24)}" if forwarded else _made(setup))
     with open_installation(settings) as installation:
         hook = installation.hooks.add(Hook(name_of_provider, name, (proof,), forwarded, pass_on_url))
     _print(settings, hook, setup, proof, shown=not given)
@@ -87,9 +89,11 @@ def _print(settings: Settings, hook: Hook, setup: Setup, proof: str, *, shown: b
         say(
             f"enter   1  let your application post the body on, unchanged, to {url}: see Forwarded webhooks in the README"
         )
-        say(f"        2  with the secret {facts['secret']} (Standard Webhooks), or Authorization: Bearer")
+        how = "Authorization: Bearer" if kind == "bearer" else "Standard Webhooks, secret"
+        say(f"        2  with {how} {facts['secret']}")
     domain = AddressTemplate.parse(settings.address).domain if settings.address else "unsub.example.com"
-    for priority, host in () if hook.forwarded else setup.mx:
+    region = found[1] if (found := re.match(r"arn:[a-z-]+:sns:([a-z0-9-]+):", proof)) else "REGION"
+    for priority, host in () if hook.forwarded else [(each, name.replace("REGION", region)) for each, name in setup.mx]:
         say(f"DNS        {domain}. MX {priority} {host}{'.' if '.' in host and ' ' not in host else ''}")
     if setup.experimental and not hook.forwarded:
         say(f"unconfirmed  {setup.experimental}")
