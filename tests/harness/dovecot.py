@@ -222,9 +222,15 @@ class Mailbox:
             _ok(client.create(folder))
 
     def messages(self, folder: str = "INBOX") -> list[tuple[int, set[str], bytes]]:
-        """Return (uid, flags, raw) of every message, changing nothing; without \\Recent, which depends on who looks."""
+        """Return (uid, flags, raw) of every message, changing nothing; without \\Recent, which depends on who looks.
+
+        A folder that does not exist (yet) has none: a service makes its own in its own time.
+        """
         with self.imap() as client:
-            _ok(client.select(folder, readonly=True))
+            answer = client.select(folder, readonly=True)
+            if answer[0] == "NO" and b"doesn't exist" in (answer[1][0] or b""):
+                return []
+            _ok(answer)
             parts = _ok(client.uid("fetch", "1:*", "(UID FLAGS BODY.PEEK[])"))
         found = []
         for part in parts:
