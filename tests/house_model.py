@@ -23,6 +23,7 @@ from tests.store_model import (
     LEAN,
     MINUTE,
     NOW,
+    SECOND,
     ModelRow,
     RegisterModel,
     Target,
@@ -270,6 +271,16 @@ class HouseMachine(RuleBasedStateMachine):
     def somebody_comes_back(self, place: Place, source: str) -> None:
         self._comes_back(self.target(place), source)
         self.agree()
+
+    @rule(place=places)
+    def a_list_without_dates_names_who_came_back(self, place: Place) -> None:
+        """§2: such a row never wins over a resubscribe, however long ago that was."""
+        target = self.target(place)
+        self._apply(asked(Action.UNSUBSCRIBE, target, self.now_ms, "page", f"nonce {next(_numbers)}"))
+        self.now_ms += SECOND
+        self._comes_back(target, "operator")
+        self.now_ms += HOUR
+        self.a_list_is_imported(place, None, False)
 
     def _comes_back(self, target: Target, source: str) -> None:
         row = self.house.store.row(*target)
