@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -324,6 +325,17 @@ def test_redis_away_means_come_again_and_its_return_means_accepted(
 
 
 # --- the service
+
+
+def test_who_comes_while_the_server_is_busy_waits(folder: Path, redis_url: str) -> None:
+    with _service(folder, redis_url).running("lmtp", ready=False) as process, ExitStack() as clients:
+        until((folder / "lmtp").exists, 20, "the socket")
+        with Client(f"unix:{folder}/lmtp"):  # greeted: asyncio has taken the socket over
+            process.send_signal(signal.SIGSTOP)
+        waiting = [clients.enter_context(Client(f"unix:{folder}/lmtp", greeted=False)) for _ in range(400)]
+        process.send_signal(signal.SIGCONT)
+
+        assert {each.reply()[:3] for each in waiting} == {"220"}
 
 
 def test_the_socket_is_for_its_group_and_a_stale_one_is_replaced(folder: Path, redis_url: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from worker.installation import Installation
 from worker.sources import SourceReport
 from worker.sources.lmtp.conversation import Conversation, Limits
-from worker.sources.lmtp.listening import listening
+from worker.sources.lmtp.listening import BACKLOG, listening
 from worker.sources.lmtp.taking import SOURCE, Taking
 
 __all__ = ["Limits", "listening", "serve"]
@@ -65,7 +65,8 @@ class Server:
         """Take mail until *stop* is set, then finish what is in hand."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._stray)
-        server = await loop.create_server(self._conversation, sock=listener)
+        # asyncio listens again, with a backlog of 100 if not told: a unix socket refuses at once whoever comes beyond it.
+        server = await loop.create_server(self._conversation, sock=listener, backlog=BACKLOG)
         telling = asyncio.create_task(self._tell())
         try:
             await stop.wait()

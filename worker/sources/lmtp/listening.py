@@ -16,7 +16,7 @@ from pathlib import Path
 from handlers.errors import ConfigError
 from worker.settings import unix_path
 
-_BACKLOG = 512
+BACKLOG = 512
 _MODE = 0o660
 
 
@@ -46,7 +46,7 @@ def _on_port(address: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, int(port)))
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise _refused(address, error) from error
@@ -97,7 +97,7 @@ def _bound(path: Path) -> socket.socket:
     before = os.umask(0o777 & ~_MODE)  # from its first moment: a chmod would come later
     try:
         listener.bind(str(path))
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
