@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from handlers.errors import Rejected
@@ -64,15 +65,24 @@ async def check_many(request: Request) -> Response:
     503 means "not known", never "allowed".
     """
     installation: Installation = request.app.state.installation
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    sender = (
-        await asyncio.to_thread(installation.accounts.sender_of_api_key, key) if scheme.lower() == "bearer" else None
-    )
-    if sender is None:  # and nothing of the body was read: a stranger's may be endless
-        return JSONResponse({"error": "unauthorized", "detail": "expected Authorization: Bearer KEY"}, status_code=401)
+    sender = await asking_sender(request)
     question = _question(await read_body(request, _MAX_QUESTION_BYTES))
     answers = await asyncio.to_thread(check, installation, sender, question.group, question.recipients, question.bypass)
     return JSONResponse([as_json(answer) for answer in answers])
+
+
+async def asking_sender(request: Request) -> str:
+    """Return the sender whose API key a request bears. Ask before its body is read: a stranger's may be endless.
+
+    Errors:  HTTPException 401  no key, or not one of ours.    permanent
+    """
+    installation: Installation = request.app.state.installation
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        sender = await asyncio.to_thread(installation.accounts.sender_of_api_key, key)
+        if sender is not None:
+            return sender
+    raise HTTPException(401, "expected Authorization: Bearer KEY, a key of unsubd sender key")
 
 
 def _question(body: bytes) -> CheckQuestion:

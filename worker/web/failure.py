@@ -67,7 +67,7 @@ def shape_problems(errors: Iterable[Any]) -> str:
 
 async def _of_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    code = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
     return _answer(request, error.status_code, code, error.detail, headers=error.headers)
 
 
