@@ -22,14 +22,15 @@ from rq.job import Job
 from handlers.errors import Rejected
 from worker.journal import Journal
 
-RECORD = "worker.jobs.record"  # wire format: renaming it strands queued jobs
+RECORD = "worker.jobs.record"  # wire format: renaming one strands queued jobs
+POST_EVENTS = "worker.events.jobs.post"
 DEATHS, EXCUSED = "deaths", "excused"
 TRIES = 3
 RETRY_AFTER_S = [10, 60, 300]
 BATCH_RETRY_AFTER_S = 5  # the first death of a batch may be anybody's: repeated once, whole
 MAX_DEATHS = 5  # of a worker, for a message that stands alone
 _FAILURES_TO_HALVE = 2
-_ALLOWED = {RECORD}
+_ALLOWED = {RECORD, POST_EVENTS}
 _RESULT_TTL_S = 300  # finished jobs hold addresses: long enough to look at, no longer
 _PREFIX = "unsub-"
 _HOLDS = re.compile(r"(?:(\d+) requests? in )?(\d+) messages?")
@@ -71,9 +72,13 @@ class UnsubdJob(Job):
             raise Rejected(f"job callback {name[:60]!r}: not on the allow-list")
 
     def batch(self) -> list[Any] | None:
-        """Return what the job carries; None for another's job and an unreadable one."""
+        """Return the messages that the job carries; None for another job and an unreadable one."""
+        return self.carried(RECORD)
+
+    def carried(self, *functions: str) -> list[Any] | None:
+        """Return the batch of a job of one of *functions* (by default of any of ours); None for others and an unreadable one."""
         try:
-            return list(self.kwargs["batch"]) if self.func_name == RECORD else None
+            return list(self.kwargs["batch"]) if self.func_name in (functions or _ALLOWED) else None
         except (DeserializationError, AttributeError, KeyError, TypeError):
             return None  # whoever can write Redis can put it there, and it must stop nobody
 

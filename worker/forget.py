@@ -74,7 +74,7 @@ def _forget_jobs(installation: Installation, traces: Traces) -> int:
             job = installation.queue.reaper.readable(key.decode().removeprefix("rq:job:"))
             if job is None:
                 continue
-            batch = job.batch()
+            batch = job.carried()
             if batch and (rewritten := traces.without(batch)) != batch:
                 job.rewrite(rewritten)
                 count += 1

@@ -19,6 +19,7 @@ from handlers.tag import Keyring
 from worker import embedded
 from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
+from worker.events import Events
 from worker.hooks import Hooks
 from worker.intake import Intake
 from worker.journal import Journal
@@ -51,6 +52,7 @@ class Installation:
     hooks: Hooks
     quarantine: Quarantine
     queue: RequestQueue
+    events: Events
     journal: Journal
     intake: Intake
     keys: Keyring
@@ -225,10 +227,12 @@ def _built(
     journal = Journal(client, pseudonyms)
     sources = SenderSources(client)
     policies = Policies(settings, accounts, sources)
-    intake = Intake(client, store, tags, ledger, accounts, quarantine, queue, journal, ring, policies, sources)
+    events = Events(client, ring)
+    intake = Intake(client, store, tags, ledger, accounts, quarantine, queue, events, journal, ring, policies, sources)
     hooks = Hooks(client, settings, ring)
     return Installation(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
-        accounts=accounts, groups=KnownGroups(accounts), hooks=hooks, quarantine=quarantine, queue=queue, journal=journal,
+        accounts=accounts, groups=KnownGroups(accounts), hooks=hooks, quarantine=quarantine, queue=queue, events=events,
+        journal=journal,
         intake=intake, keys=ring, pseudonyms=pseudonyms, names=names, weakness=weak,
     )  # fmt: skip

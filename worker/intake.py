@@ -24,6 +24,7 @@ from handlers.message import InboundMessage
 from handlers.request import Action, DecidedMessage, Effect, Outcome, Request
 from handlers.tag import Keyring, StoredTag, Tag
 from worker.accounts import Accounts, Standing
+from worker.events import Events
 from worker.journal import Journal
 from worker.policy import Policies
 from worker.quarantine import Quarantine
@@ -58,6 +59,7 @@ class Intake:
     accounts: Accounts
     quarantine: Quarantine
     queue: RequestQueue
+    events: Events
     journal: Journal
     keys: Keyring
     policies: Policies
@@ -166,6 +168,7 @@ class Intake:
 
     def _write(self, entries: list[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
         self.ledger.write(entries)
+        self.events.tell(entries)
         self.journal.recorded(entries)
 
     def _recorded_alone(self, message: DecidedMessage) -> list[dict[str, Any]]:

@@ -24,6 +24,11 @@ def configure(settings: Settings) -> None:
     _settings = settings
 
 
+def settings_of_process() -> Settings:
+    """Return what `configure` gave, else the environment's."""
+    return _settings or load_settings()
+
+
 def record(batch: list[dict[str, Any]]) -> list[list[str]]:
     """Record a batch of decided messages and return the effects of each, in order.
 
@@ -34,7 +39,7 @@ def record(batch: list[dict[str, Any]]) -> list[list[str]]:
     wait = _Wait()
     while True:
         try:
-            with open_installation(_settings or load_settings(), forked=True) as installation:
+            with open_installation(settings_of_process(), forked=True) as installation:
                 wait.end()
                 return _record_each(installation, batch)
         except (Unavailable, ConfigError) as error:

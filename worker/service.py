@@ -1,8 +1,8 @@
 """`unsubd run`: every part in one process group under one supervisor.
 
-A part is a process: `web`, `poll` (mailboxes and Maildir), `lmtp`, `worker` (RQ), `reaper`. One that dies is started again, later
-each time; one that says "configuration" (78) stops all. SIGTERM or Ctrl-C stops all within 10 s: work in progress ends
-or is handed back.
+A part is a process: `web`, `poll` (mailboxes and Maildir), `lmtp`, `worker` (RQ), `events` (what goes out), `reaper`.
+One that dies is started again, later each time; one that says "configuration" (78) stops all. SIGTERM or Ctrl-C stops
+all within 10 s: work in progress ends or is handed back.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from worker import embedded, jobs
 from worker.archiving import archive_ended
 from worker.installation import Installation, open_installation, with_embedded_secrets
 from worker.journal import configure_logging
+from worker.reaper import Reaper
 from worker.settings import Settings, load_settings
 from worker.sources.maildir import Maildir
 from worker.sources.polling import mailbox_addresses, poll
@@ -113,20 +114,33 @@ def run_worker(settings: Settings) -> None:
         worker.work(logging_level="WARNING")
 
 
+def run_events(settings: Settings) -> None:
+    """Post events until stopped; apart from requests, so that a receiver who is slow delays nobody's request."""
+    import worker.events.jobs  # noqa: F401  loaded before the fork, like everything a job needs
+
+    with open_installation(settings) as installation:
+        jobs.configure(installation.settings)
+        installation.events.worker(f"{socket.gethostname().partition('.')[0]}-{os.getpid()}").work(
+            logging_level="ERROR"
+        )
+
+
 def run_reaper(settings: Settings) -> None:
     """Give due retries and the jobs of killed workers back to the queue, and failed jobs' requests to the quarantine."""
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stopped.append(number))
     seen: dict[str, float] = {}
+    seen_events: dict[str, float] = {}
     kept: set[str] = set()
     looked_at = archived_at = 0.0
     excused_until = 0.0
     with open_installation(settings) as installation:
         while not stopped:
             try:
-                installation.queue.reaper.enqueue_due()
-                _settle_lost(installation, seen, excused=time.monotonic() < excused_until)
+                for reaper, memory in ((installation.queue.reaper, seen), (installation.events.reaper, seen_events)):
+                    reaper.enqueue_due()
+                    _settle_lost(installation, reaper, memory, excused=time.monotonic() < excused_until)
                 if time.monotonic() - looked_at > _FAILED_EVERY_S:
                     looked_at = time.monotonic()
                     _quarantine_failed(installation, kept)
@@ -135,7 +149,8 @@ def run_reaper(settings: Settings) -> None:
                     archived_at = time.monotonic()
                     _archive(installation)
             except Unavailable:
-                seen.clear()  # heartbeats could not be written either: give the workers their time again
+                seen.clear()
+                seen_events.clear()  # heartbeats could not be written either: give the workers their time again
                 excused_until = time.monotonic() + _EXCUSED_S
             time.sleep(_REAP_EVERY_S)
 
@@ -150,8 +165,8 @@ def _archive(installation: Installation) -> None:
         installation.journal.failed("archive", str(error))
 
 
-def _settle_lost(installation: Installation, seen: dict[str, float], *, excused: bool) -> None:
-    for job_id, fate in installation.queue.reaper.reap(seen, excused=excused).items():
+def _settle_lost(installation: Installation, reaper: Reaper, seen: dict[str, float], *, excused: bool) -> None:
+    for job_id, fate in reaper.reap(seen, excused=excused).items():
         if fate != "halved":  # the job itself tells of that, whoever halves it
             installation.journal.service(fate, job=job_id, why="its worker stopped beating")
 
@@ -165,7 +180,8 @@ def _quarantine_failed(installation: Installation, kept: set[str]) -> None:
 
 
 PARTS: dict[str, Callable[[Settings], None]] = {
-    "web": run_web, "poll": run_poll, "lmtp": run_lmtp, "worker": run_worker, "reaper": run_reaper,
+    "web": run_web, "poll": run_poll, "lmtp": run_lmtp, "worker": run_worker, "events": run_events,
+    "reaper": run_reaper,
 }  # fmt: skip
 
 
@@ -280,7 +296,7 @@ def parts_of(settings: Settings) -> list[str]:
     polls = bool(settings.imap_url.split()) or maildir_path(settings) is not None
     receives = settings.lmtp is not None
     ways_in = ["web", *(["poll"] if polls else []), *(["lmtp"] if receives else [])]
-    return [*ways_in, "reaper", *["worker"] * settings.workers]
+    return [*ways_in, "events", "reaper", *["worker"] * settings.workers]
 
 
 def _end_with_parent(parent: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from handlers.errors import EX_SOFTWARE, EX_TEMPFAIL, EX_USAGE
-from worker.cli import accounts, check, hook, lists, mail, mailbox, people, quarantine, service, survey, tags
+from worker.cli import accounts, check, events, hook, lists, mail, mailbox, people, quarantine, service, survey, tags
 from worker.cli.failure import explained
 from worker.journal import configure_logging
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 for commands in (service, mail, check, people, lists, survey, tags):
     for command in commands.COMMANDS:
         app.command()(command)
+accounts.sender.command("events")(events.sender_events)
 app.add_typer(accounts.sender, name="sender")
 app.add_typer(accounts.group, name="group")
 app.add_typer(accounts.keys, name="keys")

@@ -127,10 +127,10 @@ def lmtp() -> None:
 
 
 def work() -> None:
-    """Work on the queue: UNSUBD_WORKERS processes and the reaper."""
+    """Work on the queue: UNSUBD_WORKERS processes, what goes out, and the reaper."""
     settings = _service_settings()
     with open_installation(settings):
-        if code := service.supervise(["reaper", *["worker"] * settings.workers], service.reviver(settings)):
+        if code := service.supervise(["events", "reaper", *["worker"] * settings.workers], service.reviver(settings)):
             raise SystemExit(code)
 
 
