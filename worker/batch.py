@@ -23,14 +23,16 @@ from handlers.errors import Rejected
 from worker.journal import Journal
 
 RECORD = "worker.jobs.record"  # wire format: renaming one strands queued jobs
-POST_EVENTS = "worker.events.jobs.post"
+POST_EVENTS, FORWARD = "worker.events.jobs.post", "worker.forwarding.jobs.forward"
 DEATHS, EXCUSED = "deaths", "excused"
 TRIES = 3
 RETRY_AFTER_S = [10, 60, 300]
 BATCH_RETRY_AFTER_S = 5  # the first death of a batch may be anybody's: repeated once, whole
+OUTGOING_RETRY_AFTER_S = [10, 30, 60, 300, 900, 1800, *[3600] * 25]  # 26 hours
+_OUTGOING_TIMEOUT_S = 300
 MAX_DEATHS = 5  # of a worker, for a message that stands alone
 _FAILURES_TO_HALVE = 2
-_ALLOWED = {RECORD, POST_EVENTS}
+_ALLOWED = {RECORD, POST_EVENTS, FORWARD}
 _RESULT_TTL_S = 300  # finished jobs hold addresses: long enough to look at, no longer
 _PREFIX = "unsub-"
 _HOLDS = re.compile(r"(?:(\d+) requests? in )?(\d+) messages?")
@@ -174,6 +176,22 @@ def new_job(queue: Queue, batch: list[Any], job_id: str = "") -> UnsubdJob:
         result_ttl=_RESULT_TTL_S,
         failure_ttl=-1,
         retry=Retry(max=TRIES, interval=RETRY_AFTER_S if len(batch) == 1 else [BATCH_RETRY_AFTER_S]),
+    )
+    assert isinstance(job, UnsubdJob)
+    return job
+
+
+def new_outgoing(queue: Queue, function: str, description: str, **arguments: Any) -> UnsubdJob:
+    """Return a job for what goes out, not enqueued yet; *description* names no address: RQ shows it."""
+    job = queue.create_job(
+        function,
+        kwargs=arguments,
+        description=description,
+        timeout=_OUTGOING_TIMEOUT_S,
+        ttl=None,
+        result_ttl=_RESULT_TTL_S,
+        failure_ttl=-1,
+        retry=Retry(max=len(OUTGOING_RETRY_AFTER_S), interval=OUTGOING_RETRY_AFTER_S),
     )
     assert isinstance(job, UnsubdJob)
     return job

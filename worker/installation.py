@@ -20,6 +20,7 @@ from worker import embedded
 from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
 from worker.events import Events
+from worker.forwarding import Forwards
 from worker.hooks import Hooks
 from worker.intake import Intake
 from worker.journal import Journal
@@ -53,6 +54,7 @@ class Installation:
     quarantine: Quarantine
     queue: RequestQueue
     events: Events
+    forwards: Forwards
     journal: Journal
     intake: Intake
     keys: Keyring
@@ -228,11 +230,13 @@ def _built(
     sources = SenderSources(client)
     policies = Policies(settings, accounts, sources)
     events = Events(client, ring)
-    intake = Intake(client, store, tags, ledger, accounts, quarantine, queue, events, journal, ring, policies, sources)
+    forwards = Forwards(client, events.rq, ring)
+    intake = Intake(
+        client, store, tags, ledger, accounts, quarantine, queue, events, forwards, journal, ring, policies, sources
+    )  # fmt: skip
     hooks = Hooks(client, settings, ring)
     return Installation(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
         accounts=accounts, groups=KnownGroups(accounts), hooks=hooks, quarantine=quarantine, queue=queue, events=events,
-        journal=journal,
-        intake=intake, keys=ring, pseudonyms=pseudonyms, names=names, weakness=weak,
+        forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms, names=names, weakness=weak,
     )  # fmt: skip

@@ -25,6 +25,7 @@ from handlers.request import Action, DecidedMessage, Effect, Outcome, Request
 from handlers.tag import Keyring, StoredTag, Tag
 from worker.accounts import Accounts, Standing
 from worker.events import Events
+from worker.forwarding import Forwards
 from worker.journal import Journal
 from worker.policy import Policies
 from worker.quarantine import Quarantine
@@ -60,6 +61,7 @@ class Intake:
     quarantine: Quarantine
     queue: RequestQueue
     events: Events
+    forwards: Forwards
     journal: Journal
     keys: Keyring
     policies: Policies
@@ -169,6 +171,7 @@ class Intake:
     def _write(self, entries: list[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
         self.ledger.write(entries)
         self.events.tell(entries)
+        self.forwards.tell(entries)
         self.journal.recorded(entries)
 
     def _recorded_alone(self, message: DecidedMessage) -> list[dict[str, Any]]:

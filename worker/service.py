@@ -116,7 +116,8 @@ def run_worker(settings: Settings) -> None:
 
 def run_events(settings: Settings) -> None:
     """Post events until stopped; apart from requests, so that a receiver who is slow delays nobody's request."""
-    import worker.events.jobs  # noqa: F401  loaded before the fork, like everything a job needs
+    import worker.events.jobs
+    import worker.forwarding.jobs  # noqa: F401  loaded before the fork, like everything a job needs
 
     with open_installation(settings) as installation:
         jobs.configure(installation.settings)

@@ -9,7 +9,21 @@ from collections.abc import Sequence
 import typer
 
 from handlers.errors import EX_SOFTWARE, EX_TEMPFAIL, EX_USAGE
-from worker.cli import accounts, check, events, hook, lists, mail, mailbox, people, quarantine, service, survey, tags
+from worker.cli import (
+    accounts,
+    check,
+    events,
+    forward,
+    hook,
+    lists,
+    mail,
+    mailbox,
+    people,
+    quarantine,
+    service,
+    survey,
+    tags,
+)
 from worker.cli.failure import explained
 from worker.journal import configure_logging
 
@@ -31,6 +45,7 @@ app.add_typer(accounts.keys, name="keys")
 app.add_typer(tags.tag, name="tag")
 app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(hook.app, name="hook")
+app.add_typer(forward.app, name="forward")
 app.add_typer(quarantine.app, name="quarantine")
 
 

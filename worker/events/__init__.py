@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_der_private_key,
 )
-from rq import Queue, Retry
+from rq import Queue
 from rq.serializers import JSONSerializer
 
 from handlers.errors import QueueUnavailable, Rejected
@@ -32,17 +32,14 @@ from handlers.events import changes, is_by_recipient
 from handlers.request import DecidedMessage
 from handlers.tag import Keyring
 from worker import crew
-from worker.batch import POST_EVENTS, UnsubdJob
+from worker.batch import POST_EVENTS, UnsubdJob, new_outgoing
 from worker.keys import seal, unseal
 from worker.reaper import Reaper
 from worker.server import away_as
 
 _HOOKS = "unsubd:event-hooks"
 _PURPOSE = b"unsubd-event-key-1"
-RETRY_AFTER_S = [10, 30, 60, 300, 900, 1800, *[3600] * 25]
 _AT_ONCE = 1000
-_TIMEOUT_S = 60
-_RESULT_TTL_S = 300  # as of request jobs: they hold addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +86,8 @@ class Events:
         return {sender: json.loads(row)["every"] for sender, row in zip(senders, rows, strict=True) if row}
 
     def _enqueue(self, sender: str, batch: list[dict[str, Any]]) -> None:
-        job = self.rq.create_job(
-            POST_EVENTS,
-            kwargs={"sender": sender, "batch": batch},
-            description=f"{len(batch)} event{'s' * (len(batch) != 1)} for {sender}",  # RQ would print the arguments
-            timeout=_TIMEOUT_S,
-            ttl=None,
-            result_ttl=_RESULT_TTL_S,
-            failure_ttl=-1,
-            retry=Retry(max=len(RETRY_AFTER_S), interval=RETRY_AFTER_S),
-        )
+        about = f"{len(batch)} event{'s' * (len(batch) != 1)} for {sender}"
+        job = new_outgoing(self.rq, POST_EVENTS, about, sender=sender, batch=batch)
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             self.rq.enqueue_job(job)
 

@@ -1,0 +1,159 @@
+"""Providers' suppression APIs, as their documentation tells them: they refuse another shape, and can be told to fail."""
+
+import json
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+KEY = "far-side-key"
+GROUPS = {"103", "104"}
+STREAMS = {"broadcast", "outbound"}
+
+
+class FarSide(ThreadingHTTPServer):
+    """One provider. `lists`: place -> who is suppressed there. `fails`: so often a call is answered 503, or dropped."""
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer = getattr(self, f"_{provider}")
+        self.lists: dict[str, set[str]] = {}
+        self.calls: list[str] = []
+        self.fails = 0.0
+        self.random = random.Random(1)
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def _change(self, place: str, added: list[str], lifted: list[str]) -> None:
+        self.lists.setdefault(place, set()).update(added)
+        self.lists[place].difference_update(lifted)
+
+    def _sendgrid(self, method: str, path: list[str], query: Any, headers: Any, content: Any) -> tuple[int, Any]:
+        if headers["Authorization"] != f"Bearer {KEY}":
+            return 401, {"errors": [{"message": "authorization required", "field": None}]}
+        match method, path:
+            case "GET", ["v3", "asm", "groups", group]:
+                return (200, {"id": int(group)}) if group in GROUPS else (404, {"errors": []})
+            case "POST", ["v3", "asm", "suppressions", "global"]:
+                place = "global"
+            case "POST", ["v3", "asm", "groups", group, "suppressions"]:
+                place = group if group in GROUPS else "global"  # the trap
+            case "DELETE", ["v3", "asm", "suppressions", "global", email]:
+                self._change("global", [], [email])
+                return 204, None
+            case "DELETE", ["v3", "asm", "groups", group, "suppressions", email] if group in GROUPS:
+                self._change(group, [], [email])
+                return 204, None
+            case _:
+                return 404, {"errors": []}
+        emails = content["recipient_emails"]
+        if not emails or len(emails) > 1000:
+            return 400, {"errors": [{"field": "recipient_emails"}]}
+        self._change(place, emails, [])
+        return 201, content
+
+    def _mailgun(self, method: str, path: list[str], query: Any, headers: Any, content: Any) -> tuple[int, Any]:
+        if headers["Authorization"] != "Basic YXBpOmZhci1zaWRlLWtleQ==":
+            return 401, {"message": "Forbidden"}
+        match method, path:
+            case "POST", ["v3", "mg.example.com", "unsubscribes"]:
+                if not isinstance(content, list) or not 0 < len(content) <= 1000:
+                    return 400, {"message": "no"}
+                for each in content:
+                    (tag,) = each["tags"]
+                    self._change(tag, [each["address"]], [])
+                return 200, {"message": f"{len(content)} addresses have been added to the unsubscribes table"}
+            case "DELETE", ["v3", "mg.example.com", "unsubscribes", email]:
+                (tag,) = query["tag"]
+                found = email in self.lists.get(tag, set())
+                self._change(tag, [], [email])
+                return (200, {"message": "removed"}) if found else (404, {"message": "Address not found"})
+        return 404, {"message": "Domain not found"}
+
+    def _postmark(self, method: str, path: list[str], query: Any, headers: Any, content: Any) -> tuple[int, Any]:
+        if headers["X-Postmark-Server-Token"] != KEY:
+            return 401, {"ErrorCode": 10}
+        stream = path[1]
+        who = [each["EmailAddress"] for each in content["Suppressions"]]
+        if method != "POST" or stream not in STREAMS or not 0 < len(who) <= 50:
+            return 422, {"ErrorCode": 1}
+        match path[2:]:
+            case ["suppressions"]:
+                self._change(stream, who, [])
+                status = "Suppressed"
+            case ["suppressions", "delete"]:
+                self._change(stream, [], who)
+                status = "Deleted"
+            case _:
+                return 404, None
+        refused = [each for each in who if each.startswith("complained")]
+        self._change(stream, refused, [])
+        return 200, {"Suppressions": [
+            {"EmailAddress": each, "Status": "Failed" if each in refused else status, "Message": None} for each in who
+        ]}  # fmt: skip
+
+    def _sparkpost(self, method: str, path: list[str], query: Any, headers: Any, content: Any) -> tuple[int, Any]:
+        if headers["Authorization"] != KEY:
+            return 401, {"errors": [{"message": "Unauthorized."}]}
+        match method, path:
+            case "PUT", ["api", "v1", "suppression-list"]:
+                self._change("non_transactional", [each["recipient"] for each in content["recipients"]], [])
+                assert {each["type"] for each in content["recipients"]} == {"non_transactional"}
+                return 200, {"results": {"message": "Suppression List successfully updated"}}
+            case "DELETE", ["api", "v1", "suppression-list", email]:
+                found = email in self.lists.get(content["type"], set())
+                self._change(content["type"], [], [email])
+                return (204, None) if found else (404, {"errors": []})
+        return 404, {"errors": []}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FarSide
+    protocol_version = "HTTP/1.1"
+
+    def _any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = urlsplit(self.path)
+        path = [unquote(each) for each in parts.path.strip("/").split("/")]
+        with self.server.lock:
+            self.server.calls.append(f"{self.command} {self.path}")
+            before = self.server.random.random() < self.server.fails
+            answer = (503, None)
+            if not before:
+                content = json.loads(body) if body else None
+                answer = self.server.answer(self.command, path, parse_qs(parts.query), self.headers, content)
+            after = self.server.random.random() < self.server.fails  # done, and the answer is lost
+        if after:
+            self.close_connection = True
+            return
+        said = b"" if answer[1] is None else json.dumps(answer[1]).encode()
+        self.send_response(answer[0])
+        self.send_header("Content-Type", "application/json")
+        if answer[0] != 204:
+            self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _any
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+
+@contextmanager
+def far_side(provider: str) -> Iterator[FarSide]:
+    """Serve for the time of the block."""
+    with FarSide(provider) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,103 @@
+"""`unsubd forward`: providers whose own lists follow a sender's suppressions."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from handlers.errors import Rejected
+from handlers.forwarding import FORWARDERS, UNCONFIRMED, groups_told
+from worker.cli.accounts import Id
+from worker.cli.output import Json, own_settings, say, say_json
+from worker.forwarding import Target
+from worker.installation import Installation, open_installation
+
+app = typer.Typer(help="Providers whose own lists follow a sender's suppressions.", no_args_is_help=True)
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="As `forward list` prints it.")]
+
+
+@app.command("add")
+def forward_add(
+    sender: Id,
+    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help=", ".join(FORWARDERS))],
+    key_file: Annotated[Path, typer.Option(help="File that holds the provider's API key or token.")],
+    group: Annotated[
+        list[str] | None, typer.Option(help="GROUP=PLACE: a group there, a tag, a stream; repeat it.")
+    ] = None,
+    account: Annotated[str, typer.Option(help="The domain that Mailgun sends for.")] = "",
+    base: Annotated[
+        str, typer.Option(help="Where the API is, e.g. https://api.eu.mailgun.net; default: the provider's.")
+    ] = "",
+    name: Annotated[str, typer.Option(help="Default: SENDER-PROVIDER.")] = "",
+) -> None:
+    """From now on write each change of a sender there, too; `forward sync` brings what is there already."""
+    try:
+        secret = key_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected(f"key-file {key_file}: {type(error).__name__}, expected a readable file with the key") from error
+    places = dict(map(_place, group or []))
+    with open_installation(own_settings()) as installation:
+        for each in [0, *places]:
+            installation.accounts.group(sender, each)
+        kept = installation.forwards.add(Target(name, sender, provider, secret, places, account, base))
+    _say(kept, as_json=False)
+    if UNCONFIRMED[provider]:
+        say(f"unconfirmed with a live account: {UNCONFIRMED[provider]}")
+    say(f"next: unsubd forward sync {kept.name}")
+
+
+def _place(text: str) -> tuple[int, str]:
+    group, _, place = text.partition("=")
+    if not group.isdecimal() or not place:
+        raise Rejected(f"group {text[:60]!r}: expected GROUP=PLACE, e.g. 12=103")
+    return int(group), place
+
+
+@app.command("list")
+def forward_list(as_json: Json = False) -> None:
+    """List them; their keys are not shown."""
+    with open_installation(own_settings()) as installation:
+        for each in installation.forwards.every():
+            _say(each, as_json=as_json)
+
+
+def _say(target: Target, *, as_json: bool) -> None:
+    facts = {"name": target.name, "sender": target.sender, "provider": target.provider, "base": target.base}
+    if as_json:
+        say_json(
+            {**facts, "account": target.account, "places": {str(key): each for key, each in target.places.items()}}
+        )
+    else:
+        places = " ".join(f"{group}={place}" for group, place in target.places.items())
+        say(f"{target.name:24}  {target.sender:16}  {target.provider} {target.account}  {target.base}  {places}")
+
+
+@app.command("remove")
+def forward_remove(name: _Name) -> None:
+    """Write nothing more there; what is there stays."""
+    with open_installation(own_settings()) as installation:
+        say("removed" if installation.forwards.remove(name) else "there was none")
+
+
+@app.command("sync")
+def forward_sync(name: _Name) -> None:
+    """Bring everybody who is suppressed there, as after an import; who is known to be there is not called for."""
+    with open_installation(own_settings()) as installation:
+        target = installation.forwards.find(name)
+        if target is None:
+            raise Rejected(f"forward {name[:40]!r}: none of that name, expected one of `unsubd forward list`")
+        say(f"{_sync(installation, target)} recipients enqueued; `unsubd status` shows how it goes")
+
+
+def _sync(installation: Installation, target: Target) -> int:
+    count = 0
+    for group in dict.fromkeys([0, *target.places]):
+        told = groups_told(target.places, group, has_global=target.has_global)
+        items: list[tuple[int, str]] = []
+        for recipient, _ in installation.store.listed(target.sender, group):
+            items += [(each, recipient) for each in told if recipient]
+            if len(items) >= 5000:
+                count += installation.forwards.enqueue(target, items)
+                items = []
+        count += installation.forwards.enqueue(target, items)
+    return count

@@ -1,0 +1,209 @@
+"""Forwarders: each change is also written to the provider that sends, for it keeps sending by its own lists.
+
+A job names only (sender, group, recipient). When it runs it reads the register and makes the far side equal, one job a
+target at a time, so that two changes cannot cross on their way. What the far side was last made, or told us, is known for a
+week, and spares the call.
+
+| key                         | type   | holds                                                        | lives         |
+|-----------------------------|--------|--------------------------------------------------------------|---------------|
+| `unsubd:forwards`           | HASH   | target -> JSON {sender, provider, base, account, places, …} | until removed |
+| `unsubd:far:TARGET:KEYED`   | STRING | "1" suppressed there, "0" not; KEYED: group and pseudonym    | 7 days        |
+| `unsubd:forwarding:TARGET`  | STRING | token of the job that works on it                            | 30 s          |
+"""
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import redis
+from rq import Queue
+
+from handlers.errors import QueueUnavailable, Rejected, Unavailable
+from handlers.events import changes
+from handlers.forwarding import forwarder, groups_told
+from handlers.request import DecidedMessage
+from handlers.tag import Keyring
+from worker.batch import FORWARD, new_outgoing
+from worker.keys import seal, unseal
+from worker.server import away_as
+
+_TARGETS, _FAR, _LEASE = "unsubd:forwards", "unsubd:far:", "unsubd:forwarding:"
+_PURPOSE = b"unsubd-forward-1"
+_NAME = re.compile(r"[a-z0-9-]{1,40}")
+_FRESH_S = 5.0
+_KNOWN_S = 7 * 86400
+# A call takes 20 s at most; the lease of a job that was killed runs out while the next one waits.
+_LEASE_S, _LEASE_WAIT_S = 30, 60.0
+AT_ONCE = 500
+_RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXPIRE', KEYS[1], ARGV[2]) or 0"
+_GIVE_UP = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A provider's lists that follow a sender's suppressions.
+
+    Shape:   places: our group -> its place there. account: Mailgun's domain, else "". base: where the API is.
+    """
+
+    name: str
+    sender: str
+    provider: str
+    secret: str = field(repr=False)
+    places: dict[int, str]
+    account: str = ""
+    base: str = ""
+
+    @property
+    def has_global(self) -> bool:
+        """Say whether the provider has a place for what stops everything."""
+        return forwarder(self.provider).GLOBAL is not None
+
+
+class Forwards:
+    """The targets of one installation, as one process knows them: at most 5 s old.
+
+    Errors:  QueueUnavailable  every method, when Redis is away.    temporary
+    """
+
+    def __init__(self, client: redis.Redis, queue: Queue, keys: Keyring) -> None:
+        self._redis = client
+        self._queue = queue
+        self._keys = keys
+        self._known: tuple[float, list[Target]] | None = None
+
+    def tell(self, entries: Iterable[tuple[DecidedMessage, Sequence[dict[str, Any]]]]) -> None:
+        """Enqueue what changed, for each target of its sender; one that told us of a change itself does not hear it."""
+        changed = [each for message, results in entries for each in changes(message, results)]
+        for target in self._fresh() if changed else []:
+            items = [
+                (group, each["recipient"])
+                for each in changed
+                if each["sender"] == target.sender and each["source"] != f"provider:{target.name}"
+                for group in groups_told(target.places, each["group"], has_global=target.has_global)
+            ]
+            self.enqueue(target, items)
+
+    def enqueue(self, target: Target, items: Iterable[tuple[int, str]]) -> int:
+        """Enqueue (group, recipient)s to be made equal at *target*; return how many. Repeat: one call at most."""
+        found = list(dict.fromkeys(items))
+        for start in range(0, len(found), AT_ONCE):
+            batch = [
+                {"sender": target.sender, "group": group, "recipient": each} for group, each in found[start:][:AT_ONCE]
+            ]
+            job = new_outgoing(self._queue, FORWARD, f"{len(batch)} of {target.name}", target=target.name, batch=batch)
+            with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+                self._queue.enqueue_job(job)
+        return len(found)
+
+    def _fresh(self) -> list[Target]:
+        if self._known is None or time.monotonic() - self._known[0] > _FRESH_S:
+            self._known = time.monotonic(), self.every()
+        return self._known[1]
+
+    def every(self) -> list[Target]:
+        """Return every target, by name."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            rows = cast(dict[bytes, bytes], self._redis.hgetall(_TARGETS))
+        return [self._read(name.decode(), json.loads(row)) for name, row in sorted(rows.items())]
+
+    def find(self, name: str) -> Target | None:
+        """Return a target, None when there is none of that name."""
+        return next((each for each in self.every() if each.name == name), None)
+
+    def add(self, target: Target) -> Target:
+        """Keep a target, in the place of one of that name; return it as it is kept.
+
+        Errors:  Rejected  an unknown provider, a name or URL that cannot be, no place at all.    permanent
+        """
+        kept = _checked(target)
+        row = {
+            "sender": kept.sender, "provider": kept.provider, "base": kept.base, "account": kept.account,
+            "places": {str(group): place for group, place in kept.places.items()},
+            "sealed": seal(kept.secret.encode(), self._keys.masters, _PURPOSE),
+        }  # fmt: skip
+        self._known = None
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            self._redis.hset(_TARGETS, kept.name, json.dumps(row))
+        return kept
+
+    def remove(self, name: str) -> bool:
+        """Forward no more; say whether there was such a target. Jobs that wait end with nothing said."""
+        self._known = None
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            return bool(self._redis.hdel(_TARGETS, name))
+
+    def _read(self, name: str, row: dict[str, Any]) -> Target:
+        secret, complete = unseal(row["sealed"], self._keys.masters, _PURPOSE)
+        places = {int(group): place for group, place in row["places"].items()}
+        target = Target(name, row["sender"], row["provider"], secret.decode(), places, row["account"], row["base"])
+        if not complete:
+            self.add(target)  # under a master that came since: the old one may go
+        return target
+
+    @contextmanager
+    def alone(self, target: Target) -> Iterator[Callable[[], None]]:
+        """Work on *target* alone; yields what renews that, to be called before each call.
+
+        Errors:  Unavailable  another job works on it, or took it over.    temporary
+        """
+        token, deadline = secrets.token_hex(8), time.monotonic() + _LEASE_WAIT_S
+        key = _LEASE + target.name
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            while not self._redis.set(key, token, nx=True, ex=_LEASE_S):
+                if time.monotonic() > deadline:
+                    raise Unavailable(
+                        f"forwarding to {target.name}: another job works on it, expected it to end in 60 s"
+                    )
+                time.sleep(0.2)
+        try:
+            yield lambda: self._renew(target, token)
+        finally:
+            with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+                self._redis.eval(_GIVE_UP, 1, key, token)
+
+    def _renew(self, target: Target, token: str) -> None:
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            if not self._redis.eval(_RENEW, 1, _LEASE + target.name, token, str(_LEASE_S)):
+                raise Unavailable(f"forwarding to {target.name}: another job took it over, expected a call within 30 s")
+
+    def known(self, target: Target, names: Sequence[str]) -> list[bool | None]:
+        """Return what each keyed name is at *target*: suppressed, not, or None for unknown."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            found = cast(list[bytes | None], self._redis.mget([f"{_FAR}{target.name}:{each}" for each in names]))
+        return [None if each is None else each == b"1" for each in found]
+
+    def learn(self, target: Target, names: Sequence[str], suppressed: bool | None) -> None:
+        """Remember for a week what the far side is; None: it is not known any more, as while a call is on its way."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            pipeline = self._redis.pipeline(transaction=False)
+            for key in (f"{_FAR}{target.name}:{each}" for each in names):
+                if suppressed is None:
+                    pipeline.delete(key)
+                else:
+                    pipeline.set(key, "1" if suppressed else "0", ex=_KNOWN_S)
+            pipeline.execute()
+
+
+def _checked(target: Target) -> Target:
+    module = forwarder(target.provider)
+    name = target.name or f"{target.sender}-{target.provider}"
+    base = (target.base or module.BASE).rstrip("/")
+    parts = urlsplit(base)
+    if not _NAME.fullmatch(name):
+        raise Rejected(f"name {name[:40]!r}: expected 1 to 40 of a-z, 0-9 and -")
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        raise Rejected(f"base {base[:80]!r}: expected https://…, or http:// on this machine")
+    if target.provider == "mailgun" and not target.account:
+        raise Rejected("account: expected the domain that Mailgun sends for")
+    places = {**({0: module.GLOBAL} if module.GLOBAL else {}), **target.places}
+    if not places:
+        raise Rejected(f"groups: none, expected e.g. 12=PLACE: {target.provider} has no list for everything")
+    return Target(name, target.sender, target.provider, target.secret, places, target.account, base)

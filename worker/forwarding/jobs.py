@@ -1,0 +1,133 @@
+"""What RQ runs to make a provider's lists equal. The function's dotted name and its arguments are wire format."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import httpx2
+
+from handlers.errors import Unavailable
+from handlers.forwarding import forwarder
+from handlers.forwarding.call import Call
+from handlers.tag import is_forgotten
+from worker import jobs
+from worker.check import check
+from worker.forwarding import Target
+from worker.installation import Installation, open_installation
+
+_WAIT_S = 20.0
+_ROUNDS = 5  # so often the register may change under our hands; then the change's own job goes on
+
+
+def forward(target: str, batch: list[dict[str, Any]]) -> int:
+    """Make *target* equal to the register for the recipients of *batch*; return for how many calls said so.
+
+    Shape:   a recipient who was forgotten meanwhile is left out: the address is gone.
+    Errors:  Unavailable  the provider did not take a call: RQ tries again, at intervals that grow to an hour.    temporary
+    Repeat:  safe: who is known to be equal is not called for.
+    """
+    with open_installation(jobs.settings_of_process(), forked=True) as installation:
+        found = installation.forwards.find(target)
+        if found is None:
+            return 0
+        by_group: dict[int, list[str]] = {}
+        for each in batch:
+            if each["group"] in found.places and not is_forgotten(each["recipient"]):
+                by_group.setdefault(each["group"], []).append(each["recipient"])
+        with installation.forwards.alone(found) as renew, _client(found) as client:
+            told = sum(
+                _Place(installation, found, client, renew, group).equalize(who) for group, who in by_group.items()
+            )
+        installation.journal.service("forwarded", target=target, recipients=told)
+    return told
+
+
+def _client(target: Target) -> httpx2.Client:
+    headers = forwarder(target.provider).headers(target.secret)
+    return httpx2.Client(
+        base_url=target.base, headers=headers, timeout=_WAIT_S, follow_redirects=False, trust_env=False
+    )
+
+
+class _Place:
+    """One group's place at a target."""
+
+    def __init__(
+        self, installation: Installation, target: Target, client: httpx2.Client, renew: Callable[[], None], group: int
+    ) -> None:
+        self._installation = installation
+        self._target = target
+        self._client = client
+        self._renew = renew
+        self._group = group
+        self._place = target.places[group]
+        self._module = forwarder(target.provider)
+
+    def equalize(self, recipients: Sequence[str]) -> int:
+        """Make them equal, and again what changed meanwhile; return how many recipients were called for."""
+        told = 0
+        for _ in range(_ROUNDS):
+            unequal = self._unequal(recipients)
+            if not unequal:
+                break
+            if not told and (look := self._module.look(self._target.account, self._place)):
+                self._say(look)
+            self._make_equal(unequal)
+            told += len(unequal)
+        return told
+
+    def _unequal(self, recipients: Sequence[str]) -> dict[str, bool]:
+        """Return who is not known to be at the far side what he is here, and what he is here."""
+        wanted = self._wanted(recipients)
+        known = self._installation.forwards.known(self._target, [self._keyed(each) for each in recipients])
+        return {each: wanted[each] for each, there in zip(recipients, known, strict=True) if there is not wanted[each]}
+
+    def _wanted(self, recipients: Sequence[str]) -> dict[str, bool]:
+        sender = self._target.sender
+        if not self._target.has_global:  # each of its places must know what stops everything
+            answers = check(self._installation, sender, self._group, list(recipients))
+            return {each: answer.suppressed for each, answer in zip(recipients, answers, strict=True)}
+        rows = self._installation.store.rows([(sender, self._group, each) for each in recipients])
+        return {each: bool(row and row.suppressed) for each, row in zip(recipients, rows, strict=True)}
+
+    def _make_equal(self, unequal: dict[str, bool]) -> None:
+        for suppressed in (True, False):
+            who = [each for each, wanted in unequal.items() if wanted is suppressed]
+            for part in _parts(who, self._module.AT_ONCE):
+                names = [self._keyed(each) for each in part]
+                self._installation.forwards.learn(self._target, names, None)  # an answer may be lost, and the call done
+                added, lifted = (part, []) if suppressed else ([], part)
+                for call in self._module.calls(self._target.account, self._place, added, lifted):
+                    self._say(call)
+                self._installation.forwards.learn(self._target, names, suppressed)
+
+    def _keyed(self, recipient: str) -> str:
+        return f"{self._group}:{self._installation.pseudonyms.bare(recipient)}"
+
+    def _say(self, call: Call) -> None:
+        """Make one call. Its path spells an address, so no error does."""
+        self._renew()
+        try:
+            answer = self._client.request(call.method, call.path, json=call.content)
+        except httpx2.HTTPError as error:
+            raise Unavailable(
+                f"{self._target.name}: {type(error).__name__}, expected an answer in {_WAIT_S:g} s"
+            ) from None
+        if not answer.is_success and answer.status_code not in call.also:
+            where = f"place {self._place} of group {self._group}"
+            raise Unavailable(
+                f"{self._target.name}: {call.method} answered {answer.status_code} for {where}, expected 2xx"
+            )
+        if answer.is_success and answer.content and (refused := self._module.failed(_json(answer))):
+            raise Unavailable(f"{self._target.name}: {refused}, expected none")
+
+
+def _json(answer: httpx2.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _parts(who: Sequence[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(who), size):
+        yield list(who[start : start + size])
