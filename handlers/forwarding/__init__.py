@@ -3,7 +3,7 @@
 One module a provider. `BASE`: where its API is. `GLOBAL`: its place for what stops everything, None where it has none.
 `AT_ONCE`: how many recipients one call may name. `headers(secret)`, `look(place)`: a call that must succeed before
 anything is written to a place, `calls(account, place, added, lifted)`: what makes it equal, `failed(answer)`: whose part of an
-answer says no.
+answer says no. The other way: `verify_told` and `told` read what its event webhook tells.
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,10 @@ def forwarder(provider: str) -> ModuleType:
     if provider not in FORWARDERS:
         raise Rejected(f"provider {provider[:30]!r}: expected one of {', '.join(FORWARDERS)}")
     return FORWARDERS[provider]
+
+
+# Who tells of changes on his own lists, by a webhook.
+TELLERS = {"sendgrid": sendgrid, "mailgun": mailgun, "postmark": postmark}
 
 
 def groups_told(places: dict[int, str], group: int, *, has_global: bool) -> Sequence[int]:

@@ -1,15 +1,23 @@
 """Mailgun's unsubscribes of one domain: a place is a tag; `*` is everything. The account is the domain."""
 
+import hmac
 from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
+from handlers.errors import PayloadInvalid, SignatureInvalid
 from handlers.forwarding.call import Call
+from handlers.forwarding.told import Told
+from handlers.providers.webhook import Headers, fresh_ms, read_json, same
+from handlers.request import Action
 
 BASE = "https://api.mailgun.net"
 GLOBAL: str | None = "*"
 AT_ONCE = 1000
+_KINDS = {"unsubscribed": Action.UNSUBSCRIBE, "complained": Action.COMPLAINT}
+_WINDOW_S = 12 * 3600  # it repeats a webhook for eight hours
 
 
 def headers(secret: str) -> dict[str, str]:
@@ -33,3 +41,35 @@ def calls(account: str, place: str, added: Sequence[str], lifted: Sequence[str])
 def failed(answer: Any) -> str:
     """Return nothing: an answer is for the whole call."""
     return ""
+
+
+def verify_told(headers: Headers, body: bytes, proofs: list[str], now_s: float) -> None:
+    """Errors: SignatureInvalid  none of *proofs* holds.    permanent"""
+    signed = _object(_object(read_json(body)).get("signature"))
+    timestamp, token, given = (str(signed.get(name, "")) for name in ("timestamp", "token", "signature"))
+    message = (timestamp + token).encode("utf-8", "surrogateescape")
+    keys = [proof.encode("utf-8", "surrogateescape") for proof in proofs if proof]
+    expected = [hmac.digest(key, message, sha256).hex() for key in keys]
+    if not any(same(given, good) for good in expected):
+        raise SignatureInvalid("signature matches none of the configured signing keys")
+    fresh_ms(timestamp, now_s, _WINDOW_S)
+
+
+def told(body: bytes) -> list[Told]:
+    """Return the change in a post of an event webhook; none for other events. Places: the message's tags.
+
+    Errors:  PayloadInvalid  no object with event-data.    permanent
+    """
+    event = _object(_object(read_json(body)).get("event-data"))
+    action, email, at_s = _KINDS.get(str(event.get("event"))), event.get("recipient"), event.get("timestamp")
+    if action is None or not isinstance(email, str) or not isinstance(at_s, int | float) or not event.get("id"):
+        return []
+    tags = event.get("tags")
+    places = [each for each in tags if isinstance(each, str)] if isinstance(tags, list) else []
+    return [Told(str(event["id"])[:100], email, place, action, int(at_s * 1000)) for place in places or [""]]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise PayloadInvalid(f"{type(value).__name__}: expected an object with signature and event-data")
+    return value

@@ -7,11 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from handlers.errors import PayloadInvalid
 from handlers.forwarding.call import Call
+from handlers.forwarding.told import Told
+from handlers.providers import sendgrid as inbound
+from handlers.providers.webhook import Headers, read_json
+from handlers.request import Action
 
 BASE = "https://api.sendgrid.com"
 GLOBAL: str | None = "global"
 AT_ONCE = 1000
+_KINDS = {
+    "unsubscribe": Action.UNSUBSCRIBE, "group_unsubscribe": Action.UNSUBSCRIBE, "group_resubscribe": Action.RESUBSCRIBE,
+    "spamreport": Action.COMPLAINT,
+}  # fmt: skip
 
 
 def headers(secret: str) -> dict[str, str]:
@@ -34,3 +43,29 @@ def calls(account: str, place: str, added: Sequence[str], lifted: Sequence[str])
 def failed(answer: Any) -> str:
     """Return nothing: an answer is for the whole call."""
     return ""
+
+
+def verify_told(headers: Headers, body: bytes, proofs: list[str], now_s: float) -> None:
+    """Errors: SignatureInvalid  none of *proofs* holds.    permanent"""
+    inbound.verify(headers, body, proofs, now_s)
+
+
+def told(body: bytes) -> list[Told]:
+    """Return the changes in a post of the event webhook; deliveries, opens and the like are left out.
+
+    Errors:  PayloadInvalid  no array of events.    permanent
+    """
+    events = read_json(body)
+    if not isinstance(events, list):
+        raise PayloadInvalid(f"events of type {type(events).__name__}: expected an array")
+    return [found for each in events if isinstance(each, dict) and (found := _told(each))]
+
+
+def _told(event: dict[str, Any]) -> Told | None:
+    action, email, at_s = _KINDS.get(str(event.get("event"))), event.get("email"), event.get("timestamp")
+    if action is None or not isinstance(email, str) or not isinstance(at_s, int) or not event.get("sg_event_id"):
+        return None
+    group = event.get("asm_group_id")
+    return Told(
+        str(event["sg_event_id"])[:100], email, str(group) if isinstance(group, int) else "", action, at_s * 1000
+    )

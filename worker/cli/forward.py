@@ -29,21 +29,31 @@ def forward_add(
         str, typer.Option(help="Where the API is, e.g. https://api.eu.mailgun.net; default: the provider's.")
     ] = "",
     name: Annotated[str, typer.Option(help="Default: SENDER-PROVIDER.")] = "",
+    told_by_file: Annotated[
+        Path | None,
+        typer.Option(help="What proves its event webhook: public key, signing key, or basic:USER:PASSWORD."),
+    ] = None,
 ) -> None:
     """From now on write each change of a sender there, too; `forward sync` brings what is there already."""
-    try:
-        secret = key_file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Rejected(f"key-file {key_file}: {type(error).__name__}, expected a readable file with the key") from error
+    secret, told_by = _read("key-file", key_file), _read("told-by-file", told_by_file) if told_by_file else ""
     places = dict(map(_place, group or []))
     with open_installation(own_settings()) as installation:
         for each in [0, *places]:
             installation.accounts.group(sender, each)
-        kept = installation.forwards.add(Target(name, sender, provider, secret, places, account, base))
+        kept = installation.forwards.add(Target(name, sender, provider, secret, places, account, base, told_by))
     _say(kept, as_json=False)
     if UNCONFIRMED[provider]:
         say(f"unconfirmed with a live account: {UNCONFIRMED[provider]}")
+    if told_by:
+        say(f"its event webhook goes to: /in/{provider}-events/{kept.name}")
     say(f"next: unsubd forward sync {kept.name}")
+
+
+def _read(option: str, path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected(f"{option} {path}: {type(error).__name__}, expected a readable file with the key") from error
 
 
 def _place(text: str) -> tuple[int, str]:

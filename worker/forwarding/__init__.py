@@ -7,7 +7,7 @@ week, and spares the call.
 | key                         | type   | holds                                                        | lives         |
 |-----------------------------|--------|--------------------------------------------------------------|---------------|
 | `unsubd:forwards`           | HASH   | target -> JSON {sender, provider, base, account, places, …} | until removed |
-| `unsubd:far:TARGET:KEYED`   | STRING | "1" suppressed there, "0" not; KEYED: group and pseudonym    | 7 days        |
+| `unsubd:far:TARGET:KEYED`   | STRING | 1 suppressed there, 0 not, ? unknown; since when, by what    | 7 days        |
 | `unsubd:forwarding:TARGET`  | STRING | token of the job that works on it                            | 30 s          |
 """
 
@@ -41,6 +41,7 @@ _KNOWN_S = 7 * 86400
 # A call takes 20 s at most; the lease of a job that was killed runs out while the next one waits.
 _LEASE_S, _LEASE_WAIT_S = 30, 60.0
 AT_ONCE = 500
+_CLOCKS_MS = 5000  # so far may the provider's clock and ours be apart
 _RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXPIRE', KEYS[1], ARGV[2]) or 0"
 _GIVE_UP = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
@@ -49,7 +50,8 @@ _GIVE_UP = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS
 class Target:
     """A provider's lists that follow a sender's suppressions.
 
-    Shape:   places: our group -> its place there. account: Mailgun's domain, else "". base: where the API is.
+    Shape:   places: our group -> its place there. account: Mailgun's domain, else "". base: where the API is. told_by: the proof
+             that the provider's own event webhook brings, "" = it tells us nothing.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Target:
     places: dict[int, str]
     account: str = ""
     base: str = ""
+    told_by: str = field(default="", repr=False)
 
     @property
     def has_global(self) -> bool:
@@ -126,7 +129,7 @@ class Forwards:
         row = {
             "sender": kept.sender, "provider": kept.provider, "base": kept.base, "account": kept.account,
             "places": {str(group): place for group, place in kept.places.items()},
-            "sealed": seal(kept.secret.encode(), self._keys.masters, _PURPOSE),
+            "sealed": seal(json.dumps([kept.secret, kept.told_by]).encode(), self._keys.masters, _PURPOSE),
         }  # fmt: skip
         self._known = None
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
@@ -142,7 +145,8 @@ class Forwards:
     def _read(self, name: str, row: dict[str, Any]) -> Target:
         secret, complete = unseal(row["sealed"], self._keys.masters, _PURPOSE)
         places = {int(group): place for group, place in row["places"].items()}
-        target = Target(name, row["sender"], row["provider"], secret.decode(), places, row["account"], row["base"])
+        key, told_by = json.loads(secret)
+        target = Target(name, row["sender"], row["provider"], key, places, row["account"], row["base"], told_by)
         if not complete:
             self.add(target)  # under a master that came since: the old one may go
         return target
@@ -176,19 +180,51 @@ class Forwards:
     def known(self, target: Target, names: Sequence[str]) -> list[bool | None]:
         """Return what each keyed name is at *target*: suppressed, not, or None for unknown."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            found = cast(list[bytes | None], self._redis.mget([f"{_FAR}{target.name}:{each}" for each in names]))
-        return [None if each is None else each == b"1" for each in found]
+            found = cast(list[bytes | None], self._redis.mget([_far(target, each) for each in names]))
+        return [_KNOWN.get(each[:1]) if each else None for each in found]
 
-    def learn(self, target: Target, names: Sequence[str], suppressed: bool | None) -> None:
-        """Remember for a week what the far side is; None: it is not known any more, as while a call is on its way."""
+    def wrote(self, target: Target, names: Sequence[str], suppressed: bool | None) -> None:
+        """Remember what a call of ours made the far side; None while the call is on its way: its answer may be lost."""
+        value = f"{_flag(suppressed)}:{time.time_ns() // 1_000_000}:"
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             pipeline = self._redis.pipeline(transaction=False)
-            for key in (f"{_FAR}{target.name}:{each}" for each in names):
-                if suppressed is None:
-                    pipeline.delete(key)
-                else:
-                    pipeline.set(key, "1" if suppressed else "0", ex=_KNOWN_S)
+            for each in names:
+                pipeline.set(_far(target, each), value, ex=_KNOWN_S)
             pipeline.execute()
+
+    def heard(self, target: Target, name: str, suppressed: bool | None, at_ms: int, event: str) -> bool:
+        """Remember what *target* told of a keyed name; say whether it is known from now on what the far side is.
+
+        Why:     events come late, twice and out of order: one that a call of ours or a later event came after tells nothing.
+        """
+        key = _far(target, name)
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), self._redis.pipeline() as pipeline:
+            while True:
+                try:
+                    pipeline.watch(key)  # type: ignore[no-untyped-call]
+                    before = cast(bytes | None, cast(Any, pipeline.get(key))) or b"?:0:"
+                    _, time_of, by = before.decode().split(":", 2)
+                    if by == event:
+                        return True
+                    is_late = int(time_of) >= (at_ms if by else at_ms - _CLOCKS_MS)
+                    found = "?" if is_late else _flag(suppressed)
+                    pipeline.multi()
+                    pipeline.set(key, f"{found}:{max(at_ms, int(time_of))}:{event}", ex=_KNOWN_S)
+                    pipeline.execute()
+                except redis.WatchError:
+                    continue
+                return not is_late
+
+
+_KNOWN = {b"1": True, b"0": False}
+
+
+def _flag(suppressed: bool | None) -> str:
+    return "?" if suppressed is None else str(int(suppressed))
+
+
+def _far(target: Target, name: str) -> str:
+    return f"{_FAR}{target.name}:{name}"
 
 
 def _checked(target: Target) -> Target:
@@ -206,4 +242,4 @@ def _checked(target: Target) -> Target:
     places = {**({0: module.GLOBAL} if module.GLOBAL else {}), **target.places}
     if not places:
         raise Rejected(f"groups: none, expected e.g. 12=PLACE: {target.provider} has no list for everything")
-    return Target(name, target.sender, target.provider, target.secret, places, target.account, base)
+    return Target(name, target.sender, target.provider, target.secret, places, target.account, base, target.told_by)

@@ -94,11 +94,11 @@ class _Place:
             who = [each for each, wanted in unequal.items() if wanted is suppressed]
             for part in _parts(who, self._module.AT_ONCE):
                 names = [self._keyed(each) for each in part]
-                self._installation.forwards.learn(self._target, names, None)  # an answer may be lost, and the call done
+                self._installation.forwards.wrote(self._target, names, None)  # an answer may be lost, and the call done
                 added, lifted = (part, []) if suppressed else ([], part)
                 for call in self._module.calls(self._target.account, self._place, added, lifted):
                     self._say(call)
-                self._installation.forwards.learn(self._target, names, suppressed)
+                self._installation.forwards.wrote(self._target, names, suppressed)
 
     def _keyed(self, recipient: str) -> str:
         return f"{self._group}:{self._installation.pseudonyms.bare(recipient)}"

@@ -83,7 +83,7 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     """Take mail that a provider posts. The answer's status is what makes that provider keep, retry or drop it."""
     module = PROVIDERS.get(provider)
     if module is None:
-        return _answer(404, "unknown_provider", f"expected one of {', '.join(sorted(PROVIDERS))}")
+        return answer(404, "unknown_provider", f"expected one of {', '.join(sorted(PROVIDERS))}")
     codes: Codes = module.CODES
     installation: Installation = request.app.state.installation
     try:
@@ -113,7 +113,7 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     else:
         status, word, detail = codes.ack, "accepted", ""
     await asyncio.to_thread(installation.journal.webhook, provider, word, detail)
-    return Response(status_code=status) if word == "accepted" else _answer(status, word, detail)
+    return Response(status_code=status) if word == "accepted" else answer(status, word, detail)
 
 
 async def _messages(request: Request, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
@@ -223,7 +223,8 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _answer(status: int, word: str, detail: str) -> Response:
+def answer(status: int, word: str, detail: str) -> Response:
+    """Return a refusal as programs read it."""
     content: dict[str, Any] = {"error": word, "detail": detail}
     asked = {"WWW-Authenticate": 'Basic realm="unsubd"'} if word == "credentials_missing" else None
     return JSONResponse(content, status_code=status, headers=asked)

@@ -1,0 +1,52 @@
+"""`/in/{provider}-events/{target}`: what a provider tells of its own lists, signed as it signs."""
+
+import asyncio
+import time
+
+from fastapi import APIRouter, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from handlers.errors import Rejected, SignatureInvalid, Unavailable
+from handlers.forwarding import TELLERS
+from handlers.providers import PROVIDERS
+from worker.forwarding import Target
+from worker.forwarding.heard import hear
+from worker.installation import Installation
+from worker.web.webhooks import answer, header_values, read_body
+
+router = APIRouter()
+_MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+@router.post("/in/{provider}-events/{name}", tags=["webhooks"], summary="A provider's own list changes")
+async def receive_events(request: Request, provider: str, name: str) -> Response:
+    """Take unsubscribes, resubscribes and complaints that a provider's own pages took, for a target of `forward add`."""
+    teller = TELLERS.get(provider)
+    if teller is None:
+        return answer(404, "unknown_provider", f"expected one of {', '.join(sorted(TELLERS))}")
+    codes, installation = PROVIDERS[provider].CODES, request.app.state.installation
+    try:
+        body = await read_body(request, _MAX_BODY_BYTES)
+        target = await asyncio.to_thread(_target, installation, provider, name)
+        await asyncio.to_thread(teller.verify_told, header_values(request), body, [target.told_by], time.time())
+        await asyncio.to_thread(lambda: hear(installation, target, teller.told(body)))
+    except SignatureInvalid as error:
+        status, word, detail = codes.auth_fail, "signature_invalid", str(error)
+    except Rejected as error:
+        status, word, detail = codes.drop, "payload_invalid", str(error)
+    except Unavailable as error:
+        status, word, detail = codes.retry, "unavailable", str(error)
+    except ClientDisconnect:
+        status, word, detail = codes.retry, "disconnected", "the body ended early"
+    else:
+        status, word, detail = codes.ack, "accepted", ""
+    await asyncio.to_thread(installation.journal.webhook, f"{provider}-events", word, detail)
+    return Response(status_code=status) if word == "accepted" else answer(status, word, detail)
+
+
+def _target(installation: Installation, provider: str, name: str) -> Target:
+    found = installation.forwards.find(name)
+    if found is None or found.provider != provider or not found.told_by:
+        raise SignatureInvalid("no such target: expected one of `unsubd forward add --told-by-file`")
+    return found
