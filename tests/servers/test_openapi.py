@@ -36,7 +36,13 @@ def operations(web: Web) -> dict[str, APIOperation]:
     return {each.label: each for each in found}
 
 
-OPERATIONS = ["POST /in/{provider}", "POST /in/{provider}/{name}", "POST /u/{text}", "POST /v1/check"]
+OPERATIONS = [
+    "POST /in/{provider}",
+    "POST /in/{provider}-events/{name}",
+    "POST /in/{provider}/{name}",
+    "POST /u/{text}",
+    "POST /v1/check",
+]
 EXAMPLES = int(os.environ.get("UNSUBD_OPENAPI_EXAMPLES", "60"))
 
 

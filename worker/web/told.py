@@ -13,13 +13,20 @@ from handlers.providers import PROVIDERS
 from worker.forwarding import Target
 from worker.forwarding.heard import hear
 from worker.installation import Installation
-from worker.web.webhooks import answer, header_values, read_body
+from worker.web.failure import place_of
+from worker.web.webhooks import ANSWERS, answer, header_values, read_body
 
 router = APIRouter()
 _MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
-@router.post("/in/{provider}-events/{name}", tags=["webhooks"], summary="A provider's own list changes")
+@router.post(
+    "/in/{provider}-events/{name}",
+    tags=["webhooks"],
+    summary="What changed on a provider's own lists",
+    response_description="recorded (or nothing of ours)",
+    responses=ANSWERS,
+)
 async def receive_events(request: Request, provider: str, name: str) -> Response:
     """Take unsubscribes, resubscribes and complaints that a provider's own pages took, for a target of `forward add`."""
     teller = TELLERS.get(provider)
@@ -39,6 +46,9 @@ async def receive_events(request: Request, provider: str, name: str) -> Response
         status, word, detail = codes.retry, "unavailable", str(error)
     except ClientDisconnect:
         status, word, detail = codes.retry, "disconnected", "the body ended early"
+    except Exception as error:  # noqa: BLE001  a bug of ours: the provider keeps the event and comes again
+        status, word, detail = codes.retry, "failed", "a bug of ours: see the journal's failed"
+        await asyncio.to_thread(installation.journal.failed, "webhook", f"{provider}-events: {place_of(error)}")
     else:
         status, word, detail = codes.ack, "accepted", ""
     await asyncio.to_thread(installation.journal.webhook, f"{provider}-events", word, detail)

@@ -25,7 +25,7 @@ from worker.web.passing import pass_on
 from worker.web.sns import Sns
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # every provider's own limit is lower
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+ANSWERS: dict[int | str, dict[str, Any]] = {
     "default": {
         "model": Failure,
         "description": "the code that makes this provider try again, give up, or keep the mail",
@@ -52,7 +52,7 @@ async def probe(provider: str = "mailgun") -> Response:
     tags=["webhooks"],
     summary="Inbound mail of the source named default",
     response_description="accepted, durably (or 204)",
-    responses=_ANSWERS,
+    responses=ANSWERS,
 )
 async def receive_default(request: Request, provider: str) -> Response:
     """Take mail that a provider posts, as the source named `default`."""
@@ -77,7 +77,7 @@ async def receive_mime(request: Request, name: str) -> Response:
     tags=["webhooks"],
     summary="Inbound mail of a named source",
     response_description="accepted, durably (or 204)",
-    responses=_ANSWERS,
+    responses=ANSWERS,
 )
 async def receive(request: Request, provider: str, name: str) -> Response:
     """Take mail that a provider posts. The answer's status is what makes that provider keep, retry or drop it."""
