@@ -5,17 +5,26 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from handlers import milter, postfix_policy
 from handlers.errors import ConfigError, UnsubdError
 from handlers.tag import AddressTemplate, Tag, mint, read
 from worker.crew import REQUESTS
 from worker.installation import KEY_FILE, Installation, open_installation
-from worker.settings import Settings, too_open, unix_path, unknown_names
+from worker.settings import Settings, setting_name, too_open, unix_path, unknown_names
 from worker.sources import oauth, source_states
 from worker.sources.polling import mailbox_addresses
 from worker.sources.visit import visit
 from worker.store.archive import Archive
+
+# What a mail server says first to each part, and what the answer holds.
+_FIRST = {
+    "lmtp": (b"", b"220"),
+    "policy": (b"request=smtpd_access_policy\n\n", b"action=" + postfix_policy.PERMIT.encode()),
+    "milter": (milter.OPENING, milter.NEGOTIATE),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +46,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield _looked("archive", lambda: _archive(settings.archive))
             yield _looked("mailbox", lambda: asyncio.run(_mailboxes(installation)))
             yield _looked("worker", lambda: _worker(installation))
-            if settings.lmtp:
-                yield _looked("lmtp", lambda: _lmtp(str(settings.lmtp)))
+            for part, address in settings.listens.items():
+                yield _looked(part, partial(_asked, part, address))
     except (UnsubdError, ConfigError) as error:
         yield Finding("redis", False, str(error))
         for layer in ("keys", "archive", "mailbox", "worker"):
@@ -100,9 +109,10 @@ async def _mailboxes(installation: Installation) -> str:
     return "; ".join(found) or "none configured (UNSUBD_IMAP_URL is not set)"
 
 
-def _lmtp(address: str) -> str:
-    """Ask for the greeting, as the mail server does (though as another user: its rights are not looked at)."""
-    path = unix_path(address)
+def _asked(part: str, address: str) -> str:
+    """Ask what the mail server asks first (though as another user: its rights are not looked at)."""
+    question, expected = _FIRST[part]
+    name, path = setting_name(part), unix_path(address)
     host, _, port = address.rpartition(":")
     try:
         with (
@@ -113,14 +123,15 @@ def _lmtp(address: str) -> str:
             link.settimeout(5)
             if path:
                 link.connect(str(path))
-            greeting = link.recv(256)
+            link.sendall(question)
+            answer = link.recv(256)
     except OSError as error:
         raise ConfigError(
-            f"UNSUBD_LMTP: {address}: {error.strerror or 'no answer'}: start unsubd run, or unsubd lmtp"
+            f"{name}: {address}: {error.strerror or 'no answer'}: start unsubd run, or unsubd {part}"
         ) from error
-    if not greeting.startswith(b"220"):
+    if expected not in answer:
         raise ConfigError(
-            f"UNSUBD_LMTP: {address}: answers {greeting[:3]!r}, expected 220: see the journal of unsubd lmtp"
+            f"{name}: {address}: answers {answer[:3]!r}, expected {expected!r}: see the journal of unsubd {part}"
         )
     return f"{address} answers"
 

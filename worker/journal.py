@@ -13,7 +13,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import redis
@@ -28,6 +29,7 @@ METRICS = {
     "unsubd_messages_total": ("outcome", "Messages by what became of them"),
     "unsubd_requests_total": ("effect", "Requests by what they did to their row"),
     "unsubd_webhook_answers_total": ("answer", "Webhook posts by provider and answer"),
+    "unsubd_mta_answers_total": ("answer", "What a mail server that asked was told, by service and answer"),
     "unsubd_failures_total": ("kind", "What failed, by kind"),
 }
 
@@ -94,11 +96,16 @@ class Journal:
         """A source changed its state: connected, idle, waiting, refused."""
         self._write([{"event": "source", "source": name, "state": state, "detail": detail}], [])
 
+    def told(self, service: str, answers: Mapping[str, int]) -> None:
+        """What the mail server was told since the last line, by answer: one line for many, since each mail asks."""
+        counts = {f"unsubd_mta_answers_total|{service}:{answer}": count for answer, count in answers.items()}
+        self._write([{"event": "told", "service": service, **answers}], counts)
+
     def service(self, event: str, **facts: Any) -> None:
         """A process started, stopped, or re-queued another's work."""
         self._write([{"event": event, **facts}], [])
 
-    def _write(self, lines: list[dict[str, Any]], counts: list[str]) -> None:
+    def _write(self, lines: list[dict[str, Any]], counts: Sequence[str] | Mapping[str, int]) -> None:
         for line in lines:
             self._log.info(**line)
         if self._redis is None or not (lines or counts):
@@ -108,8 +115,8 @@ class Journal:
         if lines:
             pipeline.lpush(_LINES, *[json.dumps({"at_ms": now_ms, **line}) for line in lines])
             pipeline.ltrim(_LINES, 0, _KEPT_LINES - 1)
-        for name in counts:
-            pipeline.hincrby(_COUNTERS, name, 1)
+        for name, count in Counter(counts).items():
+            pipeline.hincrby(_COUNTERS, name, count)
         try:
             pipeline.execute()
         except redis.RedisError as error:

@@ -1,8 +1,8 @@
 """`unsubd run`: every part in one process group under one supervisor.
 
-A part is a process: `web`, `poll` (mailboxes and Maildir), `lmtp`, `worker` (RQ), `events` (what goes out), `reaper`.
-One that dies is started again, later each time; one that says "configuration" (78) stops all. SIGTERM or Ctrl-C stops
-all within 10 s: work in progress ends or is handed back.
+A part is a process: `web`, `poll` (mailboxes and Maildir), `lmtp`, `policy` and `milter` (what a mail server asks), `worker`
+(RQ), `events` (what goes out), `reaper`. One that dies is started again, later each time; one that says "configuration"
+(78) stops all. SIGTERM or Ctrl-C stops all within 10 s: work in progress ends or is handed back.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from worker import embedded, jobs
 from worker.archiving import archive_ended
 from worker.installation import Installation, open_installation, with_embedded_secrets
 from worker.journal import configure_logging
+from worker.listening import listening
 from worker.reaper import Reaper
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, load_settings, setting_name
 from worker.sources.maildir import Maildir
 from worker.sources.polling import mailbox_addresses, poll
 
@@ -98,10 +99,39 @@ def run_lmtp(settings: Settings) -> None:
     """
     from worker.sources import lmtp
 
-    if settings.lmtp is None:
-        raise ConfigError("UNSUBD_LMTP: not set, expected unix:/path or e.g. 127.0.0.1:2424")
-    with open_installation(settings) as installation, lmtp.listening(settings.lmtp) as listener:
+    place = _at(settings, "lmtp")
+    with open_installation(settings) as installation, place as listener:
         lmtp.serve(installation, listener)
+
+
+def run_policy(settings: Settings) -> None:
+    """Answer Postfix before each recipient until stopped.
+
+    Errors:  ConfigError  UNSUBD_POLICY is not set, or cannot be listened on.
+    """
+    from worker.mta import policy
+
+    place = _at(settings, "policy")
+    with open_installation(settings) as installation, place as listener:
+        policy.serve(installation, listener)
+
+
+def run_milter(settings: Settings) -> None:
+    """Stamp the mail that a mail server shows, and drop suppressed recipients, until stopped.
+
+    Errors:  ConfigError  UNSUBD_MILTER is not set, or cannot be listened on.
+    """
+    from worker.mta import milter
+
+    place = _at(settings, "milter")
+    with open_installation(settings) as installation, place as listener:
+        milter.serve(installation, listener)
+
+
+def _at(settings: Settings, part: str) -> AbstractContextManager[socket.socket]:
+    if part not in settings.listens:
+        raise ConfigError(f"{setting_name(part)}: not set, expected unix:/path or e.g. 127.0.0.1:2424")
+    return listening(settings.listens[part], setting_name(part))
 
 
 def run_worker(settings: Settings) -> None:
@@ -181,8 +211,8 @@ def _quarantine_failed(installation: Installation, kept: set[str]) -> None:
 
 
 PARTS: dict[str, Callable[[Settings], None]] = {
-    "web": run_web, "poll": run_poll, "lmtp": run_lmtp, "worker": run_worker, "events": run_events,
-    "reaper": run_reaper,
+    "web": run_web, "poll": run_poll, "lmtp": run_lmtp, "policy": run_policy, "milter": run_milter,
+    "worker": run_worker, "events": run_events, "reaper": run_reaper,
 }  # fmt: skip
 
 
@@ -295,8 +325,7 @@ def parts_of(settings: Settings) -> list[str]:
     """
     mailbox_addresses(settings)
     polls = bool(settings.imap_url.split()) or maildir_path(settings) is not None
-    receives = settings.lmtp is not None
-    ways_in = ["web", *(["poll"] if polls else []), *(["lmtp"] if receives else [])]
+    ways_in = ["web", *(["poll"] if polls else []), *settings.listens]
     return [*ways_in, "events", "reaper", *["worker"] * settings.workers]
 
 

@@ -95,6 +95,14 @@ class Settings(BaseSettings):
     lmtp: str | None = Field(
         None, description="where to take mail from a mail server by LMTP: unix:/path, or host:port on loopback"
     )
+    policy: str | None = Field(
+        None,
+        description="where Postfix asks before each recipient (policy service): unix:/path, or host:port on loopback",
+    )
+    milter: str | None = Field(
+        None,
+        description="where a mail server has its mail stamped (milter): unix:/path, or host:port on loopback",
+    )
     authserv_id: str = Field(
         "", description="name under which our own mail server writes Authentication-Results; unset: none is believed"
     )
@@ -156,14 +164,14 @@ class Settings(BaseSettings):
             raise ValueError("expected host:port, e.g. 127.0.0.1:8125")
         return value
 
-    @field_validator("lmtp")
+    @field_validator("lmtp", "policy", "milter")
     @classmethod
-    def _lmtp(cls, value: str | None) -> str | None:
+    def _place(cls, value: str | None) -> str | None:
         if value is not None and (path := unix_path(value)) is not None:
             if not path.is_absolute() or len(os.fsencode(path)) > _MAX_SOCKET_PATH:
                 raise ValueError(f"expected unix: and an absolute path of at most {_MAX_SOCKET_PATH} octets")
         elif value is not None and not _is_loopback_port(value):
-            raise ValueError("expected unix:/path, or host:port on loopback, e.g. 127.0.0.1:2424: LMTP has no password")
+            raise ValueError("expected unix:/path, or host:port on loopback, e.g. 127.0.0.1:2424: it has no password")
         return value
 
     @field_validator("public_url")
@@ -203,6 +211,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take what `load_settings` gives and nothing else: it has read the environment, files and families included."""
         return (init_settings,)
+
+    @property
+    def listens(self) -> dict[str, str]:
+        """Where mail servers find us: part -> address."""
+        return {part: at for part in ("lmtp", "policy", "milter") if (at := getattr(self, part))}
 
     @property
     def archive(self) -> Path:

@@ -12,8 +12,9 @@ from typing import Self
 from handlers.request import DecidedMessage
 from tests.harness.service import MASTERS, until
 from worker.installation import Installation, open_installation
+from worker.listening import listening
 from worker.settings import load_settings
-from worker.sources.lmtp import Limits, Server, listening
+from worker.sources.lmtp import Limits, Server
 
 
 class Client:
@@ -110,7 +111,7 @@ def receiving(folder: Path, redis_url: str, limits: Limits | None = None, **sett
     given |= {"address": "u+{tag}@unsub.example.com", "lmtp": f"unix:{folder}/lmtp"} | settings
     own = load_settings({f"UNSUBD_{name.upper()}": value for name, value in given.items()})
     assert own.lmtp is not None
-    with open_installation(own) as installation, listening(own.lmtp) as listener:
+    with open_installation(own) as installation, listening(own.lmtp, "UNSUBD_LMTP") as listener:
         loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
         async def run() -> None:

@@ -77,6 +77,7 @@ def test_counters_count_messages_and_effects(client: redis.Redis, journal: Journ
     journal.failed("batch", "ValueError: repeated one by one", messages=2)
     journal.webhook("relay", "accepted")
     journal.webhook("relay", "signature_invalid", "none of the secrets")
+    journal.told("policy", {"refused": 3})
 
     assert Journal.counters(client) == {
         ("unsubd_messages_total", "honour"): 2,
@@ -85,6 +86,7 @@ def test_counters_count_messages_and_effects(client: redis.Redis, journal: Journ
         ("unsubd_failures_total", "batch"): 1,
         ("unsubd_webhook_answers_total", "relay:accepted"): 1,
         ("unsubd_webhook_answers_total", "relay:signature_invalid"): 1,
+        ("unsubd_mta_answers_total", "policy:refused"): 3,
     }
     assert {name for name, _ in Journal.counters(client)} == set(METRICS)
 

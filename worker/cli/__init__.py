@@ -18,6 +18,7 @@ from worker.cli import (
     lists,
     mail,
     mailbox,
+    mta,
     people,
     quarantine,
     service,
@@ -46,6 +47,7 @@ app.add_typer(tags.tag, name="tag")
 app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(hook.app, name="hook")
 app.add_typer(forward.app, name="forward")
+app.add_typer(mta.app, name="mta")
 app.add_typer(quarantine.app, name="quarantine")
 
 
@@ -67,7 +69,7 @@ def _from_pipe(words: Sequence[str]) -> bool:
 
 
 def _main() -> None:
-    configure_logging(quiet=not {"run", "poll", "lmtp", "work", "web"} & set(sys.argv[1:2]))
+    configure_logging(quiet=not {"run", "poll", "lmtp", "policy", "milter", "work", "web"} & set(sys.argv[1:2]))
     try:
         with explained():
             app()

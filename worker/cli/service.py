@@ -25,14 +25,14 @@ def run(
     demo: Annotated[bool, typer.Option("--demo", help="Put demo mails into the drop folder first, once.")] = False,
 ) -> None:
     """Run everything in one process group: web, mailboxes, workers; the embedded Valkey when UNSUBD_REDIS_URL is not set."""
-    from worker.sources.lmtp import listening
+    from worker.listening import listening
     from worker.web.app import listen
 
     settings = _service_settings()
     parts = service.parts_of(settings)
     listen(settings.http).close()  # a taken port is said now, in one line
-    if settings.lmtp:
-        with listening(settings.lmtp):
+    for part, address in settings.listens.items():
+        with listening(address, setting_name(part)):
             pass
     with open_installation(settings) as installation:
         landing = _demo_landing(installation) if demo else ""
@@ -84,8 +84,8 @@ class _Welcome:
             say(f"drop folder   {path}/new")
         for url in settings.imap_url.split():
             say(f"mailbox       {url}")
-        if settings.lmtp:
-            say(f"LMTP          {settings.lmtp}")
+        for part, address in settings.listens.items():
+            say(f"{part:13} {address}")
         if settings.embedded:
             link = new_login_link(self._installation.redis)
             say(f"console       {self._base}{link}  (once, within 15 minutes)")
@@ -124,6 +124,16 @@ def poll(
 def lmtp() -> None:
     """Take mail that a mail server on this machine hands over by LMTP, at UNSUBD_LMTP."""
     service.run_lmtp(_service_settings())
+
+
+def policy() -> None:
+    """Tell Postfix before each recipient whether the mail may go (check_policy_service), at UNSUBD_POLICY."""
+    service.run_policy(_service_settings())
+
+
+def milter() -> None:
+    """Stamp the headers into mail that a mail server sends, and drop suppressed recipients, at UNSUBD_MILTER."""
+    service.run_milter(_service_settings())
 
 
 def work() -> None:
@@ -188,4 +198,4 @@ def demo(count: Annotated[int, typer.Option(min=3, max=2000, help="Recipients in
     show(count)
 
 
-COMMANDS = (run, poll, lmtp, work, web, status, doctor, config, demo)
+COMMANDS = (run, poll, lmtp, policy, milter, work, web, status, doctor, config, demo)

@@ -14,12 +14,12 @@ import weakref
 from typing import Any
 
 from worker.installation import Installation
+from worker.listening import BACKLOG
 from worker.sources import SourceReport
 from worker.sources.lmtp.conversation import Conversation, Limits
-from worker.sources.lmtp.listening import BACKLOG, listening
 from worker.sources.lmtp.taking import SOURCE, Taking
 
-__all__ = ["Limits", "listening", "serve"]
+__all__ = ["Limits", "serve"]
 
 _STOP_S = 6.5  # the supervisor asks again after 8 s
 _TELL_EVERY_S = 1.0

@@ -1,6 +1,6 @@
-"""Where the LMTP server listens: a unix socket that the mail server's group may use, or a port on loopback.
+"""Where a mail server finds us: a unix socket that its group may use, or a port on loopback.
 
-The folder of a unix socket is the operator's: its group (and its setgid bit) says who may deliver. A socket that a killed
+The folder of a unix socket is the operator's: its group (and its setgid bit) says who may connect. A socket that a killed
 process left is replaced; one that somebody listens on is not. A lock on the folder, which leaves no file in it, keeps two
 starters apart.
 """
@@ -21,13 +21,13 @@ _MODE = 0o660
 
 
 @contextmanager
-def listening(address: str) -> Iterator[socket.socket]:
-    """Listen on *address*, as UNSUBD_LMTP spells it; on leaving, close it and remove a unix socket that is still ours.
+def listening(address: str, setting: str) -> Iterator[socket.socket]:
+    """Listen on *address*, which *setting* gave; on leaving, close it and remove a unix socket that is still ours.
 
     Errors:  ConfigError  somebody listens there, the folder is missing or closed to us.
     """
     path = unix_path(address)
-    listener = _on_path(path) if path else _on_port(address)
+    listener = _on_path(path, setting) if path else _on_port(address, setting)
     ours = os.lstat(path).st_ino if path else 0
     try:
         yield listener
@@ -39,7 +39,7 @@ def listening(address: str) -> Iterator[socket.socket]:
                     path.unlink()
 
 
-def _on_port(address: str) -> socket.socket:
+def _on_port(address: str, setting: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host.strip("[]")
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
@@ -49,33 +49,33 @@ def _on_port(address: str) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise _refused(address, error) from error
+        raise _refused(address, setting, error) from error
     return listener
 
 
-def _on_path(path: Path) -> socket.socket:
+def _on_path(path: Path, setting: str) -> socket.socket:
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise ConfigError(
-            f"UNSUBD_LMTP: folder {path.parent}: {error.strerror}: make it, writable for us and open to the mail server"
+            f"{setting}: folder {path.parent}: {error.strerror}: make it, writable for us and open to the mail server"
         ) from error
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        _remove_stale(path)
+        _remove_stale(path, setting)
         return _bound(path)
     except OSError as error:
-        raise _refused(f"unix:{path}", error) from error
+        raise _refused(f"unix:{path}", setting, error) from error
     finally:
         os.close(folder)
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, setting: str) -> None:
     if not path.exists() and not path.is_symlink():
         return
     if not path.is_socket() or path.is_symlink():
         raise ConfigError(
-            f"UNSUBD_LMTP: unix:{path}: not a socket, expected a path of its own: remove it or choose another"
+            f"{setting}: unix:{path}: not a socket, expected a path of its own: remove it or choose another"
         )
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(2)
@@ -106,5 +106,5 @@ def _bound(path: Path) -> socket.socket:
     return listener
 
 
-def _refused(address: str, error: OSError) -> ConfigError:
-    return ConfigError(f"UNSUBD_LMTP: {address}: {error.strerror}: stop what listens there, or choose another address")
+def _refused(address: str, setting: str, error: OSError) -> ConfigError:
+    return ConfigError(f"{setting}: {address}: {error.strerror}: stop what listens there, or choose another address")
