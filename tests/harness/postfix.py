@@ -6,6 +6,7 @@ that its package made, which only root may do.
 
 import grp
 import os
+import re
 import smtplib
 import subprocess
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from tests.harness.processes import Server, free_port, greeting
 
 _DEPLOY = Path(__file__).parents[2] / "deploy/postfix"
+_PORT = re.compile(r"^([^#\n]*127\.0\.0\.1\]?:)(252\d)", re.M)  # of a service, or of a transport's next hop
 _MAIN = """
 compatibility_level = 3.6
 queue_directory = {folder}/queue
@@ -45,6 +47,7 @@ verify unix - - n - 1 verify
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 relay unix - - n - - smtp
+smtp unix - - n - - smtp
 error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
@@ -59,18 +62,21 @@ postlog unix-dgram n - n - 1 postlogd
 class Postfix(Server):
     """The server, with the lines of deploy/postfix. *folder* has a short path and may be entered by other users.
 
-    `socket_folder` is where these lines look for our socket.
+    *configuration*: beginnings of the names of the files; *more*: lines of our own for main.cf; ports of those files become
+    free ones, see `ports`. `socket_folder` is where these lines look for our socket.
     """
 
-    def __init__(self, binary: Path, folder: Path) -> None:
+    def __init__(self, binary: Path, folder: Path, configuration: str = "", more: str = "") -> None:
         self.folder = folder
         self.port = free_port()
+        self.ports: dict[str, int] = {}
         self._postfix = binary
         self._configuration = folder / "etc"
         for name in ("etc", "queue", "data"):
             (folder / name).mkdir()
         for name, own in (("main.cf", _MAIN), ("master.cf", _MASTER)):
-            text = own.format(folder=folder, port=self.port) + (_DEPLOY / name).read_text()
+            deployed = _PORT.sub(self._free, (_DEPLOY / (configuration + name)).read_text())
+            text = own.format(folder=folder, port=self.port) + deployed + (more if name == "main.cf" else "")
             (self._configuration / name).write_text(text)
         shown = self._run("postconf", "-h", "daemon_directory", "mail_owner").split()
         subprocess.run(["chown", shown[1], folder / "data"], check=True)
@@ -88,9 +94,12 @@ class Postfix(Server):
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout
 
-    def send(self, raw: bytes, *recipients: str, sender: str = "someone@example.net") -> None:
+    def _free(self, found: re.Match[str]) -> str:
+        return found[1] + str(self.ports.setdefault(found[2], free_port()))
+
+    def send(self, raw: bytes, *recipients: str, sender: str = "someone@example.net", port: int = 0) -> None:
         """Hand a mail to it, as another mail server does."""
-        with smtplib.SMTP("127.0.0.1", self.port, timeout=30) as client:
+        with smtplib.SMTP("127.0.0.1", port or self.port, timeout=30) as client:
             refused = client.sendmail(sender, list(recipients), raw)
         assert refused == {}
 

@@ -88,7 +88,7 @@ class Server:
                 await asyncio.to_thread(self._write_line)
                 line_at = now
             trouble = self._asking.trouble
-            if trouble != said or now - said_at >= _SIGN_OF_LIFE_S:
+            if trouble != said or self._asking.asked > self._told or now - said_at >= _SIGN_OF_LIFE_S:
                 await asyncio.to_thread(
                     self._report.say, "waiting" if trouble else "idle", trouble, taken=self._untold()
                 )
