@@ -1,10 +1,12 @@
 """The two services as parts of the whole: their settings, the map's commands, and what doctor, status and journal say."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import fakeredis
 import pytest
@@ -21,6 +23,7 @@ from worker.listening import listening
 from worker.mta.map import Routes
 from worker.mta.milter import Milter
 from worker.mta.policy import Policy
+from worker.mta.server import Server
 from worker.settings import load_settings
 from worker.sources import source_states
 
@@ -149,3 +152,19 @@ def test_what_was_told_is_one_line_and_a_counter_and_names_nobody(acme: Installa
     assert acme.journal.counters(acme.redis)["unsubd_mta_answers_total", "policy:permitted"] == 3
     assert "jane" not in str(acme.journal.lines(acme.redis, 9))
     assert source_states(acme.redis)[0]["messages"] == 3
+
+
+def test_routes_that_cannot_be_read_any_more_end_the_service(acme: Installation, tmp_path: Path) -> None:
+    policy = Policy(acme)
+
+    async def run() -> None:
+        with (
+            listening(f"unix:{tmp_path}/p", "X") as listener,
+            patch("worker.mta.server._TELL_EVERY_S", 0.01),
+            patch("worker.mta.server._REFRESH_EVERY_S", 0.01),
+            patch.object(Routes, "every", autospec=True, side_effect=[{}, KeyError("sender")]),
+        ):
+            await Server("policy", policy.asking, policy.converse).run(listener, asyncio.Event())
+
+    with pytest.raises(KeyError):
+        asyncio.run(run())

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import fakeredis
 import pytest
 import redis
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers import postfix_policy as protocol
@@ -141,6 +141,7 @@ def test_a_request_without_an_end_is_not_kept(acme: Installation) -> None:
     assert asked(Policy(acme), b"request=smtpd_access_policy\nx=" + b"x" * 100_000 + b"\n\n") == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40) | st.just(b"request=smtpd_access_policy"), max_size=6))
 def test_any_octets_are_a_question_or_refused(lines: list[bytes]) -> None:
     try:

@@ -40,18 +40,24 @@ class Server:
         self._told = 0
 
     async def run(self, listener: socket.socket, stop: asyncio.Event) -> None:
-        """Answer until *stop* is set."""
+        """Answer until *stop* is set.
+
+        Errors:  any  the routes could not be kept fresh for a reason that is not Redis's: old ones would let new mail through.
+        """
         await self._asking.refresh()
         server = await asyncio.start_server(self._connected, sock=listener, backlog=BACKLOG, limit=_BUFFER_BYTES)
-        telling = asyncio.create_task(self._tell())
+        telling, stopping = asyncio.create_task(self._tell()), asyncio.create_task(stop.wait())
         try:
-            await stop.wait()
+            await asyncio.wait([telling, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if telling.done():
+                telling.result()
         finally:
             server.close()
-            for task in (*self._open, telling):
+            ending = [*self._open, telling, stopping]
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*self._open, telling, return_exceptions=True)
-        await asyncio.to_thread(self._write_line)
+            await asyncio.gather(*ending, return_exceptions=True)
+        await self._write_line()
         await asyncio.to_thread(self._report.say, "stopped", taken=self._untold())
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,7 +91,7 @@ class Server:
                 await self._asking.refresh()
                 refreshed_at = now
             if now - line_at >= _LINE_EVERY_S:
-                await asyncio.to_thread(self._write_line)
+                await self._write_line()
                 line_at = now
             trouble = self._asking.trouble
             if trouble != said or self._asking.asked > self._told or now - said_at >= _SIGN_OF_LIFE_S:
@@ -98,10 +104,10 @@ class Server:
         asked, self._told = self._asking.asked - self._told, self._asking.asked
         return asked
 
-    def _write_line(self) -> None:
+    async def _write_line(self) -> None:
         answers, self._asking.told = self._asking.told, Counter()
         if answers:
-            self._asking.installation.journal.told(self._name, answers)
+            await asyncio.to_thread(self._asking.installation.journal.told, self._name, answers)
 
 
 def serve(name: str, asking: Asking, converse: Converse, listener: socket.socket) -> None:
