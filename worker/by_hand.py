@@ -1,4 +1,4 @@
-"""What an operator enters in his own name: a suppression nobody's mail asked for, or the end of one."""
+"""What an operator, or a program with a key, enters in his own name: a suppression nobody's mail asked for, or the end of one."""
 
 import secrets
 import time
@@ -23,9 +23,14 @@ def enter(
     *,
     actor: str,
     reason: str,
+    source: str = SOURCE,
+    at_ms: int | None = None,
+    **evidence: str,
 ) -> list[dict[str, Any]]:
     """Suppress, or resubscribe, each recipient in this very group; return one result each, as the ledger has them.
 
+    Shape:   source: "operator", or "api" for a program. evidence: further short facts for the ledger.
+    Units:   at_ms: event time, ms UTC; None = this machine's clock.
     Errors:  UnknownAccount  no such sender or group, or to suppress an archived one.    permanent
              AddressError    not an address.    permanent
              Unavailable     the store is away.    temporary
@@ -35,14 +40,15 @@ def enter(
         raise UnknownAccount(f"group {group}: archived, expected one that is not, or 0 for everything")
     exact = [one_address(each) for each in recipients]
     seen = installation.store.rows([(sender, group, each) for each in exact])
-    nonce, at_ms = secrets.token_hex(16), time.time_ns() // 1_000_000
+    nonce = secrets.token_hex(16)
+    at_ms = time.time_ns() // 1_000_000 if at_ms is None else at_ms
     wishes = tuple(
         Request(
-            request_id(nonce, sender, group, each, action), action, sender, group, each, at_ms, SOURCE, nonce, actor,
+            request_id(nonce, sender, group, each, action), action, sender, group, each, at_ms, source, nonce, actor,
             row.version.hex() if row and action is Action.RESUBSCRIBE else "",
         )
         for each, row in zip(exact, seen, strict=True)
     )  # fmt: skip
     why = without_addresses(reason) or action.value
-    entry = DecidedMessage(nonce, SOURCE, Outcome.HONOUR, why, at_ms, wishes, {"actor": actor})
+    entry = DecidedMessage(nonce, source, Outcome.HONOUR, why, at_ms, wishes, {"actor": actor, **evidence})
     return installation.intake.record([entry])[0]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 from unittest.mock import patch
 
@@ -13,6 +14,7 @@ import redis
 from handlers.errors import QueueUnavailable, Rejected, UnknownAccount
 from handlers.tag import MAX_GROUP
 from worker.accounts import Accounts, Group, KnownGroups, Sender, Standing
+from worker.accounts.api_keys import SCOPES, ApiKey, ApiKeys
 
 
 @pytest.fixture
@@ -240,7 +242,7 @@ def test_an_api_key_is_shown_once_and_kept_as_a_digest(client: redis.Redis, acco
     key, other = accounts.new_api_key("acme"), accounts.new_api_key("acme")
 
     assert key != other
-    assert accounts.sender_of_api_key(key) == accounts.sender_of_api_key(other) == "acme"
+    assert [each and each.sender for each in (accounts.keys.find(key), accounts.keys.find(other))] == ["acme", "acme"]
     assert key.encode() not in b"".join(value for row in client.hgetall("unsubd:api-keys").items() for value in row)
 
 
@@ -248,7 +250,68 @@ def test_an_api_key_is_shown_once_and_kept_as_a_digest(client: redis.Redis, acco
 def test_a_key_that_was_never_given_out_is_nobodys(accounts: Accounts, key: str) -> None:
     accounts.new_api_key("acme")
 
-    assert accounts.sender_of_api_key(key) is None
+    assert accounts.keys.find(key) is None
+
+
+def test_a_key_that_is_revoked_opens_nothing_and_the_others_do(accounts: Accounts) -> None:
+    key, other = accounts.new_api_key("acme"), accounts.new_api_key("acme", name="robot")
+    first, second = accounts.keys.find(key), accounts.keys.find(other)
+    assert first and second
+
+    accounts.keys.revoke("acme", first.id)
+
+    assert accounts.keys.find(key) is None
+    assert accounts.keys.find(other) == second
+    assert (first.name, second.name) == (f"key {first.id}", "robot")
+
+
+def test_a_sender_revokes_its_own_keys_alone(accounts: Accounts) -> None:
+    accounts.add_sender("beta")
+    key = accounts.new_api_key("acme")
+    [known] = accounts.keys.of("acme")
+
+    with pytest.raises(Rejected, match="none of that id"):
+        accounts.keys.revoke("beta", known.id)
+
+    assert accounts.keys.find(key) == known
+    assert accounts.keys.of("beta") == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "scopes"),
+    [
+        (["asm.groups.read"], ("asm.groups.read",)),
+        (["asm.groups"], ("asm.groups.create", "asm.groups.read", "asm.groups.update", "asm.groups.delete")),
+        ([], SCOPES),
+    ],
+)
+def test_a_scope_may_be_named_by_its_subject(accounts: Accounts, wanted: list[str], scopes: tuple[str, ...]) -> None:
+    accounts.new_api_key("acme", scopes=wanted)
+
+    assert accounts.keys.of("acme")[0].scopes == scopes
+
+
+@pytest.mark.parametrize("more", [{"scopes": ["asm"]}, {"scopes": ["mail.send"]}, {"scopes": [""]}, {"name": "x" * 41}])
+def test_a_key_that_cannot_be_is_not_made(accounts: Accounts, more: dict[str, Any]) -> None:
+    with pytest.raises(Rejected):
+        accounts.new_api_key("acme", **more)
+
+    assert accounts.keys.of("acme") == []
+
+
+def test_a_key_of_an_earlier_release_may_do_everything(client: redis.Redis, accounts: Accounts) -> None:
+    client.hset("unsubd:api-keys", sha256(b"SG.old").hexdigest(), '{"sender": "acme", "created_ms": 5}')
+
+    found = accounts.keys.find("SG.old")
+
+    assert found == ApiKey(sha256(b"SG.old").hexdigest()[:12], "acme", f"key {found and found.id}", created_ms=5)
+
+
+def test_calls_are_counted_by_the_minute(accounts: Accounts) -> None:
+    accounts.new_api_key("acme")
+    [key] = accounts.keys.of("acme")
+
+    assert [accounts.keys.calls(key, now_s) for now_s in (0, 59.9, 60)] == [1, 2, 1]
 
 
 # --- Redis away
@@ -267,7 +330,10 @@ ASK: dict[str, Callable[[Accounts], Any]] = {
     "owners": lambda accounts: accounts.owners([1]),
     "standings": lambda accounts: accounts.standings({("acme", 1)}),
     "new_api_key": lambda accounts: accounts.new_api_key("acme"),
-    "sender_of_api_key": lambda accounts: accounts.sender_of_api_key("SG.x.y"),
+    "keys.find": lambda accounts: accounts.keys.find("SG.x.y"),
+    "keys.of": lambda accounts: accounts.keys.of("acme"),
+    "keys.revoke": lambda accounts: accounts.keys.revoke("acme", "0" * 12),
+    "keys.calls": lambda accounts: accounts.keys.calls(ApiKey("0" * 12, "acme", "robot"), 0),
 }
 
 
@@ -281,4 +347,5 @@ def test_redis_away_is_unavailable(method: str) -> None:
 
 
 def test_every_method_is_asked_with_redis_away() -> None:
-    assert {name for name in vars(Accounts) if not name.startswith("_")} == set(ASK)
+    of_keys = {f"keys.{name}" for name in vars(ApiKeys) if not name.startswith("_") and name != "make"}
+    assert {name for name in vars(Accounts) if not name.startswith("_")} | of_keys == set(ASK)

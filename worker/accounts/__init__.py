@@ -1,4 +1,4 @@
-"""Senders, their groups and API keys.
+"""Senders and their groups; `api_keys.py` keeps their API keys.
 
 | key                         | type   | holds                                                        | lives    |
 |-----------------------------|--------|--------------------------------------------------------------|----------|
@@ -6,17 +6,13 @@
 | `unsubd:groups`             | HASH   | group id -> JSON {sender, name, description, …}              | for good |
 | `unsubd:groups:last`        | STRING | the installation-wide counter of group ids                   | for good |
 | `unsubd:group-names:SENDER` | HASH   | name -> id of the sender's groups that are not archived      | for good |
-| `unsubd:api-keys`           | HASH   | SHA-256 of a key -> JSON {sender, created_ms}                | until revoked |
 """
 
-import json
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
-from hashlib import sha256
 from importlib.resources import files
 from typing import Any, cast
 
@@ -24,11 +20,12 @@ import redis
 
 from handlers.errors import QueueUnavailable, Rejected, UnknownAccount
 from handlers.tag import MAX_GROUP, SENDER_ID
+from worker.accounts.api_keys import ApiKeys
 from worker.accounts.model import Group, Sender, as_json, read_group, read_sender
 from worker.server import away_as
 
 __all__ = ["Accounts", "Group", "KnownGroups", "Sender", "Standing"]
-_SENDERS, _GROUPS, _LAST, _API_KEYS = "unsubd:senders", "unsubd:groups", "unsubd:groups:last", "unsubd:api-keys"
+_SENDERS, _GROUPS, _LAST = "unsubd:senders", "unsubd:groups", "unsubd:groups:last"
 _NAMES = "unsubd:group-names:"
 _ADD_GROUP = files("worker.accounts").joinpath("add_group.lua").read_text()
 _CHANGE_GROUP = files("worker.accounts").joinpath("change_group.lua").read_text()
@@ -59,6 +56,7 @@ class Accounts:
         self._redis = client
         self._add_group = client.register_script(_ADD_GROUP)
         self._change_group = client.register_script(_CHANGE_GROUP)
+        self.keys = ApiKeys(client)
 
     # --- senders
 
@@ -220,20 +218,9 @@ class Accounts:
 
     # --- API keys
 
-    def new_api_key(self, sender: str) -> str:
-        """Make an API key of *sender* and return it; only its digest is kept, so it is never shown again."""
-        self.sender(sender)
-        key = f"SG.{secrets.token_urlsafe(16)}.{secrets.token_urlsafe(32)}"
-        with _reachable():
-            content = json.dumps({"sender": sender, "created_ms": time.time_ns() // 1_000_000})
-            self._redis.hset(_API_KEYS, _digest(key), content)
-        return key
-
-    def sender_of_api_key(self, key: str) -> str | None:
-        """Return the sender that *key* belongs to, None for a key that was never given out."""
-        with _reachable():
-            row = self._redis.hget(_API_KEYS, _digest(key))
-        return str(json.loads(row)["sender"]) if row else None
+    def new_api_key(self, sender: str, **more: Any) -> str:
+        """Make an API key of *sender* and return it; see `ApiKeys.make`. Errors: UnknownAccount  no such sender.    permanent"""
+        return self.keys.make(self.sender(sender).id, **more)
 
 
 class KnownGroups:
@@ -278,7 +265,3 @@ def _name_taken(group: Group) -> Rejected:
     return Rejected(
         f"group {group.name!r}: sender {group.sender!r} has one of that name, see: unsubd group list {group.sender}"
     )
-
-
-def _digest(key: str) -> str:
-    return sha256(key.encode()).hexdigest()

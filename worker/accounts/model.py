@@ -19,6 +19,7 @@ class Sender:
     Shape:   id: 1 to 16 of a-z, 0-9. name: as people know it. address: its own template instead of UNSUBD_ADDRESS, "" = none.
              public_url: its own base of links, https_url: its own page to stand beside our mailto, likewise. opaque: its tags
              spell no address, they are stored. max_groups: how many groups it may have.
+             parent: the sender whose API keys may act for this one, "" = none.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Sender:
     https_url: str = ""
     opaque: bool = False
     max_groups: int = MAX_GROUPS
+    parent: str = ""
 
     def checked(self) -> "Sender":
         """Errors: Rejected  an address template or URL that cannot be used.    permanent"""
@@ -39,6 +41,8 @@ class Sender:
         for name, url in (("public-url", self.public_url), ("https-url", self.https_url)):
             if url and (urlsplit(url).scheme != "https" or not urlsplit(url).hostname):
                 raise Rejected(f"{name}: {url[:60]!r}, expected e.g. https://unsub.example.com")
+        if self.parent == self.id:
+            raise Rejected("parent: the sender itself, expected another one, or none")
         return replace(self, name=self.name or self.id, public_url=self.public_url.rstrip("/"))
 
 

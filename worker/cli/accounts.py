@@ -1,5 +1,6 @@
 """`unsubd sender`, `unsubd group`, `unsubd keys`."""
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +9,7 @@ from handlers.errors import Rejected
 from handlers.tag import AddressTemplate
 from worker import adoption
 from worker import keys as key_ring
-from worker.accounts import Group, Sender
+from worker.accounts import Group, Sender, api_keys
 from worker.cli import sources
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import open_installation
@@ -27,6 +28,12 @@ Address = Annotated[
 PublicUrl = Annotated[str | None, typer.Option(help="Its own base of our links; default: UNSUBD_PUBLIC_URL.")]
 HttpsUrl = Annotated[str | None, typer.Option(help="Its own unsubscribe page, {tag} in it, instead of ours.")]
 Opaque = Annotated[bool | None, typer.Option("--opaque/--readable", help="Tags that spell no address: all are stored.")]
+Parent = Annotated[str | None, typer.Option(help="The sender whose API keys may act for it (On-Behalf-Of).")]
+Scopes = Annotated[
+    list[str] | None, typer.Option("--scope", help="e.g. asm.groups.read, or asm.groups for all of it; default: everything.")
+]
+KeyName = Annotated[str, typer.Option("--name", help="Who asks, as the ledger tells it; default: the key's id.")]
+PerMinute = Annotated[int, typer.Option("--per-minute", min=1, help="How many calls it may make in a minute.")]
 MaxGroups = Annotated[int | None, typer.Option(min=1, help="How many groups it may have; default: 200.")]
 GroupName = Annotated[str | None, typer.Option(help="1 to 30 characters, as recipients read it.")]
 Description = Annotated[str | None, typer.Option(help="At most 100 characters, as recipients read it.")]
@@ -46,10 +53,11 @@ def sender_add(
     https_url: HttpsUrl = None,
     opaque: Opaque = None,
     max_groups: MaxGroups = None,
+    parent: Parent = None,
 ) -> None:
     """Register a sender; prints its id alone on the last line. Groups that its tags name already become its groups."""
     given = _given(name=name, address=address, public_url=public_url, https_url=https_url, opaque=opaque,
-                   max_groups=max_groups)  # fmt: skip
+                   max_groups=max_groups, parent=parent)  # fmt: skip
     settings = own_settings()
     with open_installation(settings) as installation:
         added = adoption.register(installation, sender_id, **given)
@@ -69,10 +77,11 @@ def sender_edit(
     https_url: HttpsUrl = None,
     opaque: Opaque = None,
     max_groups: MaxGroups = None,
+    parent: Parent = None,
 ) -> None:
     """Change what is given; an empty text goes back to the default."""
     given = _given(name=name, address=address, public_url=public_url, https_url=https_url, opaque=opaque,
-                   max_groups=max_groups)  # fmt: skip
+                   max_groups=max_groups, parent=parent)  # fmt: skip
     settings = own_settings()
     with open_installation(settings) as installation:
         _say_budget(settings, installation.accounts.edit_sender(sender_id, **given))
@@ -99,7 +108,7 @@ def sender_list(as_json: Json = False) -> None:
 
 
 def _print_sender(account: Sender, as_json: bool) -> None:
-    chosen = {name: getattr(account, name) for name in ("address", "public_url", "https_url", "opaque", "max_groups")}
+    chosen = {name: getattr(account, name) for name in ("address", "public_url", "https_url", "opaque", "max_groups", "parent")}
     if as_json:
         say_json({"sender": account.id, "name": account.name, **chosen})
         return
@@ -108,10 +117,39 @@ def _print_sender(account: Sender, as_json: bool) -> None:
 
 
 @sender.command("key")
-def sender_key(sender_id: Id) -> None:
+def sender_key(
+    sender_id: Id, scope: Scopes = None, name: KeyName = "", per_minute: PerMinute = api_keys.PER_MINUTE
+) -> None:
     """Make an API key; it is shown this once, alone on the last line."""
     with open_installation(own_settings()) as installation:
-        say(installation.accounts.new_api_key(sender_id))
+        say(installation.accounts.new_api_key(sender_id, name=name, scopes=scope or (), per_minute=per_minute))
+
+
+@sender.command("keys")
+def sender_keys(sender_id: Id, as_json: Json = False) -> None:
+    """List the API keys of a sender: their ids, never the keys themselves."""
+    with open_installation(own_settings()) as installation:
+        for each in installation.accounts.keys.of(installation.accounts.sender(sender_id).id):
+            _print_key(each, as_json)
+
+
+def _print_key(key: api_keys.ApiKey, as_json: bool) -> None:
+    if as_json:
+        say_json({name: getattr(key, name) for name in ("id", "name", "scopes", "per_minute", "created_ms")})
+        return
+    made = time.strftime("%Y-%m-%d", time.gmtime(key.created_ms / 1000))
+    may = "everything" if key.scopes == api_keys.SCOPES else " ".join(key.scopes)
+    say(f"{key.id}  {key.name:20}  {made}  {key.per_minute:,} a minute  {may}")
+
+
+@sender.command("revoke")
+def sender_revoke(
+    sender_id: Id, key_id: Annotated[str, typer.Argument(metavar="KEY-ID", help="As unsubd sender keys shows it.")]
+) -> None:
+    """Take an API key away, from this moment on."""
+    with open_installation(own_settings()) as installation:
+        revoked = installation.accounts.keys.revoke(sender_id, key_id)
+    say(f"revoked {revoked.id} ({revoked.name})")
 
 
 @group.command("add")

@@ -7,6 +7,7 @@ First layout, behind this interface (a later one is smaller):
 | `unsubd:supp:{SENDER}:GROUP`   | HASH | canonical recipient, or a forgotten one's name -> row (`row.py`) | for good |
 | `unsubd:supp:{SENDER}`         | SET  | the sender's groups that have rows                             | for good |
 | `unsubd:forgotten:{SENDER}`    | SET  | names of recipients whose rows lie under them                  | for good |
+| `unsubd:counts:{SENDER}`       | HASH | group -> its suppressed rows; `GROUP:changes` -> how often one changed | for good |
 
 A sender's keys lie in one slot; `tags.py`, `ledger.py` and `archive.py` keep the rest of the store.
 """
@@ -43,6 +44,10 @@ def _groups_key(sender: str) -> str:
 
 def _forgotten_key(sender: str) -> str:
     return f"unsubd:forgotten:{{{sender}}}"
+
+
+def _counts_key(sender: str) -> str:
+    return f"unsubd:counts:{{{sender}}}"
 
 
 class Questions:
@@ -84,7 +89,8 @@ class Store:
         with away_as(StoreUnavailable, _SETTING):
             pipeline = self._redis.pipeline(transaction=False)
             for each in requests:
-                keys = [_key(each.sender, each.group), _groups_key(each.sender), _forgotten_key(each.sender)]
+                keys = [_key(each.sender, each.group), _groups_key(each.sender), _forgotten_key(each.sender),
+                        _counts_key(each.sender)]  # fmt: skip
                 self._register(keys=keys, args=self._args(each, now_ms), client=pipeline)
             confirm(pipeline, self._min_replicas)
             replies = pipeline.execute()
@@ -145,6 +151,19 @@ class Store:
             keys = self._redis.scan_iter("unsubd:supp:{*}", count=1000)
             return sorted(key.decode().partition("{")[2].removesuffix("}") for key in keys)
 
+    def counted(self, sender: str, groups: Sequence[int]) -> list[tuple[int, int]]:
+        """Return for each group how many are suppressed, forgotten ones among them, and a number that every change raises."""
+        fields = [field for group in groups for field in (str(group), f"{group}:changes")]
+        with away_as(StoreUnavailable, _SETTING):
+            found = cast(list[bytes | None], self._redis.hmget(_counts_key(sender), fields)) if fields else []
+        return [(max(0, int(count or 0)), int(changes or 0)) for count, changes in zip(found[::2], found[1::2], strict=True)]
+
+    def now_ms(self) -> int:
+        """Return what the store's clock says, in ms UTC: it dates what a person or program enters now (semantics §2)."""
+        with away_as(StoreUnavailable, _SETTING):
+            seconds, micros = cast(tuple[int, int], self._redis.time())
+        return seconds * 1000 + micros // 1000
+
     def listed(self, sender: str, group: int) -> Iterator[tuple[str | None, Row]]:
         """Yield every suppressed recipient of this very group, in no order: None for a forgotten one, who is only counted.
 
@@ -168,7 +187,7 @@ class Store:
         moved = 0
         for sender in senders:
             for _ in range(2):  # a group that had its first row in between is found the second time
-                keys = [_forgotten_key(sender), *(_key(sender, group) for group in self.groups(sender))]
+                keys = [_forgotten_key(sender), _counts_key(sender), *(_key(sender, group) for group in self.groups(sender))]
                 with away_as(StoreUnavailable, _SETTING):
                     moved += int(self._forget(keys=keys, args=[recipient, self._names(sender, recipient)]))
         return moved

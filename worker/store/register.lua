@@ -1,5 +1,5 @@
 -- Apply one request to one row: a last-writer-wins register by event time that leans towards the unsubscribe.
--- KEYS[1] hash of (sender, group)  [2] the sender's groups that have rows  [3] the sender's forgotten names
+-- KEYS[1] hash of (sender, group)  [2] the sender's groups that have rows  [3] the sender's forgotten names  [4] its counts
 -- ARGV[1] recipient  [2] "u" unsubscribe, "c" complaint, "r" resubscribe  [3] event time ms  [4] evidence, 8 bytes
 -- ARGV[5] source code 0..255  [6] "1": this entry holds the row / may lift a held one  [7] the row that a resubscribe's actor saw
 -- ARGV[8] now in ms, "" = the server's TIME  [9] the recipient's name once forgotten  [10] group  [11] "1": an import without a date
@@ -53,11 +53,16 @@ if packed then
   end
 end
 
+local was = suppressed
+
 local function write(code)
   local flags = (suppressed and 1 or 0) + (held and 2 or 0) + (complaint and 4 or 0)
   local row = octets(first, 4) .. octets(time, 6) .. string.char(flags, code) .. kept
   if not suppressed then row = row .. octets(lifted, 6) end
-  if row ~= packed then redis.call('HSET', key, recipient, row) end
+  if row == packed then return end
+  redis.call('HSET', key, recipient, row)
+  redis.call('HINCRBY', KEYS[4], ARGV[10] .. ':changes', 1)
+  if suppressed ~= (was or false) then redis.call('HINCRBY', KEYS[4], ARGV[10], suppressed and 1 or -1) end
 end
 
 if action == 'r' then

@@ -79,7 +79,7 @@ async def asking_sender(request: Request) -> str:
     installation: Installation = request.app.state.installation
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        sender = await asyncio.to_thread(installation.accounts.sender_of_api_key, key)
+        sender = await asyncio.to_thread(installation.accounts.keys.find, key)
         if sender is not None:
             return sender
     raise HTTPException(401, "expected Authorization: Bearer KEY, a key of unsubd sender key")
