@@ -28,6 +28,11 @@ def live_group(installation: Installation, sender: str, group: int) -> Group:
     return found
 
 
+def live_groups(installation: Installation, sender: str) -> list[Group]:
+    """Return the groups of *sender* that are not archived, defaults first."""
+    return [each for each in installation.accounts.groups(sender) if not each.archived]
+
+
 def suppress(
     installation: Installation, sender: str, group: int, recipients: Sequence[str], *, actor: str, reason: str
 ) -> list[dict[str, Any]]:

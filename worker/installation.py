@@ -33,6 +33,7 @@ from worker.settings import Settings
 from worker.store import Store
 from worker.store.forgotten import ForgottenNames
 from worker.store.ledger import Ledger
+from worker.store.listing import Listings
 from worker.store.tags import StoredTags
 
 KEY_FILE, TOKEN_FILE = "secret_keys", "admin_token"
@@ -46,6 +47,7 @@ class Installation:
     redis: Redis
     store_redis: Redis
     store: Store
+    listings: Listings
     tags: StoredTags
     ledger: Ledger
     accounts: Accounts
@@ -239,4 +241,5 @@ def _built(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
         accounts=accounts, groups=KnownGroups(accounts), hooks=hooks, quarantine=quarantine, queue=queue, events=events,
         forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms, names=names, weakness=weak,
+        listings=Listings(store),
     )  # fmt: skip

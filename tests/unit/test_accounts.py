@@ -256,7 +256,8 @@ def test_a_key_that_was_never_given_out_is_nobodys(accounts: Accounts, key: str)
 def test_a_key_that_is_revoked_opens_nothing_and_the_others_do(accounts: Accounts) -> None:
     key, other = accounts.new_api_key("acme"), accounts.new_api_key("acme", name="robot")
     first, second = accounts.keys.find(key), accounts.keys.find(other)
-    assert first and second
+    assert first
+    assert second
 
     accounts.keys.revoke("acme", first.id)
 

@@ -1,9 +1,9 @@
 """API keys: each belongs to one sender, may do what its scopes say, and is known by its digest alone.
 
-| key                          | type   | holds                                                                         | lives         |
-|------------------------------|--------|-------------------------------------------------------------------------------|---------------|
-| `unsubd:api-keys`            | HASH   | SHA-256 of a key -> JSON {sender, name, scopes, per_minute, created_ms}       | until revoked |
-| `unsubd:api-calls:ID:MINUTE` | STRING | how many calls the key with that id made in that minute                       | 2 minutes     |
+| key                          | type   | holds                                                          | lives |
+|------------------------------|--------|----------------------------------------------------------------|-------|
+| `unsubd:api-keys`            | HASH   | SHA-256 of a key -> JSON {sender, name, scopes, per_minute, …} | until revoked |
+| `unsubd:api-calls:ID:MINUTE` | STRING | how many calls the key with that id made in that minute        | 2 minutes |
 """
 
 import json
@@ -90,7 +90,9 @@ class ApiKeys:
         """Take a key away from now on; return what it was. Errors: Rejected  no such key of this sender.    permanent"""
         found = next((each for each in self.of(sender) if each.id == key_id), None)
         if found is None:
-            raise Rejected(f"key {key_id[:20]!r}: sender {sender!r} has none of that id, see: unsubd sender keys {sender}")
+            raise Rejected(
+                f"key {key_id[:20]!r}: sender {sender!r} has none of that id, see: unsubd sender keys {sender}"
+            )
         with _reachable():
             digests = cast(list[bytes], self._redis.hkeys(_API_KEYS))
             self._redis.hdel(_API_KEYS, *[each for each in digests if each.decode().startswith(key_id)])
@@ -115,7 +117,9 @@ def _reachable() -> Iterator[None]:
 def _scopes(wanted: Sequence[str]) -> list[str]:
     for each in wanted:
         if not any(_begins(scope, each) for scope in SCOPES):
-            raise Rejected(f"scope {each[:40]!r}: expected one of {', '.join(_SUBJECTS)}, perhaps with .read and the like")
+            raise Rejected(
+                f"scope {each[:40]!r}: expected one of {', '.join(_SUBJECTS)}, perhaps with .read and the like"
+            )
     return [scope for scope in SCOPES if not wanted or any(_begins(scope, each) for each in wanted)]
 
 

@@ -30,7 +30,8 @@ HttpsUrl = Annotated[str | None, typer.Option(help="Its own unsubscribe page, {t
 Opaque = Annotated[bool | None, typer.Option("--opaque/--readable", help="Tags that spell no address: all are stored.")]
 Parent = Annotated[str | None, typer.Option(help="The sender whose API keys may act for it (On-Behalf-Of).")]
 Scopes = Annotated[
-    list[str] | None, typer.Option("--scope", help="e.g. asm.groups.read, or asm.groups for all of it; default: everything.")
+    list[str] | None,
+    typer.Option("--scope", help="e.g. asm.groups.read, or asm.groups for all of it; default: everything."),
 ]
 KeyName = Annotated[str, typer.Option("--name", help="Who asks, as the ledger tells it; default: the key's id.")]
 PerMinute = Annotated[int, typer.Option("--per-minute", min=1, help="How many calls it may make in a minute.")]
@@ -108,7 +109,10 @@ def sender_list(as_json: Json = False) -> None:
 
 
 def _print_sender(account: Sender, as_json: bool) -> None:
-    chosen = {name: getattr(account, name) for name in ("address", "public_url", "https_url", "opaque", "max_groups", "parent")}
+    chosen = {
+        name: getattr(account, name)
+        for name in ("address", "public_url", "https_url", "opaque", "max_groups", "parent")
+    }
     if as_json:
         say_json({"sender": account.id, "name": account.name, **chosen})
         return

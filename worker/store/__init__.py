@@ -156,12 +156,14 @@ class Store:
         fields = [field for group in groups for field in (str(group), f"{group}:changes")]
         with away_as(StoreUnavailable, _SETTING):
             found = cast(list[bytes | None], self._redis.hmget(_counts_key(sender), fields)) if fields else []
-        return [(max(0, int(count or 0)), int(changes or 0)) for count, changes in zip(found[::2], found[1::2], strict=True)]
+        return [
+            (max(0, int(count or 0)), int(changes or 0)) for count, changes in zip(found[::2], found[1::2], strict=True)
+        ]
 
     def now_ms(self) -> int:
         """Return what the store's clock says, in ms UTC: it dates what a person or program enters now (semantics §2)."""
         with away_as(StoreUnavailable, _SETTING):
-            seconds, micros = cast(tuple[int, int], self._redis.time())
+            seconds, micros = self._redis.time()
         return seconds * 1000 + micros // 1000
 
     def listed(self, sender: str, group: int) -> Iterator[tuple[str | None, Row]]:
@@ -187,7 +189,11 @@ class Store:
         moved = 0
         for sender in senders:
             for _ in range(2):  # a group that had its first row in between is found the second time
-                keys = [_forgotten_key(sender), _counts_key(sender), *(_key(sender, group) for group in self.groups(sender))]
+                keys = [
+                    _forgotten_key(sender),
+                    _counts_key(sender),
+                    *(_key(sender, group) for group in self.groups(sender)),
+                ]
                 with away_as(StoreUnavailable, _SETTING):
                     moved += int(self._forget(keys=keys, args=[recipient, self._names(sender, recipient)]))
         return moved

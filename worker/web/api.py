@@ -5,14 +5,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, ValidationError
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from handlers.errors import Rejected
 from worker.check import as_json, check
 from worker.installation import Installation
+from worker.web.asker import asker_of
+from worker.web.body import read_body
 from worker.web.failure import Failure, shape_problems
-from worker.web.webhooks import read_body
 
 router = APIRouter(prefix="/v1", tags=["check"])
 
@@ -41,8 +41,10 @@ class CheckAnswer(BaseModel):
 
 _FAILURES: dict[int | str, dict[str, Any]] = {
     401: {"model": Failure, "description": "no key, or not one of ours"},
+    403: {"model": Failure, "description": "the key may not do this"},
     404: {"model": Failure, "description": "this sender has no such group"},
     422: {"model": Failure, "description": "not an address, or another shape"},
+    429: {"model": Failure, "description": "asked too often"},
     503: {"model": Failure, "description": "not known now: do not send"},
 }
 
@@ -65,24 +67,15 @@ async def check_many(request: Request) -> Response:
     503 means "not known", never "allowed".
     """
     installation: Installation = request.app.state.installation
-    sender = await asking_sender(request)
+    sender = await asking_sender(request, "asm.suppressions.global.read", "asm.groups.suppressions.read")
     question = _question(await read_body(request, _MAX_QUESTION_BYTES))
     answers = await asyncio.to_thread(check, installation, sender, question.group, question.recipients, question.bypass)
     return JSONResponse([as_json(answer) for answer in answers])
 
 
-async def asking_sender(request: Request) -> str:
-    """Return the sender whose API key a request bears. Ask before its body is read: a stranger's may be endless.
-
-    Errors:  HTTPException 401  no key, or not one of ours.    permanent
-    """
-    installation: Installation = request.app.state.installation
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        sender = await asyncio.to_thread(installation.accounts.keys.find, key)
-        if sender is not None:
-            return sender
-    raise HTTPException(401, "expected Authorization: Bearer KEY, a key of unsubd sender key")
+async def asking_sender(request: Request, *scopes: str) -> str:
+    """Return the sender that a request's API key acts for; see `asker_of`, errors as there."""
+    return (await asker_of(request, *scopes)).sender
 
 
 def _question(body: bytes) -> CheckQuestion:

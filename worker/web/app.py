@@ -19,9 +19,10 @@ from starlette.responses import Response
 from handlers.errors import ConfigError, Unavailable
 from worker.gather import Gatherer
 from worker.installation import Installation
-from worker.web import api, failure, metrics, one_click, told, webhooks
+from worker.web import api, failure, metrics, one_click, told, v3, webhooks
 from worker.web.ops import console
 from worker.web.sns import Sns
+from worker.web.v3 import door
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
@@ -52,9 +53,10 @@ def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None
     app.state.gatherer = Gatherer(installation.intake)
     app.state.sns = Sns(aws)
     app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
-    for part in (one_click, told, webhooks, api, metrics, console):
+    for part in (one_click, told, webhooks, api, v3, metrics, console):
         app.include_router(part.router)
     failure.explain_failures(app)
+    app.add_middleware(door.Door)
 
     @app.middleware("http")
     async def secure(request: Request, call_next: Next) -> Response:
@@ -63,7 +65,7 @@ def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None
         except Exception as error:  # noqa: BLE001  a bug: the asker hears so, the journal says where
             response = failure.of_bug(request, error)
             await asyncio.to_thread(installation.journal.failed, "web", failure.place_of(error))
-        for name, value in _HEADERS.items():
+        for name, value in {**_HEADERS, **door.headers(request)}.items():
             response.headers.setdefault(name, value)
         return response
 

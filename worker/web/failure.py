@@ -1,7 +1,7 @@
 """How a request fails: one place turns errors into answers, with the status that `handlers.errors` decides.
 
 Recipients and operators get a page, whatever failed, never a blank one; programs get {"error": code, "detail": text}.
-Webhooks answer in their provider's codes instead (`webhooks.py`).
+Webhooks answer in their provider's codes instead (`webhooks.py`), /v3 in SendGrid's shape (`v3/shape.py`).
 """
 
 import secrets
@@ -18,6 +18,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from handlers.errors import UnsubdError, http_status
+from worker.web import v3
+from worker.web.v3.door import is_ours
+from worker.web.v3.shape import Refused
 
 
 class Failure(BaseModel):
@@ -32,6 +35,7 @@ def explain_failures(app: FastAPI) -> None:
     app.add_exception_handler(UnsubdError, _of_named)
     app.add_exception_handler(RequestValidationError, _of_shape)
     app.add_exception_handler(HTTPException, _of_route)
+    app.add_exception_handler(Refused, v3.of_refusal)
     app.add_exception_handler(ClientDisconnect, _of_disconnect)
 
 
@@ -67,7 +71,8 @@ def shape_problems(errors: Iterable[Any]) -> str:
 
 async def _of_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    codes = {401: "unauthorized", 403: "forbidden", 429: "too_many", 404: "not_found", 405: "method_not_allowed"}
+    code = codes.get(error.status_code, "refused")
     return _answer(request, error.status_code, code, error.detail, headers=error.headers)
 
 
@@ -76,6 +81,8 @@ async def _of_disconnect(request: Request, error: Exception) -> Response:
 
 
 def _answer(request: Request, status: int, code: str, detail: str, **more: Any) -> Response:
+    if is_ours(request.scope["path"]):
+        return v3.of_failure(request, status, code, detail, **more)
     recipient, operator = (request.url.path.startswith(prefix) for prefix in ("/u/", "/ops"))
     if operator and status >= 500:
         return _page(request, "ops_away.html", status, title=f"Not now: {code}", detail=detail)

@@ -23,7 +23,7 @@ from handlers.request import Request as Wish
 from handlers.tag import Tag
 from worker.accounts import Accounts
 from worker.installation import Installation
-from worker.web.webhooks import read_body
+from worker.web.body import read_body
 
 router = APIRouter()
 _MAX_FORM_BYTES = 4096

@@ -14,7 +14,8 @@ from worker.forwarding import Target
 from worker.forwarding.heard import hear
 from worker.installation import Installation
 from worker.web.failure import place_of
-from worker.web.webhooks import ANSWERS, answer, header_values, read_body
+from worker.web.body import read_body
+from worker.web.webhooks import ANSWERS, answer, header_values
 
 router = APIRouter()
 _MAX_BODY_BYTES = 4 * 1024 * 1024

@@ -20,6 +20,7 @@ from handlers.providers import PROVIDERS, Codes, Headers, ProviderMessage, ses
 from worker.hooks import Hook
 from worker.installation import Installation
 from worker.web import s3
+from worker.web.body import read_body
 from worker.web.failure import Failure, place_of
 from worker.web.passing import pass_on
 from worker.web.sns import Sns
@@ -32,10 +33,6 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     }
 }
 router = APIRouter()
-
-
-class _TooLarge(Rejected):
-    """A body over MAX_BODY_BYTES."""
 
 
 @router.api_route("/in/{provider}", methods=["GET", "HEAD"], include_in_schema=False)
@@ -205,22 +202,6 @@ def header_values(request: Request) -> Mapping[str, list[str]]:
     for name, value in request.headers.raw:
         values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
     return values
-
-
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Return the body's exact bytes; Content-Length may be absent or lie, so they are counted while reading.
-
-    Errors:  Rejected  more than *limit_bytes*.    permanent
-    """
-    declared = request.headers.get("content-length", "")
-    if len(declared) > 19 or (declared.isdecimal() and int(declared) > limit_bytes):
-        raise _TooLarge(f"body of more than {limit_bytes} octets: expected a mail, they are smaller")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise _TooLarge(f"body of more than {limit_bytes} octets: expected a mail, they are smaller")
-    return bytes(body)
 
 
 def answer(status: int, word: str, detail: str) -> Response:

@@ -16,8 +16,8 @@ from worker.installation import Installation
 from worker.journal import Journal
 from worker.server import away_as
 from worker.status import status
+from worker.web.body import read_body
 from worker.web.ops import session
-from worker.web.webhooks import read_body
 
 router = APIRouter(prefix="/ops", include_in_schema=False)
 _JOURNAL_LINES = 50

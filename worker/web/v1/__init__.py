@@ -1,0 +1,1 @@
+"""`/v1/…`: what SendGrid has no shape for."""
