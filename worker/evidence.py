@@ -4,7 +4,7 @@ Rows come from the store, records from the ledger and from its files; an import 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,19 @@ def told(installation: Installation, sender: str, address: str) -> Story:
         records=records,
         archived=len(archived),
     )
+
+
+def for_sender(installation: Installation, story: Story) -> Story:
+    """Return the story as its sender's own programs may read it: of a message for several senders, what concerns this one."""
+    names = pseudonyms(installation, story.sender, story.recipient)
+    records = {key: _of_sender(record, story.sender) for key, record in story.records.items()}
+    return replace(story, records=records, events=_events(records, names))
+
+
+def _of_sender(record: Record, sender: str) -> Record:
+    kept = {"requests": [each for each in record["requests"] if each["sender"] == sender]}
+    made = [_of_sender(each, sender) for each in record.get("resolutions", [])]
+    return {**record, **kept, **({"resolutions": made} if made else {})}
 
 
 def bundle(installation: Installation, story: Story, path: Path) -> str:

@@ -41,6 +41,7 @@ class Import:
 
     Shape:   rows = added + present + stale + rejected. file: its name; digest: of its content, "" for standard input.
              rejects_bytes: how long the file of rejected rows is. done: False while it runs, or was left.
+             failed: why a posted list ended early.
     Units:   started_ms: ms UTC, the event time of rows without a date.
     """
 
@@ -59,6 +60,7 @@ class Import:
     rejected: int = 0
     rejects_bytes: int = 0
     done: bool = False
+    failed: str = ""
 
 
 class Imports:
@@ -76,6 +78,12 @@ class Imports:
             rows = cast(dict[bytes, bytes], self._redis.hgetall(_IMPORTS))
         every = (_read(key.decode(), row) for key, row in rows.items())
         return sorted((each for each in every if each.sender == sender), key=lambda each: each.started_ms)
+
+    def find(self, import_id: str) -> Import | None:
+        """Return an import, None for an id that none has."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            row = cast(bytes | None, self._redis.hget(_IMPORTS, import_id))
+        return _read(import_id, row) if row else None
 
     def keep(self, one: Import) -> Import:
         """Remember how far *one* is."""
@@ -128,6 +136,20 @@ def run(
         one = _begun(known, sender, group, path, found, form, actor)
         work = _Work(installation, known, one, read)
         return work.run(found, target, progress)
+
+
+def begin(
+    installation: Installation, sender: str, group: int, path: Path, *, name: str, form: str, actor: str
+) -> Import:
+    """Return the import of a list that `run` is to import: a new one, or the one of this very list that was left.
+
+    Shape:   name: what the list is called. Errors: as `run`.
+    """
+    if installation.accounts.group(sender, group).archived:
+        raise UnknownAccount(f"group {group}: archived, expected one that is not, or 0 for everything")
+    with open_list(path) as found:
+        _reader(found, form)
+        return _begun(Imports(installation.redis), sender, group, Path(name), found, form, actor)
 
 
 def _begun(known: Imports, sender: str, group: int, path: Path, found: ListFile, form: str, actor: str) -> Import:

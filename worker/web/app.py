@@ -19,7 +19,8 @@ from starlette.responses import Response
 from handlers.errors import ConfigError, Unavailable
 from worker.gather import Gatherer
 from worker.installation import Installation
-from worker.web import api, failure, metrics, one_click, told, v3, webhooks
+from worker.posted_lists import PostedLists
+from worker.web import api, failure, metrics, one_click, told, v1, v3, webhooks
 from worker.web.ops import console
 from worker.web.sns import Sns
 from worker.web.v3 import door
@@ -52,8 +53,9 @@ def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None
     app.state.pages = pages()
     app.state.gatherer = Gatherer(installation.intake)
     app.state.sns = Sns(aws)
+    app.state.posted_lists = PostedLists(installation)
     app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
-    for part in (one_click, told, webhooks, api, v3, metrics, console):
+    for part in (one_click, told, webhooks, api, v1, v3, metrics, console):
         app.include_router(part.router)
     failure.explain_failures(app)
     app.add_middleware(door.Door)
