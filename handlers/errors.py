@@ -53,6 +53,10 @@ class UnknownAccount(Rejected):
     """A sender or group that nobody registered."""
 
 
+class Conflict(Rejected):
+    """Right by itself, but something that is there already stands against it."""
+
+
 class Unavailable(UnsubdError):
     """Temporary: the world is at fault."""
 
@@ -100,6 +104,8 @@ def http_status(error: BaseException) -> tuple[int, str]:
         return 503, "unavailable"
     if isinstance(error, UnknownAccount):
         return 404, "unknown"
+    if isinstance(error, Conflict):
+        return 409, "conflict"
     if isinstance(error, Rejected):
         return 422, "invalid"
     return 500, "failed"

@@ -61,6 +61,7 @@ def forget(installation: Installation, address: str, progress: Callable[[str], N
     progress("quarantine")
     kept = _forget_quarantine(installation, traces)
     mails = _forget_dropped(installation.settings.drop_folder, traces)
+    _forget_rejected(installation.settings.data_dir, traces)
     journal = installation.journal.forget(recipient)
     installation.journal.service("forgotten", suppressions=suppressions, stored_tags=stored_tags)
     rewriting = _forget_on_servers(installation, traces)
@@ -137,6 +138,13 @@ def _forget_dropped(folder: Path | None, traces: Traces) -> int:
     for path in mine:
         path.unlink(missing_ok=True)
     return len(mine)
+
+
+def _forget_rejected(data_dir: Path, traces: Traces) -> None:
+    """Delete what posted lists left of rejected rows, where it spells the address; a list that waits is gone soon."""
+    for path in (data_dir / "imports").glob("*.rejected.csv"):
+        if traces.are_in(path.read_bytes()):
+            path.unlink(missing_ok=True)
 
 
 def _forget_on_servers(installation: Installation, traces: Traces) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from handlers.errors import QueueUnavailable, StoreUnavailable
 from handlers.request import Action, DecidedMessage, Outcome, Request, request_id
 from tests.harness.service import until
 from tests.harness.web import Answer, Web, ask, serving
+from worker.forget import forget
 from worker.posted_lists import PostedLists
 
 _names = itertools.count(1)
@@ -160,10 +161,22 @@ def test_groups_are_added_changed_archived_and_restored(acme: Account) -> None:
     assert acme.call("PATCH", f"groups/{bills}", {"archived": False}).json["archived"] is False
 
 
-@pytest.mark.parametrize("body", [{}, {"name": ""}, {"name": "x" * 31}, {"name": "News"}, {"name": "x", "id": 0}, []])
+@pytest.mark.parametrize("body", [{}, {"name": ""}, {"name": "x" * 31}, {"name": "x", "id": 0}, []])
 def test_a_group_that_cannot_be_is_not_added(acme: Account, body: Any) -> None:
     assert acme.call("POST", "groups", body).status == 422
     assert len(acme.call("GET", "groups").json) == 1
+
+
+def test_what_is_taken_is_a_conflict(acme: Account) -> None:
+    theirs = Account(acme.web).group
+    acme.accounts.edit_sender(acme.id, max_groups=2)
+
+    for body in ({"name": "News"}, {"name": "Offers", "id": acme.group}, {"name": "Offers", "id": theirs}):
+        answer = acme.call("POST", "groups", body)
+        assert (answer.status, answer.json["error"]) == (409, "conflict")
+    acme.call("POST", "groups", {"name": "Offers"})
+    assert acme.call("POST", "groups", {"name": "One too many"}).status == 409
+    assert acme.call("PATCH", f"groups/{acme.group}", {"name": "Offers"}).status == 409
 
 
 # --- lists
@@ -181,7 +194,8 @@ def test_a_posted_list_is_imported_and_comes_out_again(acme: Account) -> None:
     assert acme.call("GET", "imports").json == [done]
     rejected = acme.call("GET", f"imports/{done['id']}/rejected")
     assert rejected.text.splitlines()[1].startswith("x,,")
-    assert not list((acme.web.installation.settings.data_dir / "imports").glob("*.list"))
+    folder = acme.web.installation.settings.data_dir / "imports"
+    until(lambda: not list(folder.glob("*.list")), 5, "the end of the list's copy")
     lines = [json.loads(each) for each in acme.call("GET", "export").text.splitlines()]
     assert sorted((each["email"], each["group"], each["source"]) for each in lines) == [
         ("jane@example.com", acme.group, "import"), ("joe@example.org", acme.group, "import"),
@@ -245,6 +259,25 @@ def test_a_server_goes_on_with_what_another_left_and_waits_for_the_store(
 
     until(lambda: acme.call("GET", f"imports/{taken['id']}").json["state"] == "done", 20, "the import")
     assert acme.stored() == ["jane@example.com"]
+
+
+def test_rejected_rows_of_a_forgotten_person_go(acme: Account) -> None:
+    done = acme.imported(b"email,note\nx,ask jane@example.com\n")
+    folder = acme.web.installation.settings.data_dir / "imports"
+
+    forget(acme.web.installation, "other@example.com")
+    assert (folder / f"{done['id']}.rejected.csv").exists()
+    forget(acme.web.installation, "jane@example.com")
+
+    assert acme.call("GET", f"imports/{done['id']}/rejected").status == 404
+
+
+def test_the_allowed_methods_are_all_told(acme: Account) -> None:
+    answers = [acme.call("PUT", path) for path in ("groups", "imports", "groups/1", "check")]
+
+    assert [(each.status, each.headers["allow"]) for each in answers] == [
+        (405, "GET, POST"), (405, "GET, POST"), (405, "PATCH"), (405, "POST"),
+    ]  # fmt: skip
 
 
 # --- keys

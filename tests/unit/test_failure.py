@@ -9,7 +9,7 @@ from worker.sources.imap import MailboxRefused
 
 CODES = {
     "UnsubdError": 70, "Rejected": 65, "AddressError": 65, "TagMalformed": 65, "TagForged": 65, "SignatureInvalid": 65,
-    "CredentialsMissing": 65,
+    "CredentialsMissing": 65, "Conflict": 65,
     "PayloadInvalid": 65, "ContentTypeInvalid": 65, "UnknownAccount": 65, "Unavailable": 75, "MailboxUnavailable": 75,
     "QueueUnavailable": 75, "StoreUnavailable": 75, "ConfigError": 78,
 }  # fmt: skip

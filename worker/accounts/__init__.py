@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import redis
 
-from handlers.errors import QueueUnavailable, Rejected, UnknownAccount
+from handlers.errors import Conflict, QueueUnavailable, Rejected, UnknownAccount
 from handlers.tag import MAX_GROUP, SENDER_ID
 from worker.accounts.api_keys import ApiKeys
 from worker.accounts.model import Group, Sender, as_json, read_group, read_sender
@@ -131,11 +131,11 @@ class Accounts:
                 args=["" if group_id is None else group_id, group.name, most, as_json(group)],
             )
         if answer == b"full":
-            raise Rejected(
+            raise Conflict(
                 f"sender {group.sender!r}: has {most} groups, expected fewer: archive one, or raise --max-groups"
             )
         if answer == b"id":
-            raise Rejected(f"group id {group_id}: used already, expected an id that no group ever had")
+            raise Conflict(f"group id {group_id}: used already, expected an id that no group ever had")
         if answer == b"name":
             raise _name_taken(group)
         return replace(group, id=int(answer))
@@ -261,7 +261,7 @@ def _exists(sender: str) -> Rejected:
     return Rejected(f"sender {sender!r}: exists already, see: unsubd sender list")
 
 
-def _name_taken(group: Group) -> Rejected:
-    return Rejected(
+def _name_taken(group: Group) -> Conflict:
+    return Conflict(
         f"group {group.name!r}: sender {group.sender!r} has one of that name, see: unsubd group list {group.sender}"
     )

@@ -1,14 +1,14 @@
 """`/v1/check`: ask before each send. More of /v1 follows; what SendGrid has a shape for belongs to /v3."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
 from handlers.errors import Rejected
-from worker.check import as_json, check
+from worker.check import BYPASSES, as_json, check
 from worker.installation import Installation
 from worker.web.asker import asker_of
 from worker.web.body import read_body
@@ -21,9 +21,16 @@ class CheckQuestion(BaseModel):
     """Whom do you want to mail, and what for?"""
 
     group: int = Field(ge=0, le=4294967295, description="id of the group; 0 = global")
-    recipients: list[str] = Field(min_length=1, max_length=10_000, description="addresses, any spelling")
+    recipients: list[Annotated[str, Field(json_schema_extra={"format": "email"})]] = Field(
+        min_length=1, max_length=10_000, description="addresses, any spelling"
+    )
     bypass: list[str] = Field(
-        default=[], max_length=4, description="names of SendGrid's mail_settings, e.g. bypass_unsubscribe_management"
+        default=[],
+        max_length=4,
+        description="names of SendGrid's mail_settings, e.g. bypass_unsubscribe_management",
+        json_schema_extra={
+            "anyOf": [{"items": {"enum": [*BYPASSES]}, "maxItems": 1}, {"items": {"enum": [*BYPASSES[1:]]}}]
+        },
     )
 
 

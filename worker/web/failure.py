@@ -12,10 +12,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
 
 from handlers.errors import UnsubdError, http_status
 from worker.web import v3
@@ -73,7 +75,17 @@ async def _of_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {401: "unauthorized", 403: "forbidden", 429: "too_many", 404: "not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "refused")
-    return _answer(request, error.status_code, code, error.detail, headers=error.headers)
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return _answer(request, error.status_code, code, error.detail, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of the path that was asked for: the router knows those of one route alone."""
+    routes = [(str(each.path or ""), each) for each in iter_route_contexts(request.app.routes)]
+    asked = request.scope["path"]
+    spelled = next((path for path, each in routes if each.methods and compile_path(path)[0].match(asked)), "")
+    same = [each for path, each in routes if path == spelled and each.endpoint is not v3.wrong_method]
+    return ", ".join(sorted({method for each in same for method in each.methods or ()}))
 
 
 async def _of_disconnect(request: Request, error: Exception) -> Response:
@@ -82,7 +94,7 @@ async def _of_disconnect(request: Request, error: Exception) -> Response:
 
 def _answer(request: Request, status: int, code: str, detail: str, **more: Any) -> Response:
     if is_ours(request.scope["path"]):
-        return v3.of_failure(request, status, code, detail, **more)
+        return v3.of_failure(status, code, detail, **more)
     recipient, operator = (request.url.path.startswith(prefix) for prefix in ("/u/", "/ops"))
     if operator and status >= 500:
         return _page(request, "ops_away.html", status, title=f"Not now: {code}", detail=detail)

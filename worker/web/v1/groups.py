@@ -11,10 +11,10 @@ from worker.accounts import Group
 from worker.accounts.model import MAX_DESCRIPTION, MAX_NAME
 from worker.installation import Installation
 from worker.web.asker import asker_of
-from worker.web.v1.reading import MAX_GROUP_ID, Question, body_of, documented, house, read
+from worker.web.v1.reading import MAX_GROUP_ID, Question, Whole, body_of, documented, house, read
 
 router = APIRouter(prefix="/groups", tags=["groups"])
-Id = Annotated[int, Path(ge=0, le=MAX_GROUP_ID, description="id of the group")]
+Id = Annotated[int, Path(ge=1, le=MAX_GROUP_ID, description="id of the group")]
 
 
 class GroupAnswer(BaseModel):
@@ -34,7 +34,7 @@ class NewGroup(Question):
 
     name: str = Field(min_length=1, max_length=MAX_NAME, description="as recipients read it")
     description: str = Field(default="", max_length=MAX_DESCRIPTION, description="as recipients read it")
-    id: int | None = Field(
+    id: Whole | None = Field(
         default=None, ge=1, le=MAX_GROUP_ID, description="a former SendGrid group's; default: the next"
     )
     essential: bool = False
@@ -57,7 +57,7 @@ async def list_all(request: Request) -> Response:
     return JSONResponse(await asyncio.to_thread(_listed, house(request), asker.sender))
 
 
-@router.post("", status_code=201, response_model=GroupAnswer, summary="Add a group", responses=documented(422),
+@router.post("", status_code=201, response_model=GroupAnswer, summary="Add a group", responses=documented(409, 422),
              openapi_extra=body_of(NewGroup, name="Weekly news", description="What happened this week"))  # fmt: skip
 async def add(request: Request) -> Response:
     """Its id is never used again."""
@@ -69,7 +69,7 @@ async def add(request: Request) -> Response:
 
 
 @router.patch("/{group_id}", response_model=GroupAnswer, summary="Change, archive or restore a group",
-              responses=documented(404, 422), openapi_extra=body_of(GroupChange, archived=True))  # fmt: skip
+              responses=documented(404, 409, 422), openapi_extra=body_of(GroupChange, archived=True))  # fmt: skip
 async def change(request: Request, group_id: Id) -> Response:
     """Whether a group is essential is said once, when it is added."""
     asker = await asker_of(request, "asm.groups.update")

@@ -51,7 +51,6 @@ _LIST: dict[str, Any] = {
         "required": True,
         "content": {
             "text/csv": {"schema": {"type": "string"}, "example": "email,created\njane@example.com,2026-05-01\n"},
-            "application/jsonl": {"schema": {"type": "string"}, "example": '{"email": "jane@example.com"}\n'},
         },
     }
 }
@@ -64,7 +63,8 @@ async def take(
     request: Request,
     group: Group,
     form: Annotated[
-        str, Query(alias="format", description=f"default: what the columns say. {', '.join(FORMATS)}")
+        str,
+        Query(alias="format", json_schema_extra={"enum": ["", *FORMATS]}, description="default: what the columns say"),
     ] = "",
     name: Annotated[str, Query(max_length=100, description="what the list is called")] = "posted list",
 ) -> Response:

@@ -1,9 +1,9 @@
 """What a call of /v1 says, and how it fails: `{"error": code, "detail": text}`."""
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from handlers.errors import Rejected
 from worker.installation import Installation
@@ -12,6 +12,12 @@ from worker.web.failure import Failure, shape_problems
 
 MAX_BODY_BYTES = 4 * 1024 * 1024  # 10,000 addresses of the greatest length
 MAX_GROUP_ID = 4294967295
+
+
+Whole = Annotated[
+    int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
+]
+"""A whole number as JSON Schema has it: 12.0 is one, "12" is none."""
 
 
 class Question(BaseModel):
@@ -52,5 +58,6 @@ def body_of(kind: type[Question], **example: Any) -> dict[str, Any]:
 def documented(*more: int) -> dict[int | str, dict[str, Any]]:
     """Return the failures of an operation for the OpenAPI document: those that all have, and *more*."""
     told = {401: "no key, or not one of ours", 403: "the key may not do this", 404: "this sender has none of that id",
+            409: "the name or id is taken, or there are too many",
             422: "not an address, or another shape", 429: "asked too often", 503: "not now: say it again"}  # fmt: skip
     return {status: {"model": Failure, "description": told[status]} for status in sorted({401, 403, 429, 503, *more})}

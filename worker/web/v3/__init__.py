@@ -5,13 +5,10 @@ is redirected, every failure has SendGrid's shape (`shape.py`), every answer tel
 """
 
 from collections.abc import Mapping
-from functools import cache
 
 from fastapi import APIRouter, Request
-from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import compile_path
 
 from worker.web.v3 import account, across_groups, global_suppressions, group_suppressions, groups
 from worker.web.v3.shape import NO_GROUP, Refused, answer, answer_words
@@ -30,33 +27,14 @@ for _part in (global_suppressions, group_suppressions, across_groups, groups, ac
     router.include_router(_part.router)
 
 
-@cache
-def _routes() -> list[tuple[str, set[str]]]:
-    """Every path as its routes spell it, and their methods, in the order in which they are tried."""
-    return [
-        (str(each.path), set() if each.endpoint is wrong_method else set(each.methods or ()))
-        for each in iter_route_contexts(router.routes)
-    ]
-
-
-def _allowed(path: str) -> str:
-    """The methods of the path that was asked for, as `Allow` lists them."""
-    spelled = next((each for each, _ in _routes() if compile_path(each)[0].match(path)), "")
-    return ", ".join(sorted({method for each, methods in _routes() if each == spelled for method in methods}))
-
-
 async def of_refusal(request: Request, error: Exception) -> Response:
     """Return the answer to what a route refuses."""
     assert isinstance(error, Refused)
     return answer(error.status, *error.problems)
 
 
-def of_failure(
-    request: Request, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None
-) -> Response:
+def of_failure(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """Return the answer for a failure that the rest of the application named."""
-    if status == 405:
-        headers = {"Allow": _allowed(request.scope["path"])}
     if code == "unknown":
         return answer_words(status, NO_GROUP, headers)
     return answer_words(status, detail, headers)

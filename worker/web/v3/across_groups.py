@@ -11,7 +11,7 @@ from worker.entries import live_groups
 from worker.installation import Installation
 from worker.web.v3 import reading
 from worker.web.v3.groups import GroupAnswer
-from worker.web.v3.reading import Asking, House, may
+from worker.web.v3.reading import Asking, Email, House, may
 from worker.web.v3.shape import documented
 
 router = APIRouter(prefix="/asm/suppressions", tags=["suppressions of all groups"])
@@ -69,7 +69,7 @@ def _row(group: Group, address: str, created: int) -> dict[str, Any]:
 
 @router.get("/{email:path}", response_model=GroupsOfRecipient, summary="The groups of a recipient",
             dependencies=[may("asm.groups.suppressions.read")], responses=documented(400))  # fmt: skip
-def of_recipient(house: House, asker: Asking, email: str) -> Response:
+def of_recipient(house: House, asker: Asking, email: Email) -> Response:
     """All groups of the account, each with whether this recipient left it; a global entry turns none on."""
     return JSONResponse({"suppressions": _flagged(house, asker.sender, reading.path_address(email))})
 

@@ -12,7 +12,7 @@ from worker import entries
 from worker.store.listing import Entry
 from worker.web.v3 import reading
 from worker.web.v3.group_suppressions import BODY, Recipients
-from worker.web.v3.reading import Asking, House, may
+from worker.web.v3.reading import Asking, Email, House, may
 from worker.web.v3.shape import documented
 
 router = APIRouter(tags=["global suppressions"])
@@ -45,7 +45,7 @@ def add(house: House, asker: Asking, body: reading.Body) -> Response:
 
 @router.get("/asm/suppressions/global/{email:path}", response_model=Suppressed, summary="Is it suppressed everywhere?",
             dependencies=[may("asm.suppressions.global.read")], responses=documented(400))  # fmt: skip
-def one(house: House, asker: Asking, email: str) -> Response:
+def one(house: House, asker: Asking, email: Email) -> Response:
     """The address, or `{}`: never 404."""
     address = reading.path_address(email)
     row = house.store.row(asker.sender, 0, address)
@@ -54,7 +54,7 @@ def one(house: House, asker: Asking, email: str) -> Response:
 
 @router.delete("/asm/suppressions/global/{email:path}", status_code=204, summary="Lift a global suppression",
                dependencies=[may("asm.suppressions.global.delete")], responses=documented(400))  # fmt: skip
-def remove(house: House, asker: Asking, email: str) -> Response:
+def remove(house: House, asker: Asking, email: Email) -> Response:
     """Safe to repeat; what a recipient left by group is left as it is."""
     address = reading.path_address(email)
     entries.lift(house, asker.sender, 0, [address], actor=asker.key.name, reason=_REASON)

@@ -1,6 +1,6 @@
 """/v3/asm/groups/{id}/suppressions: who left a group. What is added to a group that is missing goes to the global list."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from worker import entries
 from worker.web.v3 import reading
 from worker.web.v3.groups import found
-from worker.web.v3.reading import Asking, Body, House, may
+from worker.web.v3.reading import Asking, Body, Email, House, may
 from worker.web.v3.shape import documented
 
 router = APIRouter(prefix="/asm/groups/{group_id}/suppressions", tags=["group suppressions"])
@@ -18,7 +18,9 @@ router = APIRouter(prefix="/asm/groups/{group_id}/suppressions", tags=["group su
 class Recipients(BaseModel):
     """Addresses."""
 
-    recipient_emails: list[str] = Field(min_length=1, max_length=reading.MAX_RECIPIENTS, description="addresses")
+    recipient_emails: list[Annotated[str, Field(json_schema_extra={"format": "email"})]] = Field(
+        min_length=1, description=f"addresses; more than {reading.MAX_RECIPIENTS:,} are 413"
+    )
 
 
 _SCHEMA = Recipients.model_json_schema() | {"example": {"recipient_emails": ["jane@example.com", "joe@example.org"]}}
@@ -57,7 +59,7 @@ def search(house: House, asker: Asking, group_id: str, body: Body) -> Response:
 
 @router.delete("/{email:path}", status_code=204, summary="Let a recipient back into a group",
                dependencies=[may("asm.groups.suppressions.delete")], responses=documented(400, 404))  # fmt: skip
-def remove(house: House, asker: Asking, group_id: str, email: str) -> Response:
+def remove(house: House, asker: Asking, group_id: str, email: Email) -> Response:
     """Safe to repeat; the global list is left as it is."""
     group = found(house, asker.sender, group_id)
     address = reading.path_address(email)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from handlers.address import one_address
 from handlers.errors import AddressError, Rejected
@@ -59,6 +59,9 @@ async def _asker(request: Request) -> Asker:
     return found
 
 
+Email = Annotated[
+    str, Path(json_schema_extra={"format": "email"}, description="any spelling; takes the rest of the path")
+]
 House = Annotated[Installation, Depends(_installation)]
 Asking = Annotated[Asker, Depends(_asker)]
 Body = Annotated[dict[str, Any], Depends(_object)]
