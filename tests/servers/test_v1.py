@@ -200,7 +200,9 @@ def test_a_posted_list_is_imported_and_comes_out_again(acme: Account) -> None:
     assert sorted((each["email"], each["group"], each["source"]) for each in lines) == [
         ("jane@example.com", acme.group, "import"), ("joe@example.org", acme.group, "import"),
     ]  # fmt: skip
-    assert acme.imported(acme.call("GET", "export?format=csv").body)["present"] == 2
+    again = acme.imported(acme.call("GET", "export?format=csv").body)
+    assert again["present"] == 2
+    assert acme.call("GET", f"imports/{again['id']}/rejected").text == ""
 
 
 def test_an_export_may_be_of_one_group(acme: Account) -> None:

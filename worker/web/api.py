@@ -28,9 +28,7 @@ class CheckQuestion(BaseModel):
         default=[],
         max_length=4,
         description="names of SendGrid's mail_settings, e.g. bypass_unsubscribe_management",
-        json_schema_extra={
-            "anyOf": [{"items": {"enum": [*BYPASSES]}, "maxItems": 1}, {"items": {"enum": [*BYPASSES[1:]]}}]
-        },
+        json_schema_extra={"anyOf": [{"items": {"const": BYPASSES[0]}}, {"items": {"enum": [*BYPASSES[1:]]}}]},
     )
 
 

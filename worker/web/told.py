@@ -13,8 +13,8 @@ from handlers.providers import PROVIDERS
 from worker.forwarding import Target
 from worker.forwarding.heard import hear
 from worker.installation import Installation
-from worker.web.failure import place_of
 from worker.web.body import read_body
+from worker.web.failure import place_of
 from worker.web.webhooks import ANSWERS, answer, header_values
 
 router = APIRouter()

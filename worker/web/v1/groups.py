@@ -34,8 +34,8 @@ class NewGroup(Question):
 
     name: str = Field(min_length=1, max_length=MAX_NAME, description="as recipients read it")
     description: str = Field(default="", max_length=MAX_DESCRIPTION, description="as recipients read it")
-    id: Whole | None = Field(
-        default=None, ge=1, le=MAX_GROUP_ID, description="a former SendGrid group's; default: the next"
+    id: Annotated[Whole, Field(ge=1, le=MAX_GROUP_ID)] | None = Field(
+        default=None, description="a former SendGrid group's; default: the next"
     )
     essential: bool = False
     is_default: bool = False

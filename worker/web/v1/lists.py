@@ -113,11 +113,14 @@ _CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema"
 @router.get("/imports/{import_id}/rejected", summary="The rows that were rejected, with why", response_class=FileResponse,
             responses=documented(404) | _CSV)  # fmt: skip
 async def rejected(request: Request, import_id: str) -> Response:
-    """Kept for a week by the server that took the list; 404 when none were rejected."""
+    """Kept for a week by the server that took the list; empty when none were rejected."""
     posted: PostedLists = request.app.state.posted_lists
-    path = posted.rejected((await _found(request, import_id)).id)
+    found = await _found(request, import_id)
+    path = posted.rejected(found.id)
+    if path is None and found.rejected:
+        raise HTTPException(404, "the rejected rows are not kept here, expected a list of this week, and its server")
     if path is None:
-        raise HTTPException(404, "no rejected rows are kept, expected an import of this week that rejected some")
+        return Response(media_type="text/csv")
     return FileResponse(path, media_type="text/csv")
 
 
