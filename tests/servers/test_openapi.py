@@ -30,6 +30,7 @@ def web(tmp_path_factory: pytest.TempPathFactory, redis_server: object) -> Itera
         yield found
 
 
+@pytest.fixture(scope="module")
 def operations(web: Web) -> dict[str, APIOperation]:
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{web.port}/openapi.json")
     found = [each.ok() for each in schema.get_all_operations()]
@@ -73,8 +74,8 @@ EXAMPLES = int(os.environ.get("UNSUBD_OPENAPI_EXAMPLES", "60"))
 EXAMPLES_OF_MANY = max(8, EXAMPLES // 8)  # of each of the API's: there are thirty
 
 
-def test_every_operation_is_tried(web: Web) -> None:
-    assert sorted(operations(web)) == sorted(DOORS + API)
+def test_every_operation_is_tried(operations: dict[str, APIOperation]) -> None:
+    assert sorted(operations) == sorted(DOORS + API)
 
 
 # Of the others the document describes no body, so nothing can be sent wrongly by it.
@@ -86,12 +87,14 @@ CASES += [(label, GenerationMode.NEGATIVE) for label in DESCRIBED]
 
 
 @pytest.mark.parametrize(("label", "mode"), CASES, ids=str)
-def test_every_answer_is_one_that_the_document_names(web: Web, label: str, mode: GenerationMode) -> None:
+def test_every_answer_is_one_that_the_document_names(
+    web: Web, operations: dict[str, APIOperation], label: str, mode: GenerationMode
+) -> None:
     key = web.installation.accounts.new_api_key("acme") if label in API else "t"
     examples = EXAMPLES if label in DOORS or label == "POST /v1/check" else EXAMPLES_OF_MANY
 
     @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(case=operations(web)[label].as_strategy(generation_mode=mode))
+    @given(case=operations[label].as_strategy(generation_mode=mode))
     def answers_as_documented(case: Case) -> None:
         # No schema says what an address is, or which groups there are: a refusal of either is right.
         excluded = [positive_data_acceptance]
