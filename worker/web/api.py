@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 from handlers.errors import Rejected
 from worker.check import BYPASSES, as_json, check
 from worker.installation import Installation
-from worker.web.asker import asker_of
+from worker.web.asker import BEARER, asker_of
 from worker.web.body import read_body
 from worker.web.failure import Failure, shape_problems
 
-router = APIRouter(prefix="/v1", tags=["check"])
+router = APIRouter(prefix="/v1", tags=["check"], dependencies=[BEARER])
 
 
 class CheckQuestion(BaseModel):

@@ -4,7 +4,8 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from fastapi import Request
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from handlers.errors import UnknownAccount
@@ -12,6 +13,8 @@ from worker.accounts.api_keys import PER_MINUTE, WINDOW_S, ApiKey
 from worker.installation import Installation
 
 _ACCOUNT_ID = "account-id "
+BEARER = Depends(HTTPBearer(auto_error=False, description="a key of unsubd sender key"))
+"""Says in the OpenAPI document that a route wants a key; `asker_of` asks for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
+from worker.web.asker import BEARER
 from worker.web.v1 import groups, lists, people
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", dependencies=[BEARER])
 for _part in (people, groups, lists):
     router.include_router(_part.router)

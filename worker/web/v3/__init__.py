@@ -10,10 +10,11 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from worker.web.asker import BEARER
 from worker.web.v3 import account, across_groups, global_suppressions, group_suppressions, groups
 from worker.web.v3.shape import NO_GROUP, Refused, answer, answer_words
 
-router = APIRouter(prefix="/v3")
+router = APIRouter(prefix="/v3", dependencies=[BEARER])
 
 
 @router.get("/asm/suppressions/global", include_in_schema=False)
