@@ -19,6 +19,7 @@ from handlers.tag import Keyring
 from worker import embedded
 from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
+from worker.clock import Clock
 from worker.events import Events
 from worker.forwarding import Forwards
 from worker.hooks import Hooks
@@ -232,7 +233,8 @@ def _built(
     events = Events(client, ring)
     forwards = Forwards(client, events.rq, ring)
     intake = Intake(
-        client, store, tags, ledger, accounts, quarantine, queue, events, forwards, journal, ring, policies, sources
+        client, store, tags, ledger, accounts, quarantine, queue, events, forwards, journal, Clock(client, journal),
+        ring, policies, sources,
     )  # fmt: skip
     hooks = Hooks(client, settings, ring)
     return Installation(

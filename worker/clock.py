@@ -1,0 +1,387 @@
+"""The clock: how long every request took from its event to its effect, by hour and by month, in bounded space.
+
+Ages lie in a histogram with four steps per doubling: a percentile is the upper end of its step, never too low and at most
+19 % too high. Counted is what the ledger recorded for the first time, so a mail that is read again counts once; a crash
+between ledger and clock leaves one batch out. What an operator decides of a quarantined message counts as well, from the
+mail's own event time; a crash may count that twice. A hash that is full counts the rest as `other`.
+
+| key                       | type | holds                                                                       | lives    |
+|---------------------------|------|-----------------------------------------------------------------------------|----------|
+| `unsubd:clock:h:HOUR`     | HASH | messages by outcome, requests by step of age; HOUR of the effect, since 1970 | 45 days  |
+| `unsubd:clock:h:HOUR:by`  | HASH | the requests' steps of age by source and sender                             | 45 days  |
+| `unsubd:clock:m:MONTH`    | HASH | as by hour; MONTH of the event                                              | 400 days |
+| `unsubd:clock:m:MONTH:by` | HASH | as by hour                                                                  | 400 days |
+| `unsubd:clock:m:MONTH:worst` | ZSET | the 20 oldest requests (message digest, source, sender, hops) by age, ms | 400 days |
+| `unsubd:clock:totals:KIND` | HASH | what /metrics shows, by KIND: age, hop, source, sender, reason              | for good |
+"""
+
+import time
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from math import ceil, log2
+from typing import Any, cast
+
+import redis
+
+from handlers.errors import QueueUnavailable
+from handlers.request import DecidedMessage, Outcome
+from worker.journal import Journal
+from worker.server import away_as
+
+LEVELS_S = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 36 * 3600, 48 * 3600)  # what /metrics counts up to
+KINDS = ("honoured", "complaint", "ignored", "quarantined")
+OTHER = "other"
+OPERATOR = "operator"  # a source: somebody's own entry, or what was made of a quarantined message
+_HOUR, _MONTH, _TOTALS = "unsubd:clock:h:", "unsubd:clock:m:", "unsubd:clock:totals:"
+_HOUR_LIFE_S, _MONTH_LIFE_S = 45 * 86400, 400 * 86400
+_STEPS = 4  # per doubling of the age
+_MAX_STEP = 40 * _STEPS  # 35 years
+_FEW, _MANY = 500, 5000  # most fields of a hash
+_WORST = 20
+_NAME_LENGTH = 60
+Results = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Ages of requests, event to effect. Shape: all 0.0 where count is 0."""
+
+    count: int = 0
+    p50_s: float = 0.0
+    p99_s: float = 0.0
+    max_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """One hour of effects. Shape: messages by outcome; ages of the requests. Units: start_s: seconds since 1970."""
+
+    start_s: int
+    honoured: int
+    complaint: int
+    ignored: int
+    quarantined: int
+    p50_s: float
+    p99_s: float
+    max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """One of the oldest requests of a month. Shape: message: its digest, as in the journal. why: where it waited."""
+
+    message: str
+    source: str
+    sender: str
+    age_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """The clock of the requests whose event was in one month."""
+
+    total: Figures
+    by: dict[tuple[str, str], Figures]
+    worst: list[Late]
+
+
+def step_of(age_ms: int) -> int:
+    """Return the step of an age.
+
+    Example:
+        >>> [step_of(each) for each in (0, 1, 2, 1000, 60_000)], round(step_end_s(step_of(60_000)), 1)
+        ([0, 0, 4, 40, 64], 65.5)
+    """
+    return min(_MAX_STEP, max(0, ceil(_STEPS * log2(max(1, age_ms)))))
+
+
+def step_end_s(step: int) -> float:
+    """Return the greatest age of a step, in seconds."""
+    return float(2 ** (step / _STEPS)) / 1000
+
+
+def figures_of(steps: Mapping[int, int], max_ms: int) -> Figures:
+    """Return the figures of a histogram; no percentile is above the greatest age."""
+    if not (count := sum(steps.values())):
+        return Figures()
+    max_s = max_ms / 1000
+    return Figures(count, _percentile(steps, count, 50, max_s), _percentile(steps, count, 99, max_s), max_s)
+
+
+def _percentile(steps: Mapping[int, int], count: int, percent: int, max_s: float) -> float:
+    wanted, seen = -(-count * percent // 100), 0
+    for step in sorted(steps):
+        seen += steps[step]
+        if seen >= wanted:
+            return round(min(step_end_s(step), max_s), 3)
+    return max_s
+
+
+class _Sheet:
+    """What one batch adds to one hash."""
+
+    def __init__(self, life_s: int, most: int) -> None:
+        self._head = [life_s, most]
+        self._rows: Counter[tuple[str, str]] = Counter()
+        self._greatest: dict[tuple[str, str], int] = {}
+
+    def add(self, field: str, other: str, amount: int = 1) -> None:
+        self._rows[field, other] += amount
+
+    def age(self, prefix: str, other: str, age_ms: int) -> None:
+        step = step_of(age_ms)
+        self.add(f"{prefix}|{step}", f"{other}|{step}")
+        names = (f"^{prefix}", f"^{other}")
+        self._greatest[names] = max(age_ms, self._greatest.get(names, 0))
+
+    def arguments(self) -> list[Any]:
+        rows = [*self._rows.items(), *self._greatest.items()]
+        return [*self._head, len(rows), *(each for (field, other), amount in rows for each in (field, other, amount))]
+
+
+class Clock:
+    """Writes the clock of one process."""
+
+    def __init__(self, client: redis.Redis, journal: Journal) -> None:
+        self._redis = client
+        self._journal = journal
+        self._script = client.register_script(files("worker").joinpath("clock.lua").read_text())
+
+    def recorded(
+        self, entries: Sequence[tuple[DecidedMessage, Results]], fresh: Sequence[bool], *, queued_ms: int | None = None
+    ) -> None:
+        """Write, in one go, what was just recorded.
+
+        Shape:   fresh: whether the ledger had no record of the message. queued_ms: when they came into the queue, None
+                 where they never were in it.
+        Errors:  none: the work is done, and trouble here must neither undo nor repeat it; the journal tells of it.
+        """
+        now_ms = time.time_ns() // 1_000_000
+        try:
+            counted = [(entry, new) for entry, new in zip(entries, fresh, strict=True) if new or _resolved(entry[0])]
+            if counted:
+                self._write(counted, now_ms, queued_ms)
+        except Exception as error:  # noqa: BLE001  as said: nothing of this may reach the job
+            self._journal.failed("clock", f"{type(error).__name__}: not counted", messages=len(entries))
+
+    def _write(
+        self, counted: Sequence[tuple[tuple[DecidedMessage, Results], bool]], now_ms: int, queued_ms: int | None
+    ) -> None:
+        sheets: dict[str, _Sheet] = {}
+        worst: dict[str, dict[str, int]] = defaultdict(dict)
+        for (message, results), new in counted:
+            month = month_of(message.received_ms)
+            age_ms = max(0, now_ms - message.received_ms)
+            source = _name(message.source)
+            queue_ms = min(age_ms, max(0, now_ms - queued_ms)) if queued_ms is not None else 0
+            wholes = [
+                _sheet(sheets, _hour_key(now_ms // 3_600_000), _HOUR_LIFE_S, _FEW),
+                _sheet(sheets, _MONTH + month, _MONTH_LIFE_S, _FEW),
+            ]
+            parts = [
+                _sheet(sheets, _hour_key(now_ms // 3_600_000) + ":by", _HOUR_LIFE_S, _MANY),
+                _sheet(sheets, f"{_MONTH}{month}:by", _MONTH_LIFE_S, _MANY),
+            ]
+            if new:
+                for sheet in wholes:
+                    sheet.add(f"o|{kind_of(message.outcome)}", f"o|{OTHER}")
+                self._total_message(sheets, message, source)
+            for result in results:
+                sender = _name(result["sender"])
+                for sheet in wholes:
+                    sheet.age("a", "a", age_ms)
+                for sheet in parts:
+                    sheet.age(f"a|{source}|{sender}", f"a|{source}|{OTHER}", age_ms)
+                _total_request(sheets, source, sender, str(result["effect"]), age_ms, queue_ms, queued_ms is not None)
+                worst[month][f"{message.key[:12]}|{source}|{sender}|{age_ms - queue_ms}|{queue_ms}"] = age_ms
+        self._send(sheets, worst)
+
+    def _total_message(self, sheets: dict[str, _Sheet], message: DecidedMessage, source: str) -> None:
+        outcome = message.outcome.value
+        _total(sheets, "source").add(f"{source}|{outcome}", f"{OTHER}|{outcome}")
+        _total(sheets, "reason").add(f"{outcome}|{_name(message.reason)}", f"{outcome}|{OTHER}")
+
+    def _send(self, sheets: dict[str, _Sheet], worst: dict[str, dict[str, int]]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        arguments = [each for sheet in sheets.values() for each in sheet.arguments()]
+        self._script(keys=list(sheets), args=arguments, client=pipeline)
+        for month, ages in worst.items():
+            key = f"{_MONTH}{month}:worst"
+            oldest = sorted(ages, key=lambda each: ages[each])[-_WORST:]
+            pipeline.zadd(key, {member: ages[member] for member in oldest})
+            pipeline.zremrangebyrank(key, 0, -_WORST - 1)
+            pipeline.expire(key, _MONTH_LIFE_S)
+        pipeline.execute()
+
+
+def _sheet(sheets: dict[str, _Sheet], key: str, life_s: int, most: int) -> _Sheet:
+    return sheets.setdefault(key, _Sheet(life_s, most))
+
+
+def _total(sheets: dict[str, _Sheet], kind: str) -> _Sheet:
+    return _sheet(sheets, _TOTALS + kind, 0, _FEW)
+
+
+def _total_request(
+    sheets: dict[str, _Sheet], source: str, sender: str, effect: str, age_ms: int, queue_ms: int, queued: bool
+) -> None:
+    _total(sheets, "sender").add(f"{sender}|{effect}", f"{OTHER}|{effect}")
+    hops = [("arrival", age_ms - queue_ms), ("queue", queue_ms)] if queued else []
+    for kind, name, length_ms in [("age", source, age_ms), *(("hop", hop, each) for hop, each in hops)]:
+        level = bisect_left(LEVELS_S, length_ms / 1000)
+        _total(sheets, kind).add(f"{name}|{level}", f"{OTHER}|{level}")
+        _total(sheets, kind).add(f"{name}|sum", f"{OTHER}|sum", length_ms)
+
+
+def _resolved(message: DecidedMessage) -> bool:
+    return message.source == OPERATOR
+
+
+def _name(text: str) -> str:
+    """A name as part of a field: whoever configured it may have used our separator."""
+    return text[:_NAME_LENGTH].replace("|", "/").encode("utf-8", "replace").decode() or "-"
+
+
+def _hour_key(hour: int) -> str:
+    return f"{_HOUR}{hour}"
+
+
+def month_of(at_ms: float) -> str:
+    """Return the month of a time, as the ledger names it. Example: month_of(0) is "1970-01"."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m")
+
+
+def kind_of(outcome: Outcome) -> str:
+    """Return which of KINDS an outcome is."""
+    if outcome is Outcome.HONOUR:
+        return "honoured"
+    if outcome is Outcome.COMPLAINT:
+        return "complaint"
+    return "quarantined" if outcome.quarantined else "ignored"
+
+
+# --- what is read
+
+
+def figures(client: redis.Redis, since_ms: int) -> dict[tuple[str, str], Figures]:
+    """Return by (source, sender) the ages of what took effect since the hour of *since_ms*, 45 days back at most.
+
+    Errors:  QueueUnavailable  Redis is away.    temporary
+    """
+    return _by(_hashes(client, [f"{key}:by" for key in _hours_since(since_ms)]))
+
+
+def total(client: redis.Redis, since_ms: int) -> Figures:
+    """Return the ages of all that took effect since the hour of *since_ms*. Errors: as `figures`."""
+    steps, greatest, _ = _whole(_hashes(client, _hours_since(since_ms)))
+    return figures_of(steps, greatest)
+
+
+def hours(client: redis.Redis, count: int = 48) -> list[Hour]:
+    """Return the last *count* hours, oldest first, the present one last; one round trip. Errors: as `figures`."""
+    last = int(time.time()) // 3600
+    numbers = range(last - count + 1, last + 1)
+    return [
+        _hour(number, rows)
+        for number, rows in zip(numbers, _hashes(client, [_hour_key(each) for each in numbers]), strict=True)
+    ]
+
+
+def month(client: redis.Redis, name: str) -> Month:
+    """Return the clock of a month, "2026-11". Errors: as `figures`."""
+    whole, parts = _hashes(client, [_MONTH + name, f"{_MONTH}{name}:by"])
+    with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        oldest = cast(Any, client.zrevrange(f"{_MONTH}{name}:worst", 0, _WORST - 1, withscores=True))
+    steps, greatest, _ = _whole([whole])
+    return Month(figures_of(steps, greatest), _by([parts]), [_late(member, age_ms) for member, age_ms in oldest])
+
+
+def totals(client: redis.Redis, kind: str) -> dict[tuple[str, str], int]:
+    """Return what was counted since the beginning, by the two names of its kind. Errors: as `figures`."""
+    (rows,) = _hashes(client, [_TOTALS + kind])
+    found = ((field.rpartition("|"), count) for field, count in rows.items())
+    return {(first, second): count for (first, _, second), count in found}
+
+
+def _hours_since(since_ms: int) -> list[str]:
+    last = int(time.time()) // 3600
+    first = max(since_ms // 3_600_000, last - _HOUR_LIFE_S // 3600)
+    return [_hour_key(each) for each in range(first, last + 1)]
+
+
+def _hashes(client: redis.Redis, keys: Sequence[str]) -> list[dict[str, int]]:
+    with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hgetall(key)
+        replies = pipeline.execute()
+    return [{field.decode(): int(count) for field, count in rows.items()} for rows in replies]
+
+
+def _whole(hashes: Iterable[Mapping[str, int]]) -> tuple[Counter[int], int, Counter[str]]:
+    """Steps, greatest age and messages by outcome of several hashes together."""
+    steps, outcomes, greatest = Counter[int](), Counter[str](), 0
+    for rows in hashes:
+        greatest = max(greatest, rows.get("^a", 0))
+        for field, count in rows.items():
+            kind, _, rest = field.partition("|")
+            if kind == "a":
+                steps[int(rest)] += count
+            elif kind == "o":
+                outcomes[rest] += count
+    return steps, greatest, outcomes
+
+
+def _by(hashes: Iterable[Mapping[str, int]]) -> dict[tuple[str, str], Figures]:
+    steps: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+    greatest: Counter[tuple[str, str]] = Counter()
+    for rows in hashes:
+        for field, count in rows.items():
+            kind, source, sender, *step = field.split("|")
+            if kind == "a":
+                steps[source, sender][int(step[0])] += count
+            else:
+                greatest[source, sender] = max(greatest[source, sender], count)
+    return {names: figures_of(each, greatest[names]) for names, each in sorted(steps.items())}
+
+
+def _hour(number: int, rows: Mapping[str, int]) -> Hour:
+    steps, greatest, outcomes = _whole([rows])
+    ages = figures_of(steps, greatest)
+    return Hour(
+        number * 3600, **{kind: outcomes[kind] for kind in KINDS}, p50_s=ages.p50_s, p99_s=ages.p99_s, max_s=ages.max_s
+    )
+
+
+def _late(member: bytes, age_ms: float) -> Late:
+    message, source, sender, arrival_ms, queue_ms = member.decode().split("|")
+    before, queue_s = int(arrival_ms) / 1000, int(queue_ms) / 1000
+    why = (
+        "decided by a person"
+        if source == OPERATOR
+        else f"{spell(before)} until we had it, {spell(queue_s)} in the queue"
+    )
+    return Late(message, source, sender, age_ms / 1000, why)
+
+
+def spell(seconds: float) -> str:
+    """Return a length of time as people say it.
+
+    Example:
+        >>> [spell(each) for each in (0.4, 12, 130, 7800, 400_000)]
+        ['0.4 s', '12 s', '2 min', '2 h 10 min', '4 d 15 h']
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if 0 < seconds < 10 and seconds != int(seconds) else f"{seconds:.0f} s"
+    minutes = int(seconds) // 60
+    if minutes < 60:
+        return f"{minutes} min"
+    hours_, minutes = divmod(minutes, 60)
+    if hours_ < 48:
+        return f"{hours_} h {minutes} min" if minutes else f"{hours_} h"
+    return f"{hours_ // 24} d {hours_ % 24} h" if hours_ % 24 else f"{hours_ // 24} d"
