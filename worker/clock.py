@@ -29,6 +29,7 @@ import redis
 
 from handlers.errors import QueueUnavailable
 from handlers.request import DecidedMessage, Outcome
+from worker.habits import Habits
 from worker.journal import Journal
 from worker.server import away_as
 
@@ -150,6 +151,7 @@ class Clock:
     def __init__(self, client: redis.Redis, journal: Journal) -> None:
         self._redis = client
         self._journal = journal
+        self._habits = Habits(client)
         self._script = client.register_script(files("worker").joinpath("clock.lua").read_text())
 
     def recorded(
@@ -199,15 +201,18 @@ class Clock:
                     sheet.age(f"a|{source}|{sender}", f"a|{source}|{OTHER}", age_ms)
                 _total_request(sheets, source, sender, str(result["effect"]), age_ms, queue_ms, queued_ms is not None)
                 worst[month][f"{message.key[:12]}|{source}|{sender}|{age_ms - queue_ms}|{queue_ms}"] = age_ms
-        self._send(sheets, worst)
+        pipeline = self._redis.pipeline(transaction=False)
+        self._fill(pipeline, sheets, worst)
+        arrivals = [(_name(each.source), each.received_ms) for (each, _), new in counted if new and ":" in each.source]
+        self._habits.arrived(pipeline, arrivals, now_ms)
+        pipeline.execute()
 
     def _total_message(self, sheets: dict[str, _Sheet], message: DecidedMessage, source: str) -> None:
         outcome = message.outcome.value
         _total(sheets, "source").add(f"{source}|{outcome}", f"{OTHER}|{outcome}")
         _total(sheets, "reason").add(f"{outcome}|{_name(message.reason)}", f"{outcome}|{OTHER}")
 
-    def _send(self, sheets: dict[str, _Sheet], worst: dict[str, dict[str, int]]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
+    def _fill(self, pipeline: Any, sheets: dict[str, _Sheet], worst: dict[str, dict[str, int]]) -> None:
         arguments = [each for sheet in sheets.values() for each in sheet.arguments()]
         self._script(keys=list(sheets), args=arguments, client=pipeline)
         for month, ages in worst.items():
@@ -216,7 +221,6 @@ class Clock:
             pipeline.zadd(key, {member: ages[member] for member in oldest})
             pipeline.zremrangebyrank(key, 0, -_WORST - 1)
             pipeline.expire(key, _MONTH_LIFE_S)
-        pipeline.execute()
 
 
 def _sheet(sheets: dict[str, _Sheet], key: str, life_s: int, most: int) -> _Sheet:

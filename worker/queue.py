@@ -92,6 +92,11 @@ class RequestQueue:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             return backlog.counts(self.rq)
 
+    def oldest_ms(self) -> int:
+        """Return the event time of the oldest message that waits: see `backlog.oldest_ms`."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            return backlog.oldest_ms(self.rq)
+
     def workers(self) -> list[dict[str, Any]]:
         """Return the living workers of our queues: see `crew.workers`."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
