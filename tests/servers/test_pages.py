@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
@@ -18,8 +19,10 @@ from tests.harness.mails import NEW, TEMPLATE, recipient
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
 from tests.harness.web import Answer, Web, ask, serving
+from tests.unit.house import decided
+from worker import habits
 from worker.web import one_click
-from worker.web.metrics import GAUGES, METRICS
+from worker.web.metrics import ALL
 from worker.web.ops import session
 
 KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
@@ -341,11 +344,49 @@ def test_the_metrics_have_their_names_and_count(web: Web) -> None:
 
     lines = web.get("/metrics").text.splitlines()
 
-    assert {line.split()[2] for line in lines if line.startswith("# TYPE")} == {*METRICS, *GAUGES}
+    assert {line.split()[2] for line in lines if line.startswith("# TYPE")} == set(ALL)
     assert 'unsubd_messages_total{outcome="honour"} 1.0' in lines
     assert 'unsubd_requests_total{effect="added"} 1.0' in lines
     assert 'unsubd_webhook_answers_total{answer="relay:signature_invalid"} 1.0' in lines
     assert 'unsubd_queue_jobs{state="queued"} 0.0' in lines
+    assert 'unsubd_source_messages_total{outcome="honour",source="one-click"} 1.0' in lines
+    assert 'unsubd_sender_requests_total{effect="added",sender="acme"} 1.0' in lines
+    assert 'unsubd_request_age_seconds_bucket{le="1",source="one-click"} 1.0' in lines
+    assert 'unsubd_request_age_seconds_count{source="one-click"} 1.0' in lines
+    assert "unsubd_workers 0.0" in lines
+
+
+def test_a_sender_who_reports_what_it_sent_hears_whom_it_should_not_have_mailed(web: Web) -> None:
+    key = {"Authorization": f"Bearer {web.installation.accounts.new_api_key('acme')}"}
+    at_ms = round((time.time() - 7 * 3600) * 1000)
+    web.installation.intake.record([decided("k1", group=1, recipient=recipient(1), received_ms=at_ms)])
+    mails = [{"recipient": recipient(number), "group": 1, "at": round(time.time())} for number in (1, 2)]
+    mails.append({"recipient": recipient(1), "group": 1, "at": "2020-01-01T00:00:00Z"})
+
+    answer = web.post("/v1/sent", json.dumps({"sent": mails}).encode(), key)
+
+    assert (answer.status, answer.json["compared"]) == (200, 3)
+    assert [(each["number"], each["recipient"], each["scope"]) for each in answer.json["violations"]] == [
+        (0, recipient(1), "group")
+    ]
+    assert 'unsubd_mailed_after_total{sender="acme"} 1.0' in web.get("/metrics").text.splitlines()
+    refused = [
+        web.post("/v1/sent", body, headers).status
+        for body, headers in [
+            (b"{}", {}), (b"{}", key), (b'{"sent": []}', key), (json.dumps({"sent": mails * 4000}).encode(), key),
+            (json.dumps({"sent": [mails[0] | {"group": 77}]}).encode(), key),
+            (json.dumps({"sent": [mails[0] | {"at": "soon"}]}).encode(), key),
+            (json.dumps({"sent": [mails[0] | {"at": time.time() + 9e4}]}).encode(), key),
+        ]
+    ]  # fmt: skip
+    assert refused == [401, 422, 422, 422, 404, 422, 422]
+
+
+def test_a_forged_post_is_counted_for_its_endpoint_alone(web: Web) -> None:
+    for path in ("/in/relay", "/in/relay/stranger@example.com"):
+        web.post(path)
+
+    assert habits.unproved_posts(web.installation.redis) == {"relay:?": 2}
 
 
 # -- the console
