@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker import habits, sent
+from worker.ages import spell
 from worker.batch import describe
-from worker.clock import month_of, spell
+from worker.clock import month_of
 from worker.crew import REQUESTS
 from worker.installation import Installation
 from worker.status import status

@@ -15,7 +15,7 @@ from handlers.request import Outcome
 from tests.unit import house
 from tests.unit.house import decided, now_ms
 from worker import clock
-from worker.clock import Figures, figures_of, step_end_s, step_of
+from worker.ages import Figures, figures_of, step_end_s, step_of
 from worker.installation import Installation
 
 HOUR_MS = 3_600_000

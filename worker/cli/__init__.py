@@ -20,6 +20,7 @@ from worker.cli import (
     mailbox,
     people,
     quarantine,
+    report,
     service,
     survey,
     tags,
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, check, people, lists, survey, tags):
+for commands in (service, mail, check, people, lists, survey, tags, report):
     for command in commands.COMMANDS:
         app.command()(command)
 accounts.sender.command("events")(events.sender_events)
