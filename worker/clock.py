@@ -21,6 +21,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from heapq import nlargest
 from importlib.resources import files
 from typing import Any, cast
 
@@ -42,7 +44,13 @@ _HOUR_LIFE_S, _MONTH_LIFE_S = 45 * 86400, 400 * 86400
 _FEW, _MANY = 500, 5000  # most fields of a hash
 _WORST = 20
 _NAME_LENGTH = 60
+_DAY_MS = 86_400_000
 Results = list[dict[str, Any]]
+Entry = tuple[DecidedMessage, Results]
+Alike = tuple[
+    int, str, str, str, int, tuple[int, int, int]
+]  # day, source, sender, effect, step, levels of age and hops
+Sums = tuple[int, int, int, int]  # requests, ms from event to effect, ms of that in the queue, greatest age
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +95,17 @@ class _Sheet:
         self._rows: Counter[tuple[str, str]] = Counter()
         self._greatest: dict[tuple[str, str], int] = {}
 
-    def add(self, field: str, other: str, amount: int = 1) -> None:
+    def add(self, field: str, other: str, amount: int) -> None:
         self._rows[field, other] += amount
 
-    def age(self, prefix: str, other: str, age_ms: int) -> None:
-        step = step_of(age_ms)
-        self.add(f"{prefix}|{step}", f"{other}|{step}")
+    def age(self, prefix: str, other: str, step: int, count: int, most_ms: int) -> None:
+        self.add(f"{prefix}|{step}", f"{other}|{step}", count)
         names = (f"^{prefix}", f"^{other}")
-        self._greatest[names] = max(age_ms, self._greatest.get(names, 0))
+        self._greatest[names] = max(most_ms, self._greatest.get(names, 0))
+
+    def level(self, name: str, level: int, count: int, sum_ms: int) -> None:
+        self.add(f"{name}|{level}", f"{OTHER}|{level}", count)
+        self.add(f"{name}|sum", f"{OTHER}|sum", sum_ms)
 
     def arguments(self) -> list[Any]:
         rows = [*self._rows.items(), *self._greatest.items()]
@@ -110,9 +121,7 @@ class Clock:
         self._habits = Habits(client)
         self._script = client.register_script(files("worker").joinpath("clock.lua").read_text())
 
-    def recorded(
-        self, entries: Sequence[tuple[DecidedMessage, Results]], fresh: Sequence[bool], *, queued_ms: int | None = None
-    ) -> None:
+    def recorded(self, entries: Sequence[Entry], fresh: Sequence[bool], *, queued_ms: int | None = None) -> None:
         """Write, in one go, what was just recorded.
 
         Shape:   fresh: whether the ledger had no record of the message. queued_ms: when they came into the queue, None
@@ -127,81 +136,116 @@ class Clock:
         except Exception as error:  # noqa: BLE001  as said: nothing of this may reach the job
             self._journal.failed("clock", f"{type(error).__name__}: not counted", messages=len(entries))
 
-    def _write(
-        self, counted: Sequence[tuple[tuple[DecidedMessage, Results], bool]], now_ms: int, queued_ms: int | None
-    ) -> None:
-        sheets: dict[str, _Sheet] = {}
-        worst: dict[str, dict[str, int]] = defaultdict(dict)
-        for (message, results), new in counted:
-            month = month_of(message.received_ms)
-            age_ms = max(0, now_ms - message.received_ms)
-            source = _name(message.source)
-            queue_ms = min(age_ms, max(0, now_ms - queued_ms)) if queued_ms is not None else 0
-            wholes = [
-                _sheet(sheets, _hour_key(now_ms // 3_600_000), _HOUR_LIFE_S, _FEW),
-                _sheet(sheets, _MONTH + month, _MONTH_LIFE_S, _FEW),
-            ]
-            parts = [
-                _sheet(sheets, _hour_key(now_ms // 3_600_000) + ":by", _HOUR_LIFE_S, _MANY),
-                _sheet(sheets, f"{_MONTH}{month}:by", _MONTH_LIFE_S, _MANY),
-            ]
-            if new:
-                for sheet in wholes:
-                    sheet.add(f"o|{kind_of(message.outcome)}", f"o|{OTHER}")
-                self._total_message(sheets, message, source)
-            for result in results:
-                sender = _name(result["sender"])
-                for sheet in wholes:
-                    sheet.age("a", "a", age_ms)
-                for sheet in parts:
-                    sheet.age(f"a|{source}|{sender}", f"a|{source}|{OTHER}", age_ms)
-                _total_request(sheets, source, sender, str(result["effect"]), age_ms, queue_ms, queued_ms is not None)
-                worst[month][f"{message.key[:12]}|{source}|{sender}|{age_ms - queue_ms}|{queue_ms}"] = age_ms
+    def _write(self, counted: Sequence[tuple[Entry, bool]], now_ms: int, queued_ms: int | None) -> None:
+        requests = _Requests(now_ms, queued_ms)
+        arrived = [message for (message, _), new in counted if new]
+        for (message, results), _ in counted:
+            requests.add(message, results)
         pipeline = self._redis.pipeline(transaction=False)
-        self._fill(pipeline, sheets, worst)
-        arrivals = [(_name(each.source), each.received_ms) for (each, _), new in counted if new and ":" in each.source]
-        self._habits.arrived(pipeline, arrivals, now_ms)
+        sheets = _Sheets(now_ms)
+        sheets.add_messages(
+            Counter((each.received_ms // _DAY_MS, each.source, each.outcome, each.reason) for each in arrived)
+        )
+        for names, sums in requests.sums.items():
+            sheets.add_requests(names, sums, queued=queued_ms is not None)
+        self._script(keys=list(sheets.by_key), args=sheets.arguments(), client=pipeline)
+        requests.write_worst(pipeline)
+        self._habits.arrived(
+            pipeline, [(_name(each.source), each.received_ms) for each in arrived if ":" in each.source], now_ms
+        )
         pipeline.execute()
 
-    def _total_message(self, sheets: dict[str, _Sheet], message: DecidedMessage, source: str) -> None:
-        outcome = message.outcome.value
-        _total(sheets, "source").add(f"{source}|{outcome}", f"{OTHER}|{outcome}")
-        _total(sheets, "reason").add(f"{outcome}|{_name(message.reason)}", f"{outcome}|{OTHER}")
 
-    def _fill(self, pipeline: Any, sheets: dict[str, _Sheet], worst: dict[str, dict[str, int]]) -> None:
-        arguments = [each for sheet in sheets.values() for each in sheet.arguments()]
-        self._script(keys=list(sheets), args=arguments, client=pipeline)
-        for month, ages in worst.items():
+class _Requests:
+    """The requests of a batch, those that are alike together: what is written costs a batch, not a message."""
+
+    def __init__(self, now_ms: int, queued_ms: int | None) -> None:
+        self._now_ms = now_ms
+        self._queue_ms = max(0, now_ms - queued_ms) if queued_ms is not None else 0
+        self.sums: dict[Alike, Sums] = {}
+        self._ages: list[tuple[int, DecidedMessage, str, int]] = []
+
+    def add(self, message: DecidedMessage, results: Results) -> None:
+        age_ms = max(0, self._now_ms - message.received_ms)
+        queue_ms = min(age_ms, self._queue_ms)
+        levels = _level(age_ms), _level(age_ms - queue_ms), _level(queue_ms)
+        when, step = message.received_ms // _DAY_MS, step_of(age_ms)
+        for result in results:
+            names = when, message.source, result["sender"], result["effect"], step, levels
+            count, age_sum, queue_sum, most = self.sums.get(names, (0, 0, 0, 0))
+            self.sums[names] = count + 1, age_sum + age_ms, queue_sum + queue_ms, max(most, age_ms)
+            self._ages.append((age_ms, message, result["sender"], queue_ms))
+
+    def write_worst(self, pipeline: Any) -> None:
+        """Put the oldest of each month among the worst, by commands of a caller's pipeline."""
+        months: dict[str, dict[str, int]] = defaultdict(dict)
+        for age_ms, message, sender, queue_ms in nlargest(_WORST, self._ages, key=lambda each: each[0]):
+            names = f"{message.key[:12]}|{_name(message.source)}|{_name(sender)}|{age_ms - queue_ms}|{queue_ms}"
+            months[month_of(message.received_ms)][names] = age_ms
+        for month, ages in months.items():
             key = f"{_MONTH}{month}:worst"
-            oldest = sorted(ages, key=lambda each: ages[each])[-_WORST:]
-            pipeline.zadd(key, {member: ages[member] for member in oldest})
+            pipeline.zadd(key, ages)
             pipeline.zremrangebyrank(key, 0, -_WORST - 1)
             pipeline.expire(key, _MONTH_LIFE_S)
 
 
-def _sheet(sheets: dict[str, _Sheet], key: str, life_s: int, most: int) -> _Sheet:
-    return sheets.setdefault(key, _Sheet(life_s, most))
+class _Sheets:
+    """What a batch adds to each hash."""
+
+    def __init__(self, now_ms: int) -> None:
+        self._hour = f"{_HOUR}{now_ms // 3_600_000}"
+        self.by_key: dict[str, _Sheet] = {}
+
+    def _sheet(self, key: str, life_s: int, most: int) -> _Sheet:
+        if key not in self.by_key:
+            self.by_key[key] = _Sheet(life_s, most)
+        return self.by_key[key]
+
+    def _total(self, kind: str) -> _Sheet:
+        return self._sheet(_TOTALS + kind, 0, _FEW if kind == "hop" else _MANY)
+
+    def _both(self, day: int, tail: str, most: int) -> tuple[_Sheet, _Sheet]:
+        month = month_of(day * _DAY_MS)
+        return (
+            self._sheet(self._hour + tail, _HOUR_LIFE_S, most),
+            self._sheet(f"{_MONTH}{month}{tail}", _MONTH_LIFE_S, most),
+        )
+
+    def add_messages(self, counts: Mapping[tuple[int, str, Outcome, str], int]) -> None:
+        for (day, source, outcome, reason), count in counts.items():
+            for sheet in self._both(day, "", _FEW):
+                sheet.add(f"o|{kind_of(outcome)}", f"o|{OTHER}", count)
+            word = outcome.value
+            self._total("source").add(f"{_name(source)}|{word}", f"{OTHER}|{word}", count)
+            self._total("reason").add(f"{word}|{_name(reason)}", f"{word}|{OTHER}", count)
+
+    def add_requests(self, names: Alike, sums: Sums, *, queued: bool) -> None:
+        day, source, sender, effect, step, (age_level, arrival_level, queue_level) = names
+        count, age_ms, queue_ms, most_ms = sums
+        source, sender = _name(source), _name(sender)
+        for sheet in self._both(day, "", _FEW):
+            sheet.age("a", "a", step, count, most_ms)
+        for sheet in self._both(day, ":by", _MANY):
+            sheet.age(f"a|{source}|{sender}", f"a|{source}|{OTHER}", step, count, most_ms)
+        self._total("sender").add(f"{sender}|{effect}", f"{OTHER}|{effect}", count)
+        self._total("age").level(source, age_level, count, age_ms)
+        if queued:
+            self._total("hop").level("arrival", arrival_level, count, age_ms - queue_ms)
+            self._total("hop").level("queue", queue_level, count, queue_ms)
+
+    def arguments(self) -> list[Any]:
+        return [each for sheet in self.by_key.values() for each in sheet.arguments()]
 
 
-def _total(sheets: dict[str, _Sheet], kind: str) -> _Sheet:
-    return _sheet(sheets, _TOTALS + kind, 0, _FEW)
-
-
-def _total_request(
-    sheets: dict[str, _Sheet], source: str, sender: str, effect: str, age_ms: int, queue_ms: int, queued: bool
-) -> None:
-    _total(sheets, "sender").add(f"{sender}|{effect}", f"{OTHER}|{effect}")
-    hops = [("arrival", age_ms - queue_ms), ("queue", queue_ms)] if queued else []
-    for kind, name, length_ms in [("age", source, age_ms), *(("hop", hop, each) for hop, each in hops)]:
-        level = bisect_left(LEVELS_S, length_ms / 1000)
-        _total(sheets, kind).add(f"{name}|{level}", f"{OTHER}|{level}")
-        _total(sheets, kind).add(f"{name}|sum", f"{OTHER}|sum", length_ms)
+def _level(length_ms: int) -> int:
+    return bisect_left(LEVELS_S, length_ms / 1000)
 
 
 def _resolved(message: DecidedMessage) -> bool:
     return message.source == OPERATOR
 
 
+@lru_cache(1024)
 def _name(text: str) -> str:
     """A name as part of a field: whoever configured it may have used our separator."""
     return text[:_NAME_LENGTH].replace("|", "/").encode("utf-8", "replace").decode() or "-"
