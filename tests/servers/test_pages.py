@@ -20,7 +20,9 @@ from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
 from tests.harness.web import Answer, Web, ask, serving
 from tests.unit.house import decided
-from worker import habits
+from worker import clock, habits
+from worker.owed import owed
+from worker.report import report
 from worker.web import one_click
 from worker.web.metrics import ALL
 from worker.web.ops import session
@@ -380,6 +382,38 @@ def test_a_sender_who_reports_what_it_sent_hears_whom_it_should_not_have_mailed(
         ]
     ]  # fmt: skip
     assert refused == [401, 422, 422, 422, 404, 422, 422]
+
+
+def test_readiness_is_durability_too(web: Web) -> None:
+    web.installation.redis.config_set("appendfsync", "everysec")
+    try:
+        weak = web.get("/readyz")
+    finally:
+        web.installation.redis.config_set("appendfsync", "always")
+
+    assert (weak.status, weak.text) == (
+        503, "UNSUBD_REDIS_URL: appendfsync is everysec, expected appendonly yes and appendfsync always\n",
+    )  # fmt: skip
+    assert (web.get("/readyz").status, web.get("/healthz").status) == (200, 200)
+
+
+def test_clock_habits_and_report_on_a_real_redis(web: Web) -> None:
+    start_ms = round((time.time() - 40 * 3600) * 1000)
+    mails = [
+        decided(f"{each:064x}", group=1, source="imap:news", received_ms=start_ms + each * 60_000) for each in range(60)
+    ]
+    web.installation.intake.record(mails[:30], queued_ms=start_ms + 1_900_000)
+    web.installation.intake.record(mails, queued_ms=start_ms + 4_000_000)
+
+    client, month = web.installation.redis, clock.month_of(start_ms)
+    assert clock.total(client, 0).count == clock.hours(client, 1)[0].honoured == 60
+    assert clock.hours(client, 1)[0].max_s == pytest.approx(40 * 3600, abs=10)
+    habit = habits.habits(client)["imap:news"]
+    assert (habit.count, round(habit.usual_s)) == (60, 60)
+    assert 'unsubd_hop_seconds_count{hop="arrival"} 60.0' in web.get("/metrics").text.splitlines()
+    found = report(web.installation, month)
+    assert (found.received, found.ages.count, len(found.worst)) == (60, 60, 20)
+    assert "No worker is alive" in [each.what for each in owed(web.installation).alarms]
 
 
 def test_a_forged_post_is_counted_for_its_endpoint_alone(web: Web) -> None:

@@ -17,7 +17,7 @@ from worker.server import away_as
 
 _STATES = "unsubd:sources"
 SILENT_AFTER_S = 180
-_KEPT = ("held", "left", "unread", "oldest_ms", "clear_ms")
+_KEPT = ("held", "left", "unread", "oldest_ms", "clear_ms", "login_ends_ms")
 
 
 class SourceReport:
@@ -43,12 +43,13 @@ class SourceReport:
         left: int | None = None,
         unread: int | None = None,
         oldest_ms: int = 0,
+        login_ends_ms: int | None = None,
     ) -> None:
         """Tell the state (`connecting`, `idle`, `working`, `waiting`, `refused`, `stopped`) and what was taken.
 
         Units:   messages. held: older than where work begins. left: looked at, not ours, untouched. unread: cannot be
                  fetched. Idle means: everything else that came until now is taken. oldest_ms: event time of the oldest
-                 of what is being taken, 0 = nothing is.
+                 of what is being taken, 0 = nothing is. login_ends_ms: when somebody must log in anew, 0 = not known.
         """
         now_ms = time.time_ns() // 1_000_000
         if (state, detail) != (self._facts["state"], self._facts["detail"]) and {
@@ -60,6 +61,7 @@ class SourceReport:
         if taken:
             self._facts |= {"messages": self._facts["messages"] + taken, "last_ms": now_ms}
         counts = {"held": held, "left": left, "unread": unread, "clear_ms": now_ms if state == "idle" else None}
+        counts["login_ends_ms"] = login_ends_ms
         self._facts |= {name: count for name, count in counts.items() if count is not None}
         try:
             self._redis.hset(_STATES, self._name, json.dumps(self._facts))

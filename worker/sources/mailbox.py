@@ -146,11 +146,18 @@ class Mailbox:
                 await connection.wait_for_mail(self._settings.poll_interval_s)
 
     async def _say_idle(self, held: int) -> None:
-        if unread := self._look.given_up():
+        unread = self._look.given_up()
+        if unread:
             self._notes["unreadable"] = f"{unread} messages cannot be fetched, tried again in an hour"
-        detail = ". ".join(self._notes.values())
+        detail, ends_ms = ". ".join(self._notes.values()), oauth.login_ends_ms(self._address)
         await asyncio.to_thread(
-            self._report.say, "idle", detail, held=held, left=len(self._progress.left), unread=unread
+            self._report.say,
+            "idle",
+            detail,
+            held=held,
+            left=len(self._progress.left),
+            unread=unread,
+            login_ends_ms=ends_ms,
         )
 
     async def _resume(self, connection: ImapConnection, selected: Selected) -> int:

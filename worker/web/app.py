@@ -77,9 +77,9 @@ def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        """Whether the queue can be asked: then posts and pages can be taken."""
+        """Whether responsibility can be taken now: the queue answers, has room, and is as durable as at the start."""
         try:
-            await asyncio.to_thread(installation.queue.status)
+            await asyncio.to_thread(installation.require_ready)
         except Unavailable as error:
             return PlainTextResponse(f"{error}\n", status_code=503)
         return PlainTextResponse("ok\n")
