@@ -2,10 +2,10 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 from starlette.responses import JSONResponse, Response
 
 from handlers.errors import Rejected
@@ -18,13 +18,15 @@ from worker.web.webhooks import read_body
 router = APIRouter(prefix="/v1", tags=["sent"])
 _MAX_REPORT_BYTES = 4 * 1024 * 1024
 
+_Time = Annotated[datetime, WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]})]
+
 
 class SentMail(BaseModel):
     """One mail that went out."""
 
     recipient: str = Field(description="address, any spelling")
     group: int = Field(ge=0, le=4294967295, description="id of the group; 0 = none")
-    at: datetime = Field(description="when it was sent: ISO 8601 (UTC where it names no zone), or seconds since 1970")
+    at: _Time = Field(description="when it was sent: ISO 8601 (UTC where it names no zone), or seconds since 1970")
     bypass: list[str] = Field(default=[], max_length=4, description="as it was asked for at /v1/check")
 
 
@@ -58,12 +60,10 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
     422: {"model": Failure, "description": "not an address, a time to come, or another shape"},
     503: {"model": Failure, "description": "nothing was compared: send the same again"},
 }
-_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": SentReport.model_json_schema(ref_template="#/components/schemas/{model}")}
-    },
-}
+_SHAPE = SentReport.model_json_schema()
+_SHAPE["properties"]["sent"]["items"] = SentMail.model_json_schema()  # a reference would lead nowhere in the document
+del _SHAPE["$defs"]
+_BODY = {"required": True, "content": {"application/json": {"schema": _SHAPE}}}
 
 
 @router.post(
@@ -104,7 +104,11 @@ def _mails(body: bytes) -> list[sent.Sent]:
 
 
 def _utc(at: datetime) -> datetime:
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    """Errors: Rejected  in UTC it is no time any more.    permanent"""
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise Rejected(f"at: {at.isoformat()}: expected a time when mail was sent") from None
 
 
 def _iso(at: datetime) -> str:
