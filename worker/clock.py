@@ -9,8 +9,8 @@ mail's own event time; a crash may count that twice. A hash that is full counts 
 |---------------------------|------|-----------------------------------------------------------------------------|----------|
 | `unsubd:clock:h:HOUR`     | HASH | messages by outcome, requests by step of age; HOUR of the effect, since 1970 | 45 days  |
 | `unsubd:clock:h:HOUR:by`  | HASH | the requests' steps of age by source and sender                             | 45 days  |
-| `unsubd:clock:m:MONTH`    | HASH | as by hour; MONTH of the event                                              | 400 days |
-| `unsubd:clock:m:MONTH:by` | HASH | as by hour                                                                  | 400 days |
+| `unsubd:clock:m:MONTH`    | HASH | as unsubd:clock:h:HOUR, by the MONTH of the event                           | 400 days |
+| `unsubd:clock:m:MONTH:by` | HASH | the same by source and sender                                               | 400 days |
 | `unsubd:clock:m:MONTH:worst` | ZSET | the 20 oldest requests (message digest, source, sender, hops) by age, ms | 400 days |
 | `unsubd:clock:totals:KIND` | HASH | what /metrics shows, by KIND: age, hop, source, sender, reason              | for good |
 """
