@@ -76,7 +76,14 @@ def _record_each(installation: Installation, batch: list[dict[str, Any]]) -> lis
         except _UNREADABLE as error:
             detail = f"message {number} of the job: {type(error).__name__}"
             messages += _readable_part(installation, wire, detail)
-    return [[result["effect"] for result in results] for results in installation.intake.record(messages)]
+    recorded = installation.intake.record(messages, queued_ms=_queued_ms())
+    return [[result["effect"] for result in results] for results in recorded]
+
+
+def _queued_ms() -> int | None:
+    """When the job in hand was made; None outside of one."""
+    job = get_current_job()
+    return int(job.created_at.timestamp() * 1000) if job else None
 
 
 def _readable_part(installation: Installation, wire: Any, detail: str) -> list[DecidedMessage]:

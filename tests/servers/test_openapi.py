@@ -42,6 +42,7 @@ OPERATIONS = [
     "POST /in/{provider}/{name}",
     "POST /u/{text}",
     "POST /v1/check",
+    "POST /v1/sent",
 ]
 EXAMPLES = int(os.environ.get("UNSUBD_OPENAPI_EXAMPLES", "60"))
 
@@ -50,8 +51,9 @@ def test_every_operation_is_tried(web: Web) -> None:
     assert sorted(operations(web)) == OPERATIONS
 
 
-# Nothing but /v1/check has a body that the document describes, so nothing else can be sent wrongly by it.
-CASES = [(label, GenerationMode.POSITIVE) for label in OPERATIONS] + [("POST /v1/check", GenerationMode.NEGATIVE)]
+# Nothing but /v1 has a body that the document describes, so nothing else can be sent wrongly by it.
+CASES = [(label, GenerationMode.POSITIVE) for label in OPERATIONS]
+CASES += [(label, GenerationMode.NEGATIVE) for label in ("POST /v1/check", "POST /v1/sent")]
 
 
 @pytest.mark.parametrize(("label", "mode"), CASES, ids=str)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
@@ -18,8 +19,12 @@ from tests.harness.mails import NEW, TEMPLATE, recipient
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
 from tests.harness.web import Answer, Web, ask, serving
+from tests.unit.house import decided
+from worker import clock, habits
+from worker.owed import owed
+from worker.report import report
 from worker.web import one_click
-from worker.web.metrics import GAUGES, METRICS
+from worker.web.metrics import ALL
 from worker.web.ops import session
 
 KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
@@ -341,11 +346,81 @@ def test_the_metrics_have_their_names_and_count(web: Web) -> None:
 
     lines = web.get("/metrics").text.splitlines()
 
-    assert {line.split()[2] for line in lines if line.startswith("# TYPE")} == {*METRICS, *GAUGES}
+    assert {line.split()[2] for line in lines if line.startswith("# TYPE")} == set(ALL)
     assert 'unsubd_messages_total{outcome="honour"} 1.0' in lines
     assert 'unsubd_requests_total{effect="added"} 1.0' in lines
     assert 'unsubd_webhook_answers_total{answer="relay:signature_invalid"} 1.0' in lines
     assert 'unsubd_queue_jobs{state="queued"} 0.0' in lines
+    assert 'unsubd_source_messages_total{outcome="honour",source="one-click"} 1.0' in lines
+    assert 'unsubd_sender_requests_total{effect="added",sender="acme"} 1.0' in lines
+    assert 'unsubd_request_age_seconds_bucket{le="1",source="one-click"} 1.0' in lines
+    assert 'unsubd_request_age_seconds_count{source="one-click"} 1.0' in lines
+    assert "unsubd_workers 0.0" in lines
+
+
+def test_a_sender_who_reports_what_it_sent_hears_whom_it_should_not_have_mailed(web: Web) -> None:
+    key = {"Authorization": f"Bearer {web.installation.accounts.new_api_key('acme')}"}
+    at_ms = round((time.time() - 7 * 3600) * 1000)
+    web.installation.intake.record([decided("k1", group=1, recipient=recipient(1), received_ms=at_ms)])
+    mails = [{"recipient": recipient(number), "group": 1, "at": round(time.time())} for number in (1, 2)]
+    mails.append({"recipient": recipient(1), "group": 1, "at": "2020-01-01T00:00:00Z"})
+
+    answer = web.post("/v1/sent", json.dumps({"sent": mails}).encode(), key)
+
+    assert (answer.status, answer.json["compared"]) == (200, 3)
+    assert [(each["number"], each["recipient"], each["scope"]) for each in answer.json["violations"]] == [
+        (0, recipient(1), "group")
+    ]
+    assert 'unsubd_mailed_after_total{sender="acme"} 1.0' in web.get("/metrics").text.splitlines()
+    refused = [
+        web.post("/v1/sent", body, headers).status
+        for body, headers in [
+            (b"{}", {}), (b"{}", key), (b'{"sent": []}', key), (json.dumps({"sent": mails * 4000}).encode(), key),
+            (json.dumps({"sent": [mails[0] | {"group": 77}]}).encode(), key),
+            (json.dumps({"sent": [mails[0] | {"at": "soon"}]}).encode(), key),
+            (json.dumps({"sent": [mails[0] | {"at": time.time() + 9e4}]}).encode(), key),
+        ]
+    ]  # fmt: skip
+    assert refused == [401, 422, 422, 422, 404, 422, 422]
+
+
+def test_readiness_is_durability_too(web: Web) -> None:
+    web.installation.redis.config_set("appendfsync", "everysec")
+    try:
+        weak = web.get("/readyz")
+    finally:
+        web.installation.redis.config_set("appendfsync", "always")
+
+    assert (weak.status, weak.text) == (
+        503, "UNSUBD_REDIS_URL: appendfsync is everysec, expected appendonly yes and appendfsync always\n",
+    )  # fmt: skip
+    assert (web.get("/readyz").status, web.get("/healthz").status) == (200, 200)
+
+
+def test_clock_habits_and_report_on_a_real_redis(web: Web) -> None:
+    start_ms = round((time.time() - 40 * 3600) * 1000)
+    mails = [
+        decided(f"{each:064x}", group=1, source="imap:news", received_ms=start_ms + each * 60_000) for each in range(60)
+    ]
+    web.installation.intake.record(mails[:30], queued_ms=start_ms + 1_900_000)
+    web.installation.intake.record(mails, queued_ms=start_ms + 4_000_000)
+
+    client, month = web.installation.redis, clock.month_of(start_ms)
+    assert clock.total(client, 0).count == clock.hours(client, 1)[0].honoured == 60
+    assert clock.hours(client, 1)[0].max_s == pytest.approx(40 * 3600, abs=10)
+    habit = habits.habits(client)["imap:news"]
+    assert (habit.count, round(habit.usual_s)) == (60, 60)
+    assert 'unsubd_hop_seconds_count{hop="arrival"} 60.0' in web.get("/metrics").text.splitlines()
+    found = report(web.installation, month)
+    assert (found.received, found.ages.count, len(found.worst)) == (60, 60, 20)
+    assert "No worker is alive" in [each.what for each in owed(web.installation).alarms]
+
+
+def test_a_forged_post_is_counted_for_its_endpoint_alone(web: Web) -> None:
+    for path in ("/in/relay", "/in/relay/stranger@example.com"):
+        web.post(path)
+
+    assert habits.unproved_posts(web.installation.redis) == {"relay:?": 2}
 
 
 # -- the console

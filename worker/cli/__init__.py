@@ -21,6 +21,7 @@ from worker.cli import (
     mta,
     people,
     quarantine,
+    report,
     service,
     survey,
     tags,
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, check, people, lists, survey, tags):
+for commands in (service, mail, check, people, lists, survey, tags, report):
     for command in commands.COMMANDS:
         app.command()(command)
 accounts.sender.command("events")(events.sender_events)

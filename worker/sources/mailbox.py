@@ -146,10 +146,19 @@ class Mailbox:
                 await connection.wait_for_mail(self._settings.poll_interval_s)
 
     async def _say_idle(self, held: int) -> None:
-        if skipped := self._look.given_up():
-            self._notes["unreadable"] = f"{skipped} messages cannot be fetched, tried again in an hour"
-        detail = ". ".join(self._notes.values())
-        await asyncio.to_thread(self._report.say, "idle", detail, held=held, left=len(self._progress.left))
+        unread = self._look.given_up()
+        if unread:
+            self._notes["unreadable"] = f"{unread} messages cannot be fetched, tried again in an hour"
+        detail, ends_ms = ". ".join(self._notes.values()), oauth.login_ends_ms(self._address)
+        await asyncio.to_thread(
+            self._report.say,
+            "idle",
+            detail,
+            held=held,
+            left=len(self._progress.left),
+            unread=unread,
+            login_ends_ms=ends_ms,
+        )
 
     async def _resume(self, connection: ImapConnection, selected: Selected) -> int:
         """Load the progress; a folder never seen before asks about its backlog. Returns how many messages are held."""
@@ -255,7 +264,7 @@ class Mailbox:
         await self._mark(connection, [uid for uid in messages if uid not in left])
         if left:
             await asyncio.to_thread(self._kept.add, "left", self._progress.left, left)
-        await asyncio.to_thread(self._report.say, "working", taken=len(ours))
+        await asyncio.to_thread(self._report.say, "working", taken=len(ours), oldest_ms=_oldest_ms(ours))
 
     async def _verified(self, messages: dict[int, InboundMessage]) -> dict[int, InboundMessage]:
         """Those with a tag that verifies: all that is ours in a Junk folder."""
@@ -294,6 +303,11 @@ class Mailbox:
         marked = await connection.search("KEYWORD", DONE) if self._keywords else []
         remembered = await connection.search("ALL") if self._progress.done else []
         return sorted({*marked, *(uid for uid in remembered if uid in self._progress.done)})
+
+
+def _oldest_ms(messages: dict[int, InboundMessage]) -> int:
+    """The oldest came first: what is still to be taken is hardly older."""
+    return min((each.received_ms for each in messages.values() if each.received_ms), default=0)
 
 
 async def connect(settings: Settings, address: MailboxAddress) -> ImapConnection:
