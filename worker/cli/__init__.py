@@ -21,6 +21,7 @@ from worker.cli import (
     people,
     quarantine,
     service,
+    stamp,
     survey,
     tags,
 )
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, check, people, lists, survey, tags):
+for commands in (service, mail, check, people, lists, survey, tags, stamp):
     for command in commands.COMMANDS:
         app.command()(command)
 accounts.sender.command("events")(events.sender_events)
