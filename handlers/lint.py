@@ -44,7 +44,7 @@ class Lint:
     def __init__(self, raw: bytes) -> None:
         self._message: InboundMessage = message.read(raw, source="lint")
         self._values = self._all(_HEADER)
-        self._uris = [each.strip() for value in self._values for each in _URI.findall(value)]
+        self._uris: list[str] = [each.strip() for value in self._values for each in _URI.findall(value)]
         self._texts = [text for text in body.texts(self._message) if not text.embedded]
 
     def refs(self) -> list[StoredTag]:
@@ -70,7 +70,7 @@ class Lint:
             for token in _TOKEN.findall(uri):
                 if found := _read(token, keys, rows):
                     canary = Tag(found.sender, found.group, TEST_RECIPIENT)
-                    return uri.replace(str(token), tag.mint(keys, canary, AddressTemplate("", "unsubd.invalid")).tag)
+                    return uri.replace(token, tag.mint(keys, canary, AddressTemplate("", "unsubd.invalid")).tag)
         raise Rejected("--try: the mail has no https link with a tag of ours, expected one in List-Unsubscribe")
 
     def _all(self, name: str) -> list[str]:
