@@ -10,19 +10,16 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email import policy
-from email.message import EmailMessage
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from handlers.address import canonical
 from handlers.errors import Rejected
 from handlers.tag import Minted
 
-FORMATS = ("plain", "json", "v3", "v2", "smtpapi")
-POLICY = policy.SMTP.clone(max_line_length=998)  # CPython encodes any header with a piece of 78 characters otherwise
+Form = Literal["plain", "json", "v3", "v2", "smtpapi"]
 MAX_PERSONALIZATIONS = 1000  # of one v3 Mail Send request
-_MAX_LINE, _FOLD_AT = 998, 78
+_FOLD_AT = 78
 _LINK = re.compile(r"(https?)://([^/?#]+)(.*)", re.S | re.I)
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _URI_MARKS = ":/?#[]@!$&'()*+,;=-._~%"
@@ -88,36 +85,12 @@ def folded(name: str, value: str, line_end: str = "\r\n") -> str:
     return line if len(line) <= _FOLD_AT else line.replace(">, <", f">,{line_end} <")
 
 
-class _Plain(str):
-    """A header's value that the standard library's generator writes as it stands, whatever its policy says."""
-
-    name: str
-
-    def fold(self, *, policy: Any) -> str:
-        """What `EmailPolicy` calls to write a value that knows its name."""
-        return folded(self.name, self, policy.linesep) + str(policy.linesep)
-
-
-def put_into(message: EmailMessage, lines: Lines) -> None:
-    """Give *message* these headers, instead of those of the same name, and a policy that keeps them intact.
-
-    Why:     EmailMessage encodes a long piece as RFC 2047 forbids; with these values it does not, even when whoever sends
-             the message writes it with `email.policy.SMTP`.
-    """
-    message.policy = POLICY
-    for name, value in lines:
-        del message[name]
-        plain = _Plain(value)
-        plain.name = name
-        message[name] = plain
-
-
-def shaped(form: str, addressed: Sequence[Addressed]) -> list[dict[str, Any]]:
-    """Return the headers as *form*, one of `FORMATS`, wants them; each value becomes one JSON object.
+def shaped(form: Form, addressed: Sequence[Addressed]) -> list[dict[str, Any]]:
+    """Return the headers as *form* wants them; each value becomes one JSON object.
 
     Shape:   json, plain: one object a recipient. v3: parts of SendGrid Mail Send requests, 1,000 recipients each, to merge
              into yours. v2: parameters of mail.send. smtpapi: the header lines of one SMTP message, by name.
-    Errors:  Rejected  v2 or smtpapi for several recipients, or a form that is none.    permanent
+    Errors:  Rejected  v2 or smtpapi for several recipients.    permanent
     """
     if form in ("v2", "smtpapi") and len(addressed) != 1:
         raise Rejected(
@@ -136,9 +109,7 @@ def shaped(form: str, addressed: Sequence[Addressed]) -> list[dict[str, Any]]:
         return [{**dict(addressed[0].lines), "X-SMTPAPI": only}]
     if form == "json":
         return [{"recipient": each.recipient, "headers": dict(each.lines)} for each in addressed]
-    if form == "plain":
-        return [{"recipient": each.recipient, "lines": [f"{k}: {v}" for k, v in each.lines]} for each in addressed]
-    raise Rejected(f"format {form[:20]!r}: expected one of {', '.join(FORMATS)}")
+    return [{"recipient": each.recipient, "lines": [f"{k}: {v}" for k, v in each.lines]} for each in addressed]
 
 
 def _v3(addressed: Sequence[Addressed]) -> dict[str, Any]:

@@ -231,6 +231,9 @@ def test_headers_of_a_list_come_in_a_shape(offline: Service) -> None:
     assert [each["to"][0]["email"] for each in json.loads(v3.stdout)["personalizations"]] == [JANE, JO]
     assert (v2.returncode, "2 recipients, expected one" in v2.stderr) == (65, True)
     assert [block.count("\n") for block in plain.stdout.split("\n\n")] == [1, 2]
+    assert offline.command("headers", "acme", "12", JANE, "--format", "v4").returncode == 64
+    bad = offline.command("headers", "acme", "12", "--file", "-", given=people + b"nobody,X\n")
+    assert (bad.returncode, bad.stderr) == (65, "unsubd: line 4: address of 6 characters: expected local-part@domain\n")
 
 
 def test_the_signing_key_is_the_last_line(offline: Service) -> None:

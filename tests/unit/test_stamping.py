@@ -255,6 +255,41 @@ def test_a_line_that_became_too_long_is_warned_of() -> None:
     assert warning.startswith("a line of 1007 octets")
 
 
+def test_a_tag_that_a_soft_break_cuts_is_found() -> None:
+    done = stamped(letter(b"gr=C3=B6=\r\n [unsub=\r\nscribe]\r\nEnd=20\r\n", encoding="quoted-printable"))
+
+    assert body_of(done.raw) == "grö https://d/u/x?a&b\r\nEnd \r\n"
+
+
+_PARTS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["text/plain", "text/html; charset=utf-8", "text/calendar", "image/png", "application/pkcs7-mime"]
+        ),
+        st.binary(max_size=40).filter(lambda octets: b"--" not in octets),
+        st.booleans(),
+    ),
+    max_size=5,
+)
+
+
+@given(_PARTS)
+def test_outside_the_replaced_tags_every_octet_stays(parts: list[tuple[str, bytes, bool]]) -> None:
+    def written(kind: str, octets: bytes, link: bytes) -> bytes:
+        return f"Content-Type: {kind}\r\n\r\n".encode() + octets + link + octets
+
+    def link_for(kind: str, tagged: bool) -> bytes:
+        url = {"text/plain": b"https://d/u/x?a&b", "text/html; charset=utf-8": b"https://d/u/x?a&amp;b"}.get(kind)
+        return (url or b"[unsubscribe]") if tagged else b""
+
+    raw = mixed(*(written(kind, octets, b"[unsubscribe]" * tagged) for kind, octets, tagged in parts))
+
+    done = stamped(raw)
+
+    expected = mixed(*(written(kind, octets, link_for(kind, tagged)) for kind, octets, tagged in parts))
+    assert done.raw.replace(ADDED, b"", 1) == expected
+
+
 # --- the footer
 
 FOOTERS = {"footer_text": "--\nStop: <% %>", "footer_html": "<p><% Stop ü %></p>"}

@@ -7,9 +7,7 @@ from typing import Annotated
 import typer
 
 from handlers.errors import EX_DATAERR, Rejected
-from handlers.lint import CHOICE
 from worker.cli.output import Json, own_settings, say, say_json
-from worker.linting import lint as look
 
 
 def lint(
@@ -20,6 +18,9 @@ def lint(
     as_json: Json = False,
 ) -> None:
     """Say what keeps a mail from having an Unsubscribe button; exit 65 when something does."""
+    from handlers.lint import CHOICE  # costs the start of every command otherwise
+    from worker.linting import lint as look
+
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:

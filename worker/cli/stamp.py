@@ -7,7 +7,6 @@ import typer
 
 from worker.cli.output import own_settings
 from worker.minting import minting
-from worker.stamping import stamp_with
 
 
 def stamp(
@@ -18,6 +17,8 @@ def stamp(
     mailto_only: Annotated[bool, typer.Option("--mailto-only", help="Without the https link.")] = False,
 ) -> None:
     """Give one recipient's mail its headers, and links where substitution tags stand: standard input to standard output."""
+    from worker.stamping import stamp_with  # costs the start of every command otherwise
+
     found = minting(own_settings(make=False), sender_id, group_id)
     raw = sys.stdin.buffer.read()
     done = stamp_with(found, group_id, raw, recipient=recipient, custom=tag, mailto_only=mailto_only)

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from handlers import tag as tags
-from handlers.headers import MAX_PERSONALIZATIONS, shaped
+from handlers.address import one_address
+from handlers.errors import AddressError
+from handlers.headers import MAX_PERSONALIZATIONS, Form, shaped
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import has_no_store, open_known
 from worker.lists import open_list
@@ -53,13 +55,13 @@ def read(address: Annotated[str, typer.Argument(metavar="ADDRESS")], as_json: Js
 def headers(
     sender_id: SenderId,
     group_id: GroupId,
-    recipient: Annotated[str, typer.Argument(metavar="[RECIPIENT]")] = "",
+    recipient: Annotated[str, typer.Argument(metavar="RECIPIENT")] = "",
     file: Annotated[
         Path | None, typer.Option(help="Recipients: CSV, JSON Lines or one address a line; - for stdin.")
     ] = None,
     column: Annotated[str, typer.Option(help="Its column of addresses; default: the one named email, or alike.")] = "",
     form: Annotated[
-        str, typer.Option("--format", help="plain lines, json, or SendGrid's v3, v2, smtpapi: one JSON value a line.")
+        Form, typer.Option("--format", help="plain lines, json, or SendGrid's v3, v2, smtpapi: one JSON value a line.")
     ] = "plain",
     mailto_only: Annotated[bool, typer.Option("--mailto-only", help="Without the https link.")] = False,
 ) -> None:
@@ -83,9 +85,17 @@ def headers(
 def _recipients(file: Path, column: str) -> Iterator[list[str]]:
     with open_list(file) as found:
         number = found.address_column(column)
-        rows = found.rows()
-        while some := list(islice(rows, MAX_PERSONALIZATIONS)):
-            yield [row[number] if number < len(row) else "" for row in some]
+        cells = (_address(row[number] if number < len(row) else "", found.line) for row in found.rows())
+        while some := list(islice(cells, MAX_PERSONALIZATIONS)):
+            yield some
+
+
+def _address(cell: str, line: int) -> str:
+    try:
+        one_address(cell)
+    except AddressError as error:
+        raise AddressError(f"line {line}: {error}") from None
+    return cell
 
 
 def _say_plain(made: list[dict[str, Any]], *, apart: bool) -> None:

@@ -60,7 +60,7 @@ class Headers:
 
     def put_into(self, message: EmailMessage) -> None:
         """Give *message* these headers, so that the standard library writes them plain. Repeat: safe."""
-        from handlers.headers import put_into
+        from handlers.header_policy import put_into
 
         put_into(message, tuple(self.headers.items()))
 

@@ -4,14 +4,14 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
 from handlers.errors import ConfigError, Rejected, Unavailable
-from handlers.headers import shaped
+from handlers.headers import Form, shaped
 from worker.installation import Installation
 from worker.minting import minting_at
 from worker.stamping import stamp_with
@@ -35,7 +35,7 @@ class HeadersQuestion(BaseModel):
 
     group: int = Field(ge=0, le=4294967295, description="id of the group; 0 = global")
     recipients: list[str] = Field(min_length=1, max_length=10_000, description="addresses, any spelling")
-    format: Literal["json", "plain", "v3", "v2", "smtpapi"] = Field(
+    format: Form = Field(
         default="json", description="json, plain: one object a recipient; v3, v2, smtpapi: SendGrid's shapes"
     )
     mailto_only: bool = Field(default=False, description="without the https link")
