@@ -282,3 +282,12 @@ def test_redis_away_is_unavailable(method: str) -> None:
 
 def test_every_method_is_asked_with_redis_away() -> None:
     assert {name for name in vars(Accounts) if not name.startswith("_")} == set(ASK)
+
+
+def test_a_footer_is_kept_and_a_book_is_refused(accounts: Accounts) -> None:
+    accounts.edit_sender("acme", footer_text="Bye: <% %>", footer_html="<p><% Bye %></p>")
+
+    assert accounts.sender("acme").footer_html == "<p><% Bye %></p>"
+    for footer in ("x" * 10_001, "a\0b"):
+        with pytest.raises(Rejected, match=r"^footer-text: .* expected text of at most 10000"):
+            accounts.edit_sender("acme", footer_text=footer)

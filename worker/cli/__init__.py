@@ -15,6 +15,7 @@ from worker.cli import (
     events,
     forward,
     hook,
+    lint,
     lists,
     mail,
     mailbox,
@@ -23,6 +24,7 @@ from worker.cli import (
     quarantine,
     report,
     service,
+    stamp,
     survey,
     tags,
 )
@@ -37,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, check, people, lists, survey, tags, report):
+for commands in (service, mail, check, people, lists, survey, tags, report, stamp, lint):
     for command in commands.COMMANDS:
         app.command()(command)
 accounts.sender.command("events")(events.sender_events)

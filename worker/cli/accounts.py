@@ -1,11 +1,12 @@
 """`unsubd sender`, `unsubd group`, `unsubd keys`."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
 
-from handlers.errors import Rejected
-from handlers.tag import AddressTemplate
+from handlers.errors import ConfigError, Rejected
+from handlers.tag import SENDER_ID, AddressTemplate
 from worker import adoption
 from worker import keys as key_ring
 from worker.accounts import Group, Sender
@@ -28,6 +29,8 @@ PublicUrl = Annotated[str | None, typer.Option(help="Its own base of our links; 
 HttpsUrl = Annotated[str | None, typer.Option(help="Its own unsubscribe page, {tag} in it, instead of ours.")]
 Opaque = Annotated[bool | None, typer.Option("--opaque/--readable", help="Tags that spell no address: all are stored.")]
 MaxGroups = Annotated[int | None, typer.Option(min=1, help="How many groups it may have; default: 200.")]
+FooterText = Annotated[str | None, typer.Option(help="Ends plain text that holds no substitution tag; may hold <% %>.")]
+FooterHtml = Annotated[str | None, typer.Option(help="The same for HTML; may hold <% words to click %>.")]
 GroupName = Annotated[str | None, typer.Option(help="1 to 30 characters, as recipients read it.")]
 Description = Annotated[str | None, typer.Option(help="At most 100 characters, as recipients read it.")]
 Default = Annotated[bool | None, typer.Option("--default/--no-default", help="Listed before the others.")]
@@ -46,10 +49,12 @@ def sender_add(
     https_url: HttpsUrl = None,
     opaque: Opaque = None,
     max_groups: MaxGroups = None,
+    footer_text: FooterText = None,
+    footer_html: FooterHtml = None,
 ) -> None:
     """Register a sender; prints its id alone on the last line. Groups that its tags name already become its groups."""
     given = _given(name=name, address=address, public_url=public_url, https_url=https_url, opaque=opaque,
-                   max_groups=max_groups)  # fmt: skip
+                   max_groups=max_groups, footer_text=footer_text, footer_html=footer_html)  # fmt: skip
     settings = own_settings()
     with open_installation(settings) as installation:
         added = adoption.register(installation, sender_id, **given)
@@ -69,10 +74,12 @@ def sender_edit(
     https_url: HttpsUrl = None,
     opaque: Opaque = None,
     max_groups: MaxGroups = None,
+    footer_text: FooterText = None,
+    footer_html: FooterHtml = None,
 ) -> None:
     """Change what is given; an empty text goes back to the default."""
     given = _given(name=name, address=address, public_url=public_url, https_url=https_url, opaque=opaque,
-                   max_groups=max_groups)  # fmt: skip
+                   max_groups=max_groups, footer_text=footer_text, footer_html=footer_html)  # fmt: skip
     settings = own_settings()
     with open_installation(settings) as installation:
         _say_budget(settings, installation.accounts.edit_sender(sender_id, **given))
@@ -99,7 +106,8 @@ def sender_list(as_json: Json = False) -> None:
 
 
 def _print_sender(account: Sender, as_json: bool) -> None:
-    chosen = {name: getattr(account, name) for name in ("address", "public_url", "https_url", "opaque", "max_groups")}
+    names = ("address", "public_url", "https_url", "opaque", "max_groups", "footer_text", "footer_html")
+    chosen = {name: getattr(account, name) for name in names}
     if as_json:
         say_json({"sender": account.id, "name": account.name, **chosen})
         return
@@ -108,10 +116,31 @@ def _print_sender(account: Sender, as_json: bool) -> None:
 
 
 @sender.command("key")
-def sender_key(sender_id: Id) -> None:
+def sender_key(
+    sender_id: Id,
+    signing: Annotated[
+        bool, typer.Option("--signing", help="Instead: the key that mints its tags without us (deploy/minting).")
+    ] = False,
+) -> None:
     """Make an API key; it is shown this once, alone on the last line."""
+    if signing:
+        _say_signing_key(sender_id)
+        return
     with open_installation(own_settings()) as installation:
         say(installation.accounts.new_api_key(sender_id))
+
+
+def _say_signing_key(sender_id: str) -> None:
+    if not SENDER_ID.fullmatch(sender_id):
+        raise Rejected(f"sender {sender_id[:20]!r}: expected 1 to 16 characters of a-z and 0-9")
+    ring = own_settings(make=False).keys()
+    if not ring.masters:
+        raise ConfigError("UNSUBD_SECRET_KEYS: no key, expected hex digits (or set UNSUBD_SECRET_KEYS_FILE)")
+    sys.stderr.write(
+        f"unsubd: whoever has this key can unsubscribe anybody from {sender_id}, in any group, and nothing else."
+        " It cannot be revoked alone: only a new master key ends it. Keep it where you keep passwords.\n"
+    )
+    say(ring.sender_keys(sender_id)[0].hex())
 
 
 @group.command("add")
