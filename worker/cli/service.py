@@ -12,7 +12,6 @@ import typer
 from handlers.errors import EX_UNAVAILABLE
 from worker import service
 from worker.cli.output import Json, own_settings, say, say_json
-from worker.doctor import examine
 from worker.installation import Installation, open_installation
 from worker.settings import Settings, load_settings, setting_name, shown, unknown_names
 from worker.status import status as state_of
@@ -161,13 +160,11 @@ def status(as_json: Json = False) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look at settings, Redis, keys, mailbox and worker; exit 69 when one of them is not well."""
-    well = True
-    for finding in examine(own_settings()):
-        well &= finding.ok
-        row = {"layer": finding.layer, "ok": finding.ok, "detail": finding.detail}
-        say_json(row) if as_json else say(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.layer:9} {finding.detail}")
-    if not well:
+    """Look at everything that must hold, one line a layer with the remedy; exit 69 when something is broken."""
+    from worker.cli.checkup import say_findings
+
+    settings = own_settings()
+    if not say_findings(settings, as_json=as_json):
         raise SystemExit(EX_UNAVAILABLE)
 
 
