@@ -11,6 +11,7 @@ wrote them. A line may repeat after a crash, with the same message digest. Never
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ import redis
 import structlog
 
 from handlers.request import DecidedMessage
+from worker.quarantine.shown import printable
 
 _LINES, _COUNTERS = "unsubd:journal", "unsubd:counters"
 _KEPT_LINES = 1000
@@ -34,11 +36,13 @@ METRICS = {
 
 def configure_logging(*, quiet: bool = False) -> None:
     """Send structlog to stderr as one line an event, and hold the libraries that would log mail or credentials."""
+    # From the environment: a setting that is wrong must be told, too, and in some form. `load_settings` refuses it.
+    form = os.environ.get("UNSUBD_LOG") or ("console" if sys.stderr.isatty() else "logfmt")
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+            *_renderers(form),
         ],
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
@@ -50,6 +54,26 @@ def configure_logging(*, quiet: bool = False) -> None:
     logging.getLogger("mailparser").setLevel(logging.CRITICAL)
     # aiosmtpd's: it writes the commands that it received, addresses and all, up to the level of errors.
     logging.getLogger("mail").setLevel(logging.CRITICAL + 1)
+
+
+def _renderers(form: str) -> list[Any]:
+    if form == "json":
+        return [structlog.processors.JSONRenderer()]  # ASCII: it spells what a terminal might obey
+    if form == "console":
+        return [_printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    # It spells line ends itself, and a backslash that stands for one would be doubled.
+    return [_printable_lines, structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])]
+
+
+def _printable_lines(_: Any, __: str, line: Any) -> Any:
+    return {
+        name: "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
+        for name, value in line.items()
+    }
+
+
+def _printable(_: Any, __: str, line: Any) -> Any:
+    return {name: printable(value) if isinstance(value, str) else value for name, value in line.items()}
 
 
 class Journal:

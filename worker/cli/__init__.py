@@ -31,7 +31,6 @@ app = typer.Typer(
     name="unsubd",
     help="Turns the mail that an Unsubscribe button sends into a suppression your next campaign obeys.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from handlers.errors import EX_UNAVAILABLE
+from handlers.errors import EX_UNAVAILABLE, Unavailable
 from worker import service
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import Installation, open_installation
@@ -18,6 +18,7 @@ from worker.status import status as state_of
 from worker.web.ops.session import new_login_link
 
 _ASK_EVERY_S = 0.3
+_WATCH_EVERY_S = 2.0
 
 
 def run(
@@ -138,25 +139,41 @@ def web() -> None:
     service.run_web(_service_settings())
 
 
-def status(as_json: Json = False) -> None:
-    """Say what the installation is doing now."""
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Again every 2 s, until Ctrl-C.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what the installation is doing now, on one screen."""
     with open_installation(own_settings()) as installation:
-        state = state_of(installation)
-    if as_json:
-        say_json(state)
-        return
-    queue = state["queue"]
-    counts = ", ".join(f"{queue['requests'][name]} {name}" for name in queue["requests"])
-    say(f"requests    {counts}; the oldest job waits {queue['oldest_s']} s, {queue['queued']} jobs do")
-    for worker in state["workers"] or [None]:
-        beat = (
-            f"{worker['name']}  {worker['state']}, heartbeat {worker['heartbeat_s']} s ago" if worker else "none alive"
-        )
-        say(f"worker      {beat}")
-    for source in state["sources"]:
-        say(f"source      {source['name']}  {source['state']}, {source['messages']} messages. {source['detail']}")
-    say(f"quarantine  {state['quarantine']['total']}  {state['quarantine']['by_reason'] or ''}")
-    say(f"clock       {state['clock']['skew_ms']} ms from the server's; {state['durability']}")
+        if as_json:
+            say_json(state_of(installation))
+        elif watch:
+            _watch(installation)
+        else:
+            from rich.console import Console
+
+            from worker.cli.screen import screen
+
+            Console().print(screen(state_of(installation), time.time()))
+
+
+def _watch(installation: Installation) -> None:
+    """Show the screen until Ctrl-C; an outage of Redis is said on it, and ends when Redis does come back."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from worker.cli.screen import screen
+
+    with Live(screen=sys.stdout.isatty(), auto_refresh=False) as live:
+        try:
+            while True:
+                try:
+                    live.update(screen(state_of(installation), time.time()), refresh=True)
+                except Unavailable as error:
+                    live.update(Text(f"{error}. Asking again.", "red"), refresh=True)
+                time.sleep(_WATCH_EVERY_S)
+        except KeyboardInterrupt:
+            return
 
 
 def doctor(as_json: Json = False) -> None:
