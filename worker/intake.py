@@ -91,7 +91,10 @@ class Intake:
                 if needs_a_person(pair[1]) and (keep_untagged or pair[1].suggestion or not is_foreign(pair[1]))
             ]
         )
-        return Accepted(decided, self.queue.enqueue(decided))
+        job_ids = self.queue.enqueue(decided)
+        if decided:
+            self.journal.accepted(decided[0].source, len(decided), job_ids)
+        return Accepted(decided, job_ids)
 
     def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
         wanted = list(dict.fromkeys(key for message in messages for key in self._wanted(message, policy)))

@@ -83,6 +83,11 @@ class Journal:
         self._redis = client
         self._pseudonym = pseudonym or (lambda _: "?")
         self._log = structlog.get_logger()
+        self._job: dict[str, str] = {}
+
+    def follow(self, job_id: str) -> None:
+        """From now on, name this job in the line of every message: it is what the process has in hand."""
+        self._job = {"job": job_id} if job_id else {}
 
     def recorded(self, entries: Sequence[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
         """Write one line per message whose requests were applied, or that needed none."""
@@ -95,6 +100,7 @@ class Journal:
                 "message": message.key[:12],
                 "source": message.source,
                 "age_s": age_s,
+                **self._job,
             }
             counts.append(f"unsubd_messages_total|{message.outcome.value}")
             counts += [f"unsubd_requests_total|{result['effect']}" for result in results]
@@ -104,6 +110,14 @@ class Journal:
     def _redacted(self, result: dict[str, Any]) -> dict[str, Any]:
         shown = {name: result[name] for name in ("sender", "group", "effect", "redirected_from") if name in result}
         return shown | {"recipient": self._pseudonym(result["recipient"])}
+
+    def accepted(self, source: str, messages: int, job_ids: Sequence[str]) -> None:
+        """A batch is durable. To stderr alone: its source waits, and the job tells the rest."""
+        self._log.info("accepted", source=source, messages=messages, job=" ".join(job_ids))
+
+    def settled(self, event: str, source: str, messages: int, **facts: Any) -> None:
+        """A batch was `acknowledged` at its source, or `moved` out of the way."""
+        self._write([{"event": event, "source": source, "messages": messages, **facts}], [])
 
     def failed(self, kind: str, detail: str, **facts: Any) -> None:
         """Something is our fault: a message that broke the program, a job that ran out of tries."""

@@ -23,6 +23,7 @@ from worker.cli import (
     service,
     survey,
     tags,
+    trace,
 )
 from worker.cli.failure import explained
 from worker.journal import configure_logging
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, check, people, lists, survey, tags):
+for commands in (service, mail, check, people, lists, survey, tags, trace):
     for command in commands.COMMANDS:
         app.command()(command)
 accounts.sender.command("events")(events.sender_events)
