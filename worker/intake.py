@@ -23,6 +23,7 @@ from handlers.foreign import ForeignToken, KnownRecipient
 from handlers.message import InboundMessage
 from handlers.request import Action, DecidedMessage, Effect, Outcome, Request
 from handlers.tag import Keyring, StoredTag, Tag
+from worker import canary
 from worker.accounts import Accounts, Standing
 from worker.events import Events
 from worker.forwarding import Forwards
@@ -94,6 +95,7 @@ class Intake:
         job_ids = self.queue.enqueue(decided)
         if decided:
             self.journal.accepted(decided[0].source, len(decided), job_ids)
+            canary.note(self.redis, decided, canary.ACCEPTED)
         return Accepted(decided, job_ids)
 
     def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
@@ -176,6 +178,7 @@ class Intake:
         self.events.tell(entries)
         self.forwards.tell(entries)
         self.journal.recorded(entries)
+        canary.note(self.redis, (message for message, _ in entries), canary.RECORDED)
 
     def _recorded_alone(self, message: DecidedMessage) -> list[dict[str, Any]]:
         try:

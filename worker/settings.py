@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     )
     min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")
     allow_weak_durability: bool = Field(False, description="1: start although the server may lose accepted requests")
+    canary_smtp_url: SecretStr | None = Field(
+        None, description="server that unsubd doctor --canary mails by: smtp[s]://user:password@host:port"
+    )
     imap_passwords: dict[str, SecretStr] = Field({}, description="password of the mailbox that its URL names #name")
     imap_oauths: dict[str, Path] = Field({}, description="JSON file (0600) of the OAuth login of that mailbox")
     webhook_proofs: dict[str, SecretStr] = Field(

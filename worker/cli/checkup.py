@@ -3,11 +3,13 @@
 import sys
 import textwrap
 from shutil import get_terminal_size
+from urllib.parse import quote
 
 import typer
 
 from worker.cli.output import say_json
 from worker.doctor import Finding, Verdict, examine
+from worker.installation import open_installation
 from worker.quarantine.shown import printable
 from worker.settings import Settings
 
@@ -25,6 +27,21 @@ def say_findings(settings: Settings, *, as_json: bool) -> bool:
         counts = {verdict: sum(each.verdict is verdict for each in findings) for verdict in Verdict}
         typer.echo(", ".join(f"{count} {verdict.value}" for verdict, count in counts.items()))
     return all(each.ok for each in findings)
+
+
+def say_canary(settings: Settings, limit_s: float, *, as_json: bool) -> bool:
+    """Send the canaries and print what became of each; return whether all arrived."""
+    from worker.doctor.canary import fly
+
+    def ask(address: str) -> None:
+        sys.stderr.write(f"unsubd: send a mail to this address, and wait: mailto:{quote(address, safe='@')}\n")
+
+    well = True
+    with open_installation(settings) as installation:
+        for finding in fly(installation, limit_s, ask):
+            well &= finding.ok
+            _say_json(finding) if as_json else _say(finding)
+    return well
 
 
 def _say_json(finding: Finding) -> None:

@@ -176,12 +176,22 @@ def _watch(installation: Installation) -> None:
             return
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    canary: Annotated[
+        bool, typer.Option("--canary", help="Also send a tagged message through every source, and time it.")
+    ] = False,
+    limit_s: Annotated[float, typer.Option("--limit", min=1, help="Seconds that a canary may take to arrive.")] = 60.0,
+    as_json: Json = False,
+) -> None:
     """Look at everything that must hold, one line a layer with the remedy; exit 69 when something is broken."""
-    from worker.cli.checkup import say_findings
+
+    from worker.cli.checkup import say_canary, say_findings
 
     settings = own_settings()
-    if not say_findings(settings, as_json=as_json):
+    well = say_findings(settings, as_json=as_json)
+    if canary:
+        well &= say_canary(settings, limit_s, as_json=as_json)
+    if not well:
         raise SystemExit(EX_UNAVAILABLE)
 
 
