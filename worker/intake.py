@@ -23,6 +23,7 @@ from handlers.foreign import ForeignToken, KnownRecipient
 from handlers.message import InboundMessage
 from handlers.request import Action, DecidedMessage, Effect, Outcome, Request
 from handlers.tag import Keyring, StoredTag, Tag
+from worker import canary
 from worker.accounts import Accounts, Standing
 from worker.clock import Clock
 from worker.events import Events
@@ -93,7 +94,11 @@ class Intake:
                 if needs_a_person(pair[1]) and (keep_untagged or pair[1].suggestion or not is_foreign(pair[1]))
             ]
         )
-        return Accepted(decided, self.queue.enqueue(decided))
+        job_ids = self.queue.enqueue(decided)
+        if decided:
+            self.journal.accepted(decided[0].source, len(decided), job_ids)
+            canary.note(self.redis, decided, canary.ACCEPTED)
+        return Accepted(decided, job_ids)
 
     def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
         wanted = list(dict.fromkeys(key for message in messages for key in self._wanted(message, policy)))
@@ -178,6 +183,7 @@ class Intake:
         self.events.tell(entries)
         self.forwards.tell(entries)
         self.journal.recorded(entries)
+        canary.note(self.redis, (message for message, _ in entries), canary.RECORDED)
 
     def _recorded_alone(self, message: DecidedMessage, queued_ms: int | None) -> list[dict[str, Any]]:
         try:

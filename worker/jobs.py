@@ -41,6 +41,7 @@ def record(batch: list[dict[str, Any]]) -> list[list[str]]:
         try:
             with open_installation(settings_of_process(), forked=True) as installation:
                 wait.end()
+                installation.journal.follow(wait.job_id)
                 return _record_each(installation, batch)
         except (Unavailable, ConfigError) as error:
             wait.go_on(error)
@@ -54,9 +55,14 @@ class _Wait:
         self._job = job if isinstance(job, UnsubdJob) else None
         self._seconds = 0.0
 
+    @property
+    def job_id(self) -> str:
+        """The job in hand, "" outside of one."""
+        return self._job.id if self._job else ""
+
     def go_on(self, why: Exception) -> None:
         if not self._seconds:
-            Journal(None).service("waiting", job=self._job.id if self._job else "", why=str(why))
+            Journal(None).service("waiting", job=self.job_id, why=str(why))
         if self._job:
             self._job.excuse("outage")  # again each time: the queue's Redis may have been away, too
         self._seconds = min(self._seconds * 2 or 0.5, _MAX_WAIT_S)

@@ -123,8 +123,14 @@ class Settings(BaseSettings):
     archive_dir: Path | None = Field(
         None, description="folder of the ledger's hash-chained files; unset: ledger in the data folder"
     )
+    log: Literal["json", "console", "logfmt"] | None = Field(
+        None, description="how the journal is written: json, console, logfmt; unset: console on a terminal, else logfmt"
+    )
     min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")
     allow_weak_durability: bool = Field(False, description="1: start although the server may lose accepted requests")
+    canary_smtp_url: SecretStr | None = Field(
+        None, description="server that unsubd doctor --canary mails by: smtp[s]://user:password@host:port"
+    )
     imap_passwords: dict[str, SecretStr] = Field({}, description="password of the mailbox that its URL names #name")
     imap_oauths: dict[str, Path] = Field({}, description="JSON file (0600) of the OAuth login of that mailbox")
     webhook_proofs: dict[str, SecretStr] = Field(

@@ -261,7 +261,7 @@ class Mailbox:
         )
         left = {uid for uid in messages if uid not in ours}
         left |= {uid for uid, each in zip(ours, accepted.decided, strict=True) if leave and is_foreign(each)}
-        await self._mark(connection, [uid for uid in messages if uid not in left])
+        await self._mark(connection, [uid for uid in messages if uid not in left], accepted.job_ids)
         if left:
             await asyncio.to_thread(self._kept.add, "left", self._progress.left, left)
         await asyncio.to_thread(self._report.say, "working", taken=len(ours), oldest_ms=_oldest_ms(ours))
@@ -272,7 +272,7 @@ class Mailbox:
         decided = await asyncio.to_thread(decide, list(messages.values()), remember=False)
         return {uid: messages[uid] for uid, each in zip(messages, decided, strict=True) if has_valid_tag(each)}
 
-    async def _mark(self, connection: ImapConnection, uids: Sequence[int]) -> None:
+    async def _mark(self, connection: ImapConnection, uids: Sequence[int], job_ids: Sequence[str]) -> None:
         if not uids:
             return
         self._to_move = None
@@ -281,6 +281,11 @@ class Mailbox:
             self._notes["marks"] = f"handled mail cannot be marked, its UIDs are remembered instead: {refusal}"
         if refusal or not self._keywords:
             await asyncio.to_thread(self._kept.add, "done", self._progress.done, uids)
+        await self._tell("acknowledged", uids, job=" ".join(job_ids))
+
+    async def _tell(self, event: str, uids: Sequence[int], **facts: str) -> None:
+        told = self._installation.journal.settled
+        await asyncio.to_thread(told, event, self._source, len(uids), uids=f"{min(uids)}:{max(uids)}", **facts)
 
     async def _tidy(self, connection: ImapConnection) -> bool:
         """Move one batch of handled mail out of the way; say whether there may be more.
@@ -297,6 +302,8 @@ class Mailbox:
             # Without MOVE, a refused expunge leaves a copy behind: not another one at each connection.
             self._move_again_at = time.monotonic() + _MOVE_AGAIN_S
             self._installation.journal.source(self._source, "idle", self._notes["move"])
+        elif batch:
+            await self._tell("moved", batch)
         return bool(batch)
 
     async def _handled(self, connection: ImapConnection) -> list[int]:
