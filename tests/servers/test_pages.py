@@ -1,6 +1,5 @@
 """Pages, console and check over HTTP, on a real Redis: what a recipient, an operator and a sender get to see."""
 
-import itertools
 import json
 import re
 import time
@@ -212,20 +211,12 @@ def test_a_bad_link_never_tells_whether_an_address_is_known(web: Web) -> None:
     assert _sources(web, 2) == []
 
 
-@pytest.mark.parametrize("body", [b"x" * 1_000_000, ONE_CLICK + b"&x=" + b"&" * 1_000_000, b"--b\r\n" * 10_000])
+@pytest.mark.parametrize("body", [b"x" * 5_000_000, ONE_CLICK + b"&x=" + b"&" * 1_000_000, b"--b\r\n" * 10_000])
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
 def test_a_form_that_is_too_long_is_ignored_and_the_tag_counts(web: Web, kind: str, body: bytes) -> None:
     answer = web.post(_path(), body, {"Content-Type": kind})
 
     assert (answer.status, _sources(web)) == (200, ["one-click"])
-
-
-def test_a_form_without_an_end_is_cut_off(web: Web) -> None:
-    endless = itertools.repeat(b"x" * 65_536)
-
-    with pytest.raises(OSError, match=r"."):  # the server has answered, and hung up
-        web.post(_path(), endless)
-    assert _sources(web) == ["one-click"]
 
 
 # -- when servers are away
