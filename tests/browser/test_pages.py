@@ -29,7 +29,8 @@ _ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "
 _PICTURES = os.environ.get("UNSUBD_PAGE_PICTURES", "")
 _LOGO = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 150 40" width="150" height="40">
 <circle cx="20" cy="20" r="18" fill="#0b7a4b"/><path d="M12 26l8-14 8 14z" fill="#fff"/>
-<rect x="50" y="12" width="92" height="6" rx="3" fill="#222"/><rect x="50" y="24" width="60" height="5" rx="2" fill="#888"/></svg>"""
+<rect x="50" y="12" width="92" height="6" rx="3" fill="#222"/>
+<rect x="50" y="24" width="60" height="5" rx="2" fill="#888"/></svg>"""
 
 
 @pytest.fixture(scope="module")

@@ -72,8 +72,10 @@ async def save(request: Request, text: str) -> Response:
     installation: Installation = request.app.state.installation
     form = await read_form(request)
     nonce = request.state.nonce = recipient.nonce_of(form)
-    wishes = Wishes(installation, await recipient.tag_of(request, text), nonce)
-    wanted = _wanted(form)
+    found = await recipient.tag_of(request, text)
+    subject = await asyncio.to_thread(recipient.subject_of, installation, text, found)
+    wishes = Wishes(installation, found, nonce)
+    wanted = [each for each in _wanted(form) if each.group in {group.id for group in _groups(subject)}]
     made = await asyncio.to_thread(wishes.make, wanted) if wanted else []
     if form.get("do") == ["everything"]:
         return await one_click.done(request, text, wishes, made[0])
@@ -109,12 +111,15 @@ async def reason(request: Request, text: str) -> Response:
     return await _answer(request, text, "thanks.html", Wishes(installation, found, ""))
 
 
-def _choices(installation: Installation, subject: Subject) -> list[Choice]:
+def _groups(subject: Subject) -> list[Group]:
     """Everything first, then each group that recipients see; of a sender nobody registered, the tag's own."""
     tag = subject.tag
-    groups = [Group(0, tag.sender, "", ""), *subject.groups]
-    if subject.sender is None and tag.group:
-        groups.append(Group(tag.group, tag.sender, "", ""))
+    own = [tag.group] if subject.sender is None and tag.group else []
+    return [Group(0, tag.sender, "", ""), *subject.groups, *(Group(each, tag.sender, "", "") for each in own)]
+
+
+def _choices(installation: Installation, subject: Subject) -> list[Choice]:
+    tag, groups = subject.tag, _groups(subject)
     rows = installation.store.rows([(tag.sender, each.id, tag.recipient) for each in groups])
     return [Choice(group, row) for group, row in zip(groups, rows, strict=True)]
 
