@@ -156,6 +156,8 @@ class DecidedMessage:
         wire["outcome"] = self.outcome.value
         wire["requests"] = [request.as_wire() for request in self.requests]
         del wire["suggestion"]
+        if not self.unread:
+            del wire["unread"]
         return wire
 
     @classmethod

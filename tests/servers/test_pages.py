@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 from redis import Redis
 
-from handlers import undo
+from handlers import message, undo
 from handlers.request import Action, Request
 from handlers.tag import Tag, mint
 from tests.harness.mails import NEW, TEMPLATE, recipient
@@ -30,6 +30,7 @@ from worker.web import guesses, one_click
 from worker.web.ops import session
 
 KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
+LONG = "long." * 12 + "person@example.com"
 ONE_CLICK = b"List-Unsubscribe=One-Click"
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self';"
@@ -308,6 +309,24 @@ def test_one_save_changes_what_was_changed_and_says_so(shop: Web) -> None:
     assert (_title(undone), _stopped(shop)) == ("Undone", [1])
 
 
+def test_of_a_sender_nobody_registered_the_tag_alone_can_be_chosen(web: Web) -> None:
+    path = _path(1, 7, "nobody").replace("/u/", "/p/")
+    saved = web.post(path, b"do=save&seen=7:1:00000000&seen=8:1:00000000")
+
+    assert 'name="on" value="7" checked' in web.get(_path(2, 7, "nobody").replace("/u/", "/p/")).text
+    assert (_title(saved), web.installation.store.groups("nobody")) == ("Saved", [7])
+
+
+def test_of_somebody_forgotten_no_page_shows_a_name(web: Web) -> None:
+    minted, name = mint(NEW, Tag("acme", 1, LONG), TEMPLATE), web.installation.names("acme", LONG)
+    web.installation.tags.keep([(minted, Tag("acme", 1, name))])
+    pages = [web.get(f"/u/{minted.tag}"), web.get(f"/p/{minted.tag}"), web.post(f"/u/{minted.tag}", ONE_CLICK)]
+
+    assert [each.status for each in pages] == [200] * 3
+    assert not any(name in each.text for each in pages)
+    assert '<bdi dir="ltr">···</bdi>' in pages[0].text
+
+
 def test_saving_nothing_changes_nothing(shop: Web) -> None:
     page = shop.get(_path().replace("/u/", "/p/"))
 
@@ -518,12 +537,44 @@ def test_with_the_store_away_a_request_is_queued_and_takes_effect_later(
     worker = Service(tmp_path, **settings, **KEYS).running("work", ready=False)
     with worker, serving(tmp_path, **settings) as web:
         until(lambda: web.installation.queue.workers(), what="a worker")
+        stored, lost = (mint(NEW, Tag("acme", group, LONG), TEMPLATE) for group in (1, 2))
+        web.installation.tags.keep([(stored, Tag("acme", 1, LONG))])
         store.stop()
-        answer = web.post(_path(), ONE_CLICK)
+        paths = {"tag": _path(), "stored": f"/u/{stored.tag}", "guess": f"/u/{lost.tag}"}
+        answers = {name: web.post(path, ONE_CLICK) for name, path in paths.items()}
+        answers["choice"] = web.post(_path(2).replace("/u/", "/p/"), b"do=save&seen=1:1:00000000")
+        refused = web.post(_path(3).replace("/u/", "/p/"), b"do=save&on=1&seen=1:0:00000000")
         store.start()
 
-        assert (answer.status, _title(answer)) == (200, "Done: no more of these mails from acme")
-        until(lambda: _sources(web) == ["one-click"], 30, "the effect")
+        assert {name: (each.status, _title(each)) for name, each in answers.items()} == {
+            "tag": (200, "Done: no more of these mails from acme"), "stored": (200, "Saved"), "guess": (200, "Saved"),
+            "choice": (200, "Saved"),
+        }  # fmt: skip
+        assert (refused.status, _title(refused)) == (503, "Not done yet")
+        assert 'name="seen" value="1:0:00000000"' in refused.text  # the button asks for the same again
+        assert "/undo" not in "".join(each.text for each in answers.values())
+        until(lambda: _sources(web) == ["one-click"] and _sources(web, 2) == ["page"], 30, "the effects")
+        row = until(lambda: web.installation.store.row("acme", 1, LONG), 30, "the stored tag's effect")
+        assert row.source == "one-click"
+        until(lambda: web.installation.quarantine.counts() == {"quarantine:bad-tag": 1}, 30, "the guess")
+        web.installation.tags.keep([(lost, Tag("acme", 2, LONG))])  # somebody brings back a backup, and replays
+        [mail] = [message.read(raw, source="replay") for raw in web.quarantined()]
+        [decided] = web.installation.intake.decide([mail], remember=False)
+        assert [(each.group, each.recipient) for each in decided.requests] == [(2, LONG)]
+        assert stored.tag not in json.dumps(web.journal())
+
+
+def test_a_guess_that_nobody_can_look_up_does_not_fill_the_queue(
+    tmp_path: Path, redis_url: str, own_redis: Callable[..., RedisServer]
+) -> None:
+    store = own_redis()
+    with serving(tmp_path, redis_url, store_url=store.url, queue_limit="1") as web:
+        store.stop()
+        answers = [web.post("/u/h" + "a" * 25 + last, ONE_CLICK).status for last in "abc"]
+        valid = web.post(_path(), ONE_CLICK).status
+        store.start()
+
+    assert (answers, valid) == ([200, 503, 503], 200)
 
 
 def test_with_both_away_the_page_says_so_and_keeps_the_button(
