@@ -48,9 +48,10 @@ def _take_recipient(browser: Browser, service: Service, link: str) -> None:
     look = {"viewport": {"width": 390, "height": 460}, "device_scale_factor": 1.5}
     _take(browser.new_page(**look), link, "landing.png", whole=False)
     _take(browser.new_page(**look), link.replace("/u/", "/p/"), "preferences.png", whole=True)
-    page = browser.new_page(**look)
+    page = browser.new_page(viewport={"width": 390, "height": 740}, device_scale_factor=1.5)
     page.goto(link)
     page.get_by_role("button").click()
+    page.locator("h1.good").wait_for()
     page.screenshot(path=_PICTURES / "done.png", full_page=True)
     page.close()
 

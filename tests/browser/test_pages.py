@@ -14,6 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from handlers.errors import QueueUnavailable
 from handlers.request import Action
 from handlers.tag import Tag, mint
 from tests.harness import processes
@@ -21,6 +22,7 @@ from tests.harness.mails import NEW, TEMPLATE
 from tests.harness.redis_server import RedisServer
 from tests.harness.web import Web, serving
 from worker.by_hand import enter
+from worker.web.wishes import Wishes
 
 pytestmark = pytest.mark.needs("chromium")
 PHONE = {"width": 390, "height": 844}
@@ -74,7 +76,7 @@ def visitor(_browser: Browser, web: Web) -> Visitor:
         page.on("request", lambda asked: asked.url.startswith(_base(web)) or complaints.append(asked.url))
         try:
             yield page
-            assert [each for each in complaints if "status of 4" not in each] == []
+            assert [each for each in complaints if "status of 4" not in each and "status of 503" not in each] == []
             assert context.cookies() == []
         finally:
             context.close()
@@ -120,8 +122,17 @@ def _states(web: Web, page: Page, who: str) -> Iterator[str]:
     yield "all-stopped"
     page.goto(f"{_base(web)}/u/broken")
     yield "bad-link"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Wishes, "make", _away)
+        page.goto(_link(web, who))
+        page.locator("form[action*='/u/'] button").click()
+        yield "away"
     page.goto(_link(web, who, "u", 0, "plain"))
     yield "landing-all"
+
+
+def _away(*_: object) -> None:
+    raise QueueUnavailable("UNSUBD_REDIS_URL: away")
 
 
 def _sideways(page: Page) -> bool:

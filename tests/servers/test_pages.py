@@ -364,6 +364,17 @@ def test_an_undo_never_undoes_a_later_wish(shop: Web) -> None:
     assert _stopped(shop) == [1]
 
 
+def test_an_undo_of_two_changes_says_which_one_stayed(shop: Web) -> None:
+    page = shop.get(_path().replace("/u/", "/p/"))
+    none = Answer(200, {}, page.body.replace(b" checked>", b">"))
+    saved = _press_form(shop, none, "", do="save")
+    _enter(shop, Action.UNSUBSCRIBE, "operator", 2)
+
+    undone = _press_form(shop, saved, "/undo")
+    assert (undone.status, _title(undone), _stopped(shop)) == (200, "Saved", [2])
+    assert "Not changed" in undone.text
+
+
 @pytest.mark.parametrize(
     ("action", "source", "words"),
     [
@@ -524,6 +535,22 @@ def test_the_journal_names_nobody(shop: Web) -> None:
     journal = json.dumps(shop.journal())
     assert '"effect": "lifted"' in journal
     assert not any(each in journal for each in ("person.1", _path()[3:20]))
+
+
+def test_the_command_shows_and_changes_a_look(web: Web, redis_url: str, tmp_path: Path) -> None:
+    service = Service(tmp_path, redis_url=redis_url, **KEYS)
+    (tmp_path / "texts.json").write_text('{"de": {"stop": "Schluss"}}')
+    (tmp_path / "logo.svg").write_bytes(b"<svg><script/></svg>")
+    [row] = service.rows("sender", "look", "acme", "--colour", "#0b7a4b", "--texts", str(tmp_path / "texts.json"))
+    refused = service.command("sender", "look", "acme", "--logo", str(tmp_path / "logo.svg"))
+
+    assert row == {"colour": "#0b7a4b", "contact": "", "logo": "", "texts": {"de": {"stop": "Schluss"}}}
+    assert ">Schluss</button>" in web.get(_path(), {"Accept-Language": "de"}).text
+    assert (refused.returncode, "an SVG with scripts" in refused.stderr) == (65, True)
+    web.installation.looks.count_reason("acme", "other")
+    assert service.rows("sender", "reasons", "acme") == [
+        {"too_many": 0, "not_interested": 0, "never_asked": 0, "other": 1}
+    ]
 
 
 # -- when servers are away

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from handlers.errors import UnsubdError, http_status
+from worker.web.recipient import Words, page
 
 
 class Failure(BaseModel):
@@ -86,8 +87,6 @@ def _answer(request: Request, status: int, code: str, detail: str, **more: Any) 
 
 
 def _for_recipient(request: Request, status: int, headers: dict[str, str] | None = None) -> Response:
-    from worker.web.recipient import Words, page  # it needs this module's errors first
-
     words = Words(request)
     if status < 500:  # no word on why: a page must not tell whether an address is known
         answer = page(request, "bad_link.html", words, None, status=status if status in (405, 429) else 404)

@@ -4,7 +4,6 @@ from starlette.requests import Request
 
 from handlers.errors import PayloadInvalid
 from handlers.providers.form import read_form as fields_of
-from worker.web.webhooks import header_values
 
 MAX_BYTES = 64 * 1024  # the choices of 200 groups, and an undo of them all
 _MAX_DROPPED_BYTES = 4 * 1024 * 1024
@@ -32,6 +31,6 @@ async def read_form(request: Request) -> Form:
 
 def _fields(request: Request, body: bytes) -> list[tuple[str, bytes]]:
     try:
-        return fields_of(header_values(request), body)
+        return fields_of({"content-type": request.headers.getlist("content-type")}, body)
     except PayloadInvalid:
         return []

@@ -94,8 +94,12 @@ async def undo_change(request: Request, text: str) -> Response:
         return await _answer(request, text, "late.html", Wishes(installation, found, ""), status=410)
     wishes = Wishes(installation, found, sha256(signed.encode()).hexdigest()[:32])
     made = await asyncio.to_thread(wishes.make, [Want(each.group, not each.stopped, each.version) for each in changes])
-    held = all(each.holds for each in made)
-    return await _answer(request, text, "undone.html" if held else "late.html", wishes, status=200 if held else 409)
+    done = [each.holds for each in made]
+    if all(done):
+        return await _answer(request, text, "undone.html", wishes)
+    if any(done):
+        return await _saved(request, text, wishes, made)
+    return await _answer(request, text, "late.html", wishes, status=409)
 
 
 @router.post("/{text}/reason")

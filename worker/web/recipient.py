@@ -102,7 +102,7 @@ def subject_of(installation: Installation, text: str, tag: Tag) -> Subject:
         sender = installation.accounts.sender(tag.sender)
     except UnknownAccount:
         return Subject(text, tag, look=look)
-    groups = installation.accounts.groups(tag.sender)
+    groups = installation.accounts.live_groups(tag.sender)
     essential = any(each.essential for each in groups)
     return Subject(text, tag, sender, tuple(each for each in groups if each.visible), essential, look)
 
