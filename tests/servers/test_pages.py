@@ -26,6 +26,7 @@ from worker import clock, habits
 from worker.owed import owed
 from worker.report import report
 from worker.web.metrics import ALL
+from worker.store import Store
 from worker.web import guesses, one_click
 from worker.web.ops import session
 
@@ -637,6 +638,17 @@ def test_a_bug_is_a_page_that_keeps_the_button_and_a_line_without_the_address(
     assert (answer.status, _title(answer)) == (500, "Not done yet")
     assert web.journal()[0]["detail"].startswith("ValueError at test_pages.py:")
     assert "person.1" not in json.dumps(web.journal())
+
+
+def test_a_stop_that_breaks_waits_for_a_person_and_is_not_called_old(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError(recipient(1))
+
+    monkeypatch.setattr(Store, "apply", broken)
+    answer = web.post(_path(), ONE_CLICK)
+
+    assert (answer.status, "is safe with us" in answer.text) == (200, True)
+    assert web.installation.quarantine.counts() == {"failed": 1}
 
 
 def test_readiness_follows_redis_and_health_does_not(tmp_path: Path, own_redis: Callable[..., RedisServer]) -> None:

@@ -1,4 +1,4 @@
-"""Who sends links that do not work, counted by source: guessing gets slow answers' status, a valid link always passes.
+"""Who sends links that do not work, counted by source: guessing is answered 429, a valid link always passes.
 
 Only failures count, after the tag was read; so nobody who shares a network with a guesser is kept from leaving. A process
 counts by itself, and forgets within a minute.

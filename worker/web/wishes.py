@@ -70,7 +70,7 @@ class Wishes:
             self._queue(list(requests.values()), at_ms)
             effects = {each.id: (each.group, Effect.QUEUED) for each in requests.values()}
         groups = {
-            want: effects.get(requests[want].id if want in requests else "", (want.group, None)) for want in wants
+            each: effects.get(requests[each].id, _kept(each)) if each in requests else _kept(each) for each in wants
         }
         rows = self._rows({group for group, _ in groups.values()})
         return [Made(want, group, effect, rows.get(group)) for want, (group, effect) in groups.items()]
@@ -130,6 +130,11 @@ def queue_unread(installation: Installation, refs: Sequence[str], nonce: str) ->
     at_ms = time.time_ns() // 1_000_000
     decided = DecidedMessage(nonce, "one-click", Outcome.HONOUR, "form", at_ms, unread=" ".join(refs))
     installation.queue.enqueue([decided])
+
+
+def _kept(want: Want) -> tuple[int, Effect | None]:
+    """What became of a want without a result: a stop that broke waits in quarantine for a person, a start was not asked for."""
+    return want.group, Effect.QUEUED if want.stop else None
 
 
 def _is_seen(want: Want, request: Request, row: Row | None) -> bool:
