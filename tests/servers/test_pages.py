@@ -25,9 +25,9 @@ from tests.unit.house import decided
 from worker import clock, habits
 from worker.owed import owed
 from worker.report import report
-from worker.web.metrics import ALL
 from worker.store import Store
 from worker.web import guesses, one_click
+from worker.web.metrics import ALL
 from worker.web.ops import session
 
 KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
