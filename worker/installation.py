@@ -19,6 +19,7 @@ from handlers.tag import Keyring
 from worker import embedded
 from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
+from worker.accounts.look import Looks
 from worker.clock import Clock
 from worker.events import Events
 from worker.forwarding import Forwards
@@ -51,6 +52,7 @@ class Installation:
     ledger: Ledger
     accounts: Accounts
     groups: KnownGroups
+    looks: Looks
     hooks: Hooks
     quarantine: Quarantine
     queue: RequestQueue
@@ -250,6 +252,7 @@ def _built(
     hooks = Hooks(client, settings, ring)
     return Installation(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
-        accounts=accounts, groups=KnownGroups(accounts), hooks=hooks, quarantine=quarantine, queue=queue, events=events,
-        forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms, names=names, weakness=weak,
+        accounts=accounts, groups=KnownGroups(accounts), looks=Looks(client), hooks=hooks, quarantine=quarantine,
+        queue=queue, events=events, forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms,
+        names=names, weakness=weak,
     )  # fmt: skip

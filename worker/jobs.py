@@ -7,6 +7,7 @@ from rq import get_current_job
 
 from handlers.errors import ConfigError, QueueUnavailable, Unavailable
 from handlers.request import DecidedMessage, Request
+from worker import unread
 from worker.batch import UnsubdJob
 from worker.installation import Installation, open_installation
 from worker.journal import Journal
@@ -78,7 +79,7 @@ def _record_each(installation: Installation, batch: list[dict[str, Any]]) -> lis
     messages = []
     for number, wire in enumerate(batch):
         try:
-            messages.append(DecidedMessage.from_wire(wire))
+            messages.append(unread.read(installation, DecidedMessage.from_wire(wire)))
         except _UNREADABLE as error:
             detail = f"message {number} of the job: {type(error).__name__}"
             messages += _readable_part(installation, wire, detail)

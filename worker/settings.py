@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Mapping
 from datetime import date
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -66,6 +66,9 @@ class Settings(BaseSettings):
         None, description="https base of the links in headers, e.g. https://unsub.example.com"
     )
     http: str = Field("127.0.0.1:8125", description="host:port of the web server")
+    trusted_proxies: str = Field(
+        "", description="addresses or networks of proxies whose X-Forwarded-For is believed, separated by spaces"
+    )
     admin_token: SecretStr = Field(
         SecretStr(""), description="opens the console; made in the data folder when embedded"
     )
@@ -168,6 +171,16 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ValueError("expected host:port, e.g. 127.0.0.1:8125")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for word in value.split():
+            try:
+                ip_network(word)
+            except ValueError:
+                raise ValueError(f"{word[:40]!r}, expected addresses or networks, e.g. 10.0.0.0/8 ::1") from None
         return value
 
     @field_validator("lmtp", "policy", "milter")

@@ -147,6 +147,20 @@ def test_standings(accounts: Accounts) -> None:
     }  # fmt: skip
 
 
+def test_the_groups_of_one_sender_that_are_not_archived(accounts: Accounts) -> None:
+    accounts.add_sender("beta")
+    accounts.add_group("beta", "Theirs")
+    accounts.add_group("acme", "News", group_id=7)
+    accounts.add_group("acme", "Old")
+    accounts.add_group("acme", "First", is_default=True)
+    accounts.edit_group("acme", 2, archived=True)
+
+    found = accounts.live_groups("acme")
+    assert found == [each for each in accounts.groups("acme") if not each.archived]
+    assert len(found) == 2
+    assert accounts.live_groups("nobody") == []
+
+
 def test_an_archived_group_frees_its_name_and_never_its_id(accounts: Accounts) -> None:
     old = accounts.add_group("acme", "News")
     accounts.edit_group("acme", old.id, archived=True)
@@ -259,6 +273,7 @@ ASK: dict[str, Callable[[Accounts], Any]] = {
     "sender": lambda accounts: accounts.sender("acme"),
     "add_group": lambda accounts: accounts.add_group("acme", "News", ""),
     "groups": lambda accounts: accounts.groups(),
+    "live_groups": lambda accounts: accounts.live_groups("acme"),
     "group": lambda accounts: accounts.group("acme", 1),
     "new_sender": lambda accounts: accounts.new_sender("acme"),
     "edit_sender": lambda accounts: accounts.edit_sender("acme", name="Acme"),

@@ -1,6 +1,8 @@
 """`unsubd sender`, `unsubd group`, `unsubd keys`."""
 
+import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -141,6 +143,53 @@ def _say_signing_key(sender_id: str) -> None:
         " It cannot be revoked alone: only a new master key ends it. Keep it where you keep passwords.\n"
     )
     say(ring.sender_keys(sender_id)[0].hex())
+
+
+Logo = Annotated[Path | None, typer.Option(help="PNG or SVG of at most 64 KB; an empty file takes it away.")]
+Texts = Annotated[Path | None, typer.Option(help='JSON: {"de": {"stop": "…"}}; {} goes back to ours.')]
+
+
+@sender.command("look")
+def sender_look(
+    sender_id: Id,
+    colour: Annotated[str | None, typer.Option(help="Of buttons and links, e.g. #1f5fbf.")] = None,
+    contact: Annotated[str | None, typer.Option(help="Address where people can write to the sender.")] = None,
+    logo: Logo = None,
+    texts: Texts = None,
+    as_json: Json = False,
+) -> None:
+    """Change how a sender's pages look, and what they say; an empty text goes back to the default. Prints what holds."""
+    given = _given(colour=colour, contact=contact, logo=_octets(logo), texts=_json(texts))
+    with open_installation(own_settings()) as installation:
+        installation.accounts.sender(sender_id)
+        installation.looks.change(sender_id, **given)
+        found = installation.looks.of(sender_id)
+    row = {"colour": found.colour, "contact": found.contact, "logo": found.logo_type, "texts": found.texts}
+    say_json(row) if as_json else say("\n".join(f"{name:8} {value or '-'}" for name, value in row.items()))
+
+
+@sender.command("reasons")
+def sender_reasons(sender_id: Id, as_json: Json = False) -> None:
+    """Show why people left, as many as said so."""
+    with open_installation(own_settings()) as installation:
+        installation.accounts.sender(sender_id)
+        found = installation.looks.reasons(sender_id)
+    say_json(found) if as_json else say("\n".join(f"{name:15} {count}" for name, count in found.items()))
+
+
+def _octets(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        raise Rejected(f"{path}: {error.strerror}, expected a file we may read") from error
+
+
+def _json(path: Path | None) -> Any:
+    content = _octets(path)
+    try:
+        return None if content is None else json.loads(content)
+    except ValueError as error:
+        raise Rejected(f"{path}: no JSON, expected texts by language") from error
 
 
 @group.command("add")

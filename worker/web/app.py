@@ -19,7 +19,8 @@ from starlette.responses import Response
 from handlers.errors import ConfigError, Unavailable
 from worker.gather import Gatherer
 from worker.installation import Installation
-from worker.web import api, failure, metrics, one_click, outgoing, sent, told, webhooks
+from worker.web import api, failure, look, metrics, one_click, outgoing, preferences, sent, told, webhooks
+from worker.web.guesses import Guesses
 from worker.web.ops import console
 from worker.web.sns import Sns
 
@@ -51,8 +52,9 @@ def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None
     app.state.pages = pages()
     app.state.gatherer = Gatherer(installation.intake)
     app.state.sns = Sns(aws)
+    app.state.guesses = Guesses(installation.settings.trusted_proxies)
     app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
-    for part in (one_click, told, webhooks, api, outgoing, sent, metrics, console):
+    for part in (one_click, preferences, look, told, webhooks, api, outgoing, sent, metrics, console):
         app.include_router(part.router)
     failure.explain_failures(app)
 
