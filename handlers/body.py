@@ -16,7 +16,7 @@ from handlers.mime import ContentType, Fields
 _MAX_TEXT = 262144
 _MAX_PARTS = 50
 # Charsets that decode in linear time and are met in mail; whatever else is read as UTF-8.
-_CHARSET = re.compile(
+CHARSET = re.compile(
     r"us-ascii|utf-?8|iso-8859-\d{1,2}|iso-2022-jp|windows-125\d|cp125\d|koi8-[ru]|gb2312|gbk|gb18030|big5|euc-(?:jp|kr)"
     r"|shift[_-]jis",
     re.I,
@@ -72,7 +72,7 @@ def _embedded(raw: bytes) -> Iterator[Text]:
 def _decoded(content: bytes, kind: ContentType) -> str:
     name = kind.parameters.get("charset", "")
     try:
-        return content.decode(name if _CHARSET.fullmatch(name) else "utf-8", "replace").replace("\r\n", "\n")
+        return content.decode(name if CHARSET.fullmatch(name) else "utf-8", "replace").replace("\r\n", "\n")
     except LookupError:  # iso-8859-99
         return content.decode("utf-8", "replace").replace("\r\n", "\n")
 

@@ -8,7 +8,7 @@ sender chose to trust it (`handlers.foreign`), and a complaint counts for what t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from handlers import automatic, complaints, foreign, reports, suggestion, tag
+from handlers import automatic, canary, complaints, foreign, reports, suggestion, tag
 from handlers.address import undamaged
 from handlers.authentication import author, proves
 from handlers.complaints import Complaint
@@ -140,6 +140,8 @@ def _outcome(message: InboundMessage, facts: _Facts, policy: Policy) -> tuple[Ou
         return Outcome.BOUNCE, "null sender, mail robot or failed recipients"
     if reports.is_calendar_reply(message):
         return Outcome.CALENDAR, "calendar reply"
+    if canary.nonce_of(facts.tags):
+        return Outcome.PING, "our own canary"
     if facts.tags:
         return _outcome_of_request(message, "valid tag")
     if facts.foreign.requests:
@@ -275,6 +277,8 @@ def _evidence(message: InboundMessage, facts: _Facts, policy: Policy) -> dict[st
     evidence = {"size_bytes": str(message.size_bytes)}
     for candidate, reading in list((facts.tags or facts.blamed).values())[:1]:
         evidence |= {"tag_in": candidate.where, "repair": reading.repair, "key_index": str(reading.key_index)}
+    if nonce := canary.nonce_of(facts.tags):
+        evidence["canary"] = nonce
     for request in facts.foreign.requests[:1] if not facts.tags else ():
         evidence |= {"foreign": request.source, "foreign_in": request.where, "repair": request.repair}
     if facts.foreign.refusal and not facts.tags:

@@ -22,7 +22,8 @@ _FIRST_LINE_END = re.compile(rb"\r\r?\n|\n|\r")
 _HEADER_END = re.compile(rb"(?:\A|\n)\r?\r?\n")
 _CR_HEADER_END = re.compile(rb"(?:\A|\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _FIELD = re.compile(r"([!-9;-~]+)[ \t]*:(.*)", re.S)
-_PART_HEADER_END = re.compile(rb"\n(?=\n|--)")
+_PART_HEADER_END = re.compile(rb"\n(?=\r?\n|--)")
+_LINE = re.compile(rb"\r?\n")
 _DASHES = re.compile(rb"^--([^\n]+)", re.M)
 _MEDIA_TYPE = re.compile(r"\s*([^\s/;]+)\s*/\s*([^\s;]+)")
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"([^"]*)"|([^;]*))')
@@ -67,6 +68,17 @@ class Part:
         """Return the body with its transfer encoding undone, as far as it can be."""
         encoding = field(self.fields, "content-transfer-encoding").strip().lower()
         return transfer_decoded(self.raw_body, encoding)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where the body of a part stands, containers included. Shape: as `Part`; start, end: of the text it was found in."""
+
+    content_type: ContentType
+    fields: Fields
+    start: int
+    end: int
+    depth: int
 
 
 def split_header(raw: bytes) -> tuple[bytes, bytes, bool]:
@@ -123,9 +135,17 @@ def parts(fields: Fields, body: bytes) -> list[Part]:
 
     Why:     a list of open boundaries, innermost last, and one look at each line that begins with "--".
     """
+    text = _with_lf(body)
+    return [
+        Part(each.content_type, each.fields, text[each.start : each.end], each.depth) for each in spans(fields, text)
+    ]
+
+
+def spans(fields: Fields, body: bytes) -> list[Span]:
+    """Return where the parts stand in *body*, as `parts` orders them; its lines end in LF or CRLF."""
     whole = content_type(fields)
     boundary = _boundary(whole)
-    return list(_walk(_with_lf(body), boundary)) if boundary else []
+    return list(_walk(body, boundary)) if boundary else []
 
 
 def _boundary(kind: ContentType) -> bytes:
@@ -133,14 +153,14 @@ def _boundary(kind: ContentType) -> bytes:
     return text.encode("ascii", "surrogateescape")
 
 
-def _walk(text: bytes, outermost: bytes) -> Iterator[Part]:
+def _walk(text: bytes, outermost: bytes) -> Iterator[Span]:
     opened = [outermost]
     head: tuple[ContentType, Fields, int] | None = None  # of the part whose body begins at `position`
     position = 0
     for _ in range(MAX_PARTS):
         start, end, level, closes = _delimiter(text, position, opened)
         if head:
-            yield Part(head[0], head[1], text[position : max(position, start - 1)], head[2])
+            yield Span(head[0], head[1], position, max(position, _before_line_end(text, start)), head[2])
         del opened[level if closes else level + 1 :]
         if not opened:
             return
@@ -149,6 +169,11 @@ def _walk(text: bytes, outermost: bytes) -> Iterator[Part]:
             fields, position = _part_header(text, end)
             head = (content_type(fields), fields, level + 1)
             _open(head[0], opened)
+
+
+def _before_line_end(text: bytes, start: int) -> int:
+    """Return where the line before *start* ends: its line end belongs to the delimiter (RFC 2046 5.1.1)."""
+    return start - 2 if text[start - 2 : start] == b"\r\n" else start - 1
 
 
 def _delimiter(text: bytes, position: int, opened: list[bytes]) -> tuple[int, int, int, bool]:
@@ -164,7 +189,8 @@ def _part_header(text: bytes, start: int) -> tuple[Fields, int]:
     end = _PART_HEADER_END.search(text, start)
     if not end:
         return read_fields(text[start:]), len(text)
-    return read_fields(text[start : end.start()]), end.end() + (text[end.end() : end.end() + 1] == b"\n")
+    blank = _LINE.match(text, end.end())
+    return read_fields(text[start : end.start()]), blank.end() if blank else end.end()
 
 
 def _open(kind: ContentType, opened: list[bytes]) -> None:

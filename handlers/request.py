@@ -96,6 +96,7 @@ _REQUEST_TYPES = {
 }  # fmt: skip
 _MESSAGE_TYPES = {
     "key": str, "source": str, "outcome": str, "reason": str, "received_ms": int, "requests": list, "evidence": dict,
+    "unread": str,
 }  # fmt: skip
 
 
@@ -135,6 +136,7 @@ class DecidedMessage:
 
     Shape:   key: the message key. reason: why, in a few words without personal data. evidence: short facts, none of
              them an address. requests: possibly none. suggestion: for the quarantine; neither queue nor ledger has it.
+             unread: form-h tags, a space between them, that could not be looked up: the job does, before it records.
     Units:   received_ms: event time, milliseconds UTC.
     """
 
@@ -146,6 +148,7 @@ class DecidedMessage:
     requests: tuple[Request, ...] = ()
     evidence: dict[str, str] = field(default_factory=dict)
     suggestion: Suggestion | None = None
+    unread: str = ""
 
     def as_wire(self) -> dict[str, Any]:
         """Return JSON values; `from_wire` undoes it."""
@@ -153,6 +156,8 @@ class DecidedMessage:
         wire["outcome"] = self.outcome.value
         wire["requests"] = [request.as_wire() for request in self.requests]
         del wire["suggestion"]
+        if not self.unread:
+            del wire["unread"]
         return wire
 
     @classmethod

@@ -5,6 +5,7 @@ than 0.2 s).
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rq import Queue
@@ -14,6 +15,8 @@ from worker.batch import UnsubdJob, read_description
 
 STATES = ("queued", "started", "scheduled", "failed", "finished")
 _READ_JOBS = 5000  # of each state; the rest counts as one request each, so that a look costs the same whatever waits
+
+_LOOKED_INTO = 8
 
 
 def counts(queue: Queue) -> dict[str, Any]:
@@ -60,6 +63,27 @@ def _held(queue: Queue, ids: dict[str, list[bytes]], jobs: dict[str, int]) -> di
 def _oldest_s(queue: Queue, waiting: list[bytes]) -> float:
     oldest = queue.fetch_job(waiting[0].decode()) if waiting else None
     return round(time.time() - oldest.enqueued_at.timestamp(), 1) if oldest and oldest.enqueued_at else 0.0
+
+
+def oldest_ms(queue: Queue) -> int:
+    """Return the event time of the oldest message that waits, in hand and to be repeated included; 0 = none waits.
+
+    Shape:   looks into the jobs in hand and the first of each state: the queue is worked on in its order.
+    """
+    pipeline = queue.connection.pipeline(transaction=False)
+    pipeline.lrange(queue.intermediate_queue_key, 0, _LOOKED_INTO - 1)
+    pipeline.lrange(queue.key, 0, 0)
+    pipeline.zrange(queue.started_job_registry.key, 0, _LOOKED_INTO - 1)
+    pipeline.zrange(queue.scheduled_job_registry.key, 0, _LOOKED_INTO - 1)
+    ids = {each.partition(b":")[0].decode() for found in pipeline.execute() for each in found}
+    jobs: Sequence[Any] = UnsubdJob.fetch_many(sorted(ids), connection=queue.connection, serializer=JSONSerializer)
+    times = [_event_ms(each) for job in jobs if job is not None for each in job.batch() or ()]
+    return min((each for each in times if each), default=0)
+
+
+def _event_ms(wire: Any) -> int:
+    found = wire.get("received_ms") if isinstance(wire, dict) else 0
+    return found if isinstance(found, int) else 0
 
 
 def failed_jobs(queue: Queue, count: int) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def run(installation: Installation, hook: Hook, url: str) -> list[tuple[str, str
     except Rejected as error:
         return [*lines, ("failed", str(error))]
     try:
-        answer = _post(installation, url, content_type, body)
+        answer = post(installation, url, content_type, body)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return [*lines, ("failed", f"{url}: {type(error).__name__}, expected unsubd run (or web) to listen there")]
     lines.append(("answer", f"{answer.status_code} from {url}"))
@@ -49,7 +49,8 @@ def run(installation: Installation, hook: Hook, url: str) -> list[tuple[str, str
     return [*lines, _effect(installation, whom)]
 
 
-def _post(installation: Installation, url: str, content_type: str, body: bytes) -> httpx2.Response:
+def post(installation: Installation, url: str, content_type: str, body: bytes) -> httpx2.Response:
+    """Post a sample to an endpoint, with a proof that lives a minute. Errors: httpx2.HTTPError, httpx2.InvalidURL."""
     headers = {"Content-Type": content_type, "Authorization": f"Bearer {installation.hooks.test_token()}"}
     with httpx2.Client(timeout=_TIMEOUT_S, follow_redirects=False) as client:
         return client.post(url, content=body, headers=headers)

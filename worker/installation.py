@@ -19,6 +19,8 @@ from handlers.tag import Keyring
 from worker import embedded
 from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
+from worker.accounts.look import Looks
+from worker.clock import Clock
 from worker.events import Events
 from worker.forwarding import Forwards
 from worker.hooks import Hooks
@@ -28,7 +30,7 @@ from worker.policy import Policies
 from worker.quarantine import Quarantine
 from worker.queue import RequestQueue
 from worker.sender_sources import SenderSources
-from worker.server import away_as, connect, require_durable
+from worker.server import away_as, connect, require_durable, weakness
 from worker.settings import Settings
 from worker.store import Store
 from worker.store.forgotten import ForgottenNames
@@ -52,6 +54,7 @@ class Installation:
     ledger: Ledger
     accounts: Accounts
     groups: KnownGroups
+    looks: Looks
     hooks: Hooks
     quarantine: Quarantine
     queue: RequestQueue
@@ -63,6 +66,17 @@ class Installation:
     pseudonyms: key_store.Pseudonyms
     names: ForgottenNames
     weakness: str
+
+    def require_ready(self) -> None:
+        """Check that what is accepted now will not be lost.
+
+        Errors:  QueueUnavailable  the queue is away, full, or its server became less durable than it may be.    temporary
+        """
+        self.queue.require_room()
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            reason = weakness(self.redis)
+        if reason and not self.settings.allow_weak_durability:
+            raise QueueUnavailable(f"UNSUBD_REDIS_URL: {reason}, expected appendonly yes and appendfsync always")
 
     def quarantine_failed(self, wire: Any, detail: str) -> None:
         """Keep one element of a job that cannot be used, durably, for a person."""
@@ -234,12 +248,13 @@ def _built(
     events = Events(client, ring)
     forwards = Forwards(client, events.rq, ring)
     intake = Intake(
-        client, store, tags, ledger, accounts, quarantine, queue, events, forwards, journal, ring, policies, sources
+        client, store, tags, ledger, accounts, quarantine, queue, events, forwards, journal, Clock(client, journal),
+        ring, policies, sources,
     )  # fmt: skip
     hooks = Hooks(client, settings, ring)
     return Installation(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
-        accounts=accounts, groups=KnownGroups(accounts), hooks=hooks, quarantine=quarantine, queue=queue, events=events,
-        forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms, names=names, weakness=weak,
-        listings=Listings(store),
+        accounts=accounts, groups=KnownGroups(accounts), looks=Looks(client), hooks=hooks, quarantine=quarantine,
+        queue=queue, events=events, forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms,
+        names=names, weakness=weak, listings=Listings(store),
     )  # fmt: skip

@@ -23,7 +23,9 @@ from handlers.foreign import ForeignToken, KnownRecipient
 from handlers.message import InboundMessage
 from handlers.request import Action, DecidedMessage, Effect, Outcome, Request
 from handlers.tag import Keyring, StoredTag, Tag
+from worker import canary
 from worker.accounts import Accounts, Standing
+from worker.clock import Clock
 from worker.events import Events
 from worker.forwarding import Forwards
 from worker.journal import Journal
@@ -63,6 +65,7 @@ class Intake:
     events: Events
     forwards: Forwards
     journal: Journal
+    clock: Clock
     keys: Keyring
     policies: Policies
     sender_sources: SenderSources
@@ -91,7 +94,11 @@ class Intake:
                 if needs_a_person(pair[1]) and (keep_untagged or pair[1].suggestion or not is_foreign(pair[1]))
             ]
         )
-        return Accepted(decided, self.queue.enqueue(decided))
+        job_ids = self.queue.enqueue(decided)
+        if decided:
+            self.journal.accepted(decided[0].source, len(decided), job_ids)
+            canary.note(self.redis, decided, canary.ACCEPTED)
+        return Accepted(decided, job_ids)
 
     def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
         wanted = list(dict.fromkeys(key for message in messages for key in self._wanted(message, policy)))
@@ -131,27 +138,28 @@ class Intake:
                 evidence={"failed": type(error).__name__},
             )  # fmt: skip
 
-    def record(self, messages: Sequence[DecidedMessage]) -> list[list[dict[str, Any]]]:
+    def record(self, messages: Sequence[DecidedMessage], *, queued_ms: int | None = None) -> list[list[dict[str, Any]]]:
         """Apply the requests of *messages*, write ledger and journal, and return each message's results.
 
         Shape:   a result: {"id", "sender", "group", "recipient", "effect"}, "redirected_from" where a group is gone.
-                 A request that breaks has none: it is in quarantine, alone.
+                 A request that breaks has none: it is in quarantine, alone. queued_ms: when they came into the queue,
+                 for the clock.
         Errors:  Unavailable  the store is away.    temporary
         Repeat:  safe: effects and records of a crash are made good, none is doubled; journal lines and counters may be
                  (semantics §1: a crash repeats them rather than losing them).
         """
         try:
-            return self._recorded(messages)
+            return self._recorded(messages, queued_ms)
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001  one message must not stop its neighbours: each gets its own try
             self.journal.failed("batch", f"{type(error).__name__}: repeated one by one", messages=len(messages))
-        return [self._recorded_alone(message) for message in messages]
+        return [self._recorded_alone(message, queued_ms) for message in messages]
 
-    def _recorded(self, messages: Sequence[DecidedMessage]) -> list[list[dict[str, Any]]]:
+    def _recorded(self, messages: Sequence[DecidedMessage], queued_ms: int | None) -> list[list[dict[str, Any]]]:
         results = iter(self._applied([request for message in messages for request in message.requests]))
         entries = [(message, [next(results) for _ in message.requests]) for message in messages]
-        self._write(entries)
+        self._write(entries, queued_ms)
         return [results for _, results in entries]
 
     def apply(self, requests: Sequence[Request]) -> list[tuple[int, Effect]]:
@@ -168,21 +176,24 @@ class Intake:
         done = zip(requests, self.apply(requests), strict=True)
         return [self._result(each, group, effect) for each, (group, effect) in done]
 
-    def _write(self, entries: list[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
-        self.ledger.write(entries)
+    def _write(self, entries: list[tuple[DecidedMessage, list[dict[str, Any]]]], queued_ms: int | None) -> None:
+        fresh = self.ledger.write(entries)
+        # Before what may fail and be repeated: then the records are no longer new.
+        self.clock.recorded(entries, fresh, queued_ms=queued_ms)
         self.events.tell(entries)
         self.forwards.tell(entries)
         self.journal.recorded(entries)
+        canary.note(self.redis, (message for message, _ in entries), canary.RECORDED)
 
-    def _recorded_alone(self, message: DecidedMessage) -> list[dict[str, Any]]:
+    def _recorded_alone(self, message: DecidedMessage, queued_ms: int | None) -> list[dict[str, Any]]:
         try:
-            return self._recorded([message])[0]
+            return self._recorded([message], queued_ms)[0]
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001  whatever one message breaks is that message's, kept for a person
-            return self._recorded_in_part(message, type(error).__name__)
+            return self._recorded_in_part(message, type(error).__name__, queued_ms)
 
-    def _recorded_in_part(self, message: DecidedMessage, broken: str) -> list[dict[str, Any]]:
+    def _recorded_in_part(self, message: DecidedMessage, broken: str, queued_ms: int | None) -> list[dict[str, Any]]:
         """Try each request alone; the message's one record has the effects there were, and why there are not more."""
         found = [self._applied_alone(message, request) for request in message.requests]
         results = [result for each in found for result in each]
@@ -190,7 +201,7 @@ class Intake:
             which = "it" if len(found) == 1 else f"{failed} of {len(found)} requests"
             message = replace(message, reason=f"applying {which} failed: {broken}")
         try:
-            self._write([(message, results)])
+            self._write([(message, results)], queued_ms)
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001  a message that cannot be told must not stop its neighbours either

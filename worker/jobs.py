@@ -7,6 +7,7 @@ from rq import get_current_job
 
 from handlers.errors import ConfigError, QueueUnavailable, Unavailable
 from handlers.request import DecidedMessage, Request
+from worker import unread
 from worker.batch import UnsubdJob
 from worker.installation import Installation, open_installation
 from worker.journal import Journal
@@ -41,6 +42,7 @@ def record(batch: list[dict[str, Any]]) -> list[list[str]]:
         try:
             with open_installation(settings_of_process(), forked=True) as installation:
                 wait.end()
+                installation.journal.follow(wait.job_id)
                 return _record_each(installation, batch)
         except (Unavailable, ConfigError) as error:
             wait.go_on(error)
@@ -54,9 +56,14 @@ class _Wait:
         self._job = job if isinstance(job, UnsubdJob) else None
         self._seconds = 0.0
 
+    @property
+    def job_id(self) -> str:
+        """The job in hand, "" outside of one."""
+        return self._job.id if self._job else ""
+
     def go_on(self, why: Exception) -> None:
         if not self._seconds:
-            Journal(None).service("waiting", job=self._job.id if self._job else "", why=str(why))
+            Journal(None).service("waiting", job=self.job_id, why=str(why))
         if self._job:
             self._job.excuse("outage")  # again each time: the queue's Redis may have been away, too
         self._seconds = min(self._seconds * 2 or 0.5, _MAX_WAIT_S)
@@ -72,11 +79,18 @@ def _record_each(installation: Installation, batch: list[dict[str, Any]]) -> lis
     messages = []
     for number, wire in enumerate(batch):
         try:
-            messages.append(DecidedMessage.from_wire(wire))
+            messages.append(unread.read(installation, DecidedMessage.from_wire(wire)))
         except _UNREADABLE as error:
             detail = f"message {number} of the job: {type(error).__name__}"
             messages += _readable_part(installation, wire, detail)
-    return [[result["effect"] for result in results] for results in installation.intake.record(messages)]
+    recorded = installation.intake.record(messages, queued_ms=_queued_ms())
+    return [[result["effect"] for result in results] for results in recorded]
+
+
+def _queued_ms() -> int | None:
+    """When the job in hand was made; None outside of one."""
+    job = get_current_job()
+    return int(job.created_at.timestamp() * 1000) if job else None
 
 
 def _readable_part(installation: Installation, wire: Any, detail: str) -> list[DecidedMessage]:

@@ -11,6 +11,7 @@ wrote them. A line may repeat after a crash, with the same message digest. Never
 
 import json
 import logging
+import os
 import sys
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ import redis
 import structlog
 
 from handlers.request import DecidedMessage
+from worker.quarantine.shown import printable
 
 _LINES, _COUNTERS = "unsubd:journal", "unsubd:counters"
 _KEPT_LINES = 1000
@@ -36,11 +38,13 @@ METRICS = {
 
 def configure_logging(*, quiet: bool = False) -> None:
     """Send structlog to stderr as one line an event, and hold the libraries that would log mail or credentials."""
+    # From the environment: a setting that is wrong must be told, too, and in some form. `load_settings` refuses it.
+    form = os.environ.get("UNSUBD_LOG") or ("console" if sys.stderr.isatty() else "logfmt")
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+            *_renderers(form),
         ],
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
@@ -54,6 +58,26 @@ def configure_logging(*, quiet: bool = False) -> None:
     logging.getLogger("mail").setLevel(logging.CRITICAL + 1)
 
 
+def _renderers(form: str) -> list[Any]:
+    if form == "json":
+        return [structlog.processors.JSONRenderer()]  # ASCII: it spells what a terminal might obey
+    if form == "console":
+        return [_printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    # It spells line ends itself, and a backslash that stands for one would be doubled.
+    return [_printable_lines, structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])]
+
+
+def _printable_lines(_: Any, __: str, line: Any) -> Any:
+    return {
+        name: "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
+        for name, value in line.items()
+    }
+
+
+def _printable(_: Any, __: str, line: Any) -> Any:
+    return {name: printable(value) if isinstance(value, str) else value for name, value in line.items()}
+
+
 class Journal:
     """The journal of one process. `client` None: lines only (before Redis is known)."""
 
@@ -61,6 +85,11 @@ class Journal:
         self._redis = client
         self._pseudonym = pseudonym or (lambda _: "?")
         self._log = structlog.get_logger()
+        self._job: dict[str, str] = {}
+
+    def follow(self, job_id: str) -> None:
+        """From now on, name this job in the line of every message: it is what the process has in hand."""
+        self._job = {"job": job_id} if job_id else {}
 
     def recorded(self, entries: Sequence[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
         """Write one line per message whose requests were applied, or that needed none."""
@@ -73,6 +102,7 @@ class Journal:
                 "message": message.key[:12],
                 "source": message.source,
                 "age_s": age_s,
+                **self._job,
             }
             counts.append(f"unsubd_messages_total|{message.outcome.value}")
             counts += [f"unsubd_requests_total|{result['effect']}" for result in results]
@@ -82,6 +112,14 @@ class Journal:
     def _redacted(self, result: dict[str, Any]) -> dict[str, Any]:
         shown = {name: result[name] for name in ("sender", "group", "effect", "redirected_from") if name in result}
         return shown | {"recipient": self._pseudonym(result["recipient"])}
+
+    def accepted(self, source: str, messages: int, job_ids: Sequence[str]) -> None:
+        """A batch is durable. To stderr alone: its source waits, and the job tells the rest."""
+        self._log.info("accepted", source=source, messages=messages, job=" ".join(job_ids))
+
+    def settled(self, event: str, source: str, messages: int, **facts: Any) -> None:
+        """A batch was `acknowledged` at its source, or `moved` out of the way."""
+        self._write([{"event": event, "source": source, "messages": messages, **facts}], [])
 
     def failed(self, kind: str, detail: str, **facts: Any) -> None:
         """Something is our fault: a message that broke the program, a job that ran out of tries."""

@@ -43,13 +43,19 @@ class RequestQueue:
         Repeat:  queues again: the same requests have the same ids and take effect once.
         """
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            if limited and (depth := int(self._redis.llen(self.rq.key))) >= self._limit:
-                raise QueueUnavailable(f"UNSUBD_QUEUE_LIMIT: {depth} jobs wait, expected fewer than {self._limit}")
+            if limited:
+                self.require_room()
             pipeline = self._redis.pipeline(transaction=False)
             ids = [self._push(decided[start : start + BATCH], pipeline) for start in range(0, len(decided), BATCH)]
             confirm(pipeline, self._min_replicas)
             check_confirmed(pipeline.execute(), self._min_replicas, QueueUnavailable)
         return ids
+
+    def require_room(self) -> None:
+        """Errors: QueueUnavailable  Redis is away, or the queue is full.    temporary"""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            if (depth := int(self._redis.llen(self.rq.key))) >= self._limit:
+                raise QueueUnavailable(f"UNSUBD_QUEUE_LIMIT: {depth} jobs wait, expected fewer than {self._limit}")
 
     def _push(self, batch: Sequence[DecidedMessage], pipeline: Any) -> str:
         job = new_job(self.rq, [message.as_wire() for message in batch])
@@ -91,6 +97,11 @@ class RequestQueue:
         """Return what waits, is in hand, is to be repeated and failed: see `backlog.counts`."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             return backlog.counts(self.rq)
+
+    def oldest_ms(self) -> int:
+        """Return the event time of the oldest message that waits: see `backlog.oldest_ms`."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            return backlog.oldest_ms(self.rq)
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the living workers of our queues: see `crew.workers`."""

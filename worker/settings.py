@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Mapping
 from datetime import date
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -66,6 +66,9 @@ class Settings(BaseSettings):
         None, description="https base of the links in headers, e.g. https://unsub.example.com"
     )
     http: str = Field("127.0.0.1:8125", description="host:port of the web server")
+    trusted_proxies: str = Field(
+        "", description="addresses or networks of proxies whose X-Forwarded-For is believed, separated by spaces"
+    )
     admin_token: SecretStr = Field(
         SecretStr(""), description="opens the console; made in the data folder when embedded"
     )
@@ -123,8 +126,14 @@ class Settings(BaseSettings):
     archive_dir: Path | None = Field(
         None, description="folder of the ledger's hash-chained files; unset: ledger in the data folder"
     )
+    log: Literal["json", "console", "logfmt"] | None = Field(
+        None, description="how the journal is written: json, console, logfmt; unset: console on a terminal, else logfmt"
+    )
     min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")
     allow_weak_durability: bool = Field(False, description="1: start although the server may lose accepted requests")
+    canary_smtp_url: SecretStr | None = Field(
+        None, description="server that unsubd doctor --canary mails by: smtp[s]://user:password@host:port"
+    )
     imap_passwords: dict[str, SecretStr] = Field({}, description="password of the mailbox that its URL names #name")
     imap_oauths: dict[str, Path] = Field({}, description="JSON file (0600) of the OAuth login of that mailbox")
     webhook_proofs: dict[str, SecretStr] = Field(
@@ -162,6 +171,16 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ValueError("expected host:port, e.g. 127.0.0.1:8125")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for word in value.split():
+            try:
+                ip_network(word)
+            except ValueError:
+                raise ValueError(f"{word[:40]!r}, expected addresses or networks, e.g. 10.0.0.0/8 ::1") from None
         return value
 
     @field_validator("lmtp", "policy", "milter")

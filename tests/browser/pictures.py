@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.harness import processes
 from tests.harness.mails import address, mail
@@ -16,7 +16,7 @@ _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-back
 
 
 def main() -> None:
-    """Start unsubd with its demo, give it some mail, and photograph console and landing page."""
+    """Start unsubd with its demo, give it some mail, and photograph console and recipient's pages."""
     folder = Path(tempfile.mkdtemp(prefix="unsubd-pictures-"))
     try:
         service = Service(folder, in_relay="bearer:t", address="u+{tag}@unsub.example.com", secret_keys=MASTERS[0])
@@ -35,11 +35,25 @@ def main() -> None:
             _take(
                 browser.new_page(viewport={"width": 1100, "height": 900}), links["console"], "console.png", whole=True
             )
-            phone = browser.new_page(viewport={"width": 390, "height": 420}, device_scale_factor=1.5)
-            _take(phone, links["landing page"], "landing.png", whole=False)
+            _take_recipient(browser, service, links["landing page"])
             browser.close()
     finally:
         shutil.rmtree(folder)
+
+
+def _take_recipient(browser: Browser, service: Service, link: str) -> None:
+    """Photograph what a recipient sees on a phone: the question, the answer, and the choices."""
+    for name, description in (("Offers", "Discounts, twice a month"), ("Events near you", "Markets and workshops")):
+        service.last_line("group", "add", "demo", name, "--description", description)
+    look = {"viewport": {"width": 390, "height": 460}, "device_scale_factor": 1.5}
+    _take(browser.new_page(**look), link, "landing.png", whole=False)
+    _take(browser.new_page(**look), link.replace("/u/", "/p/"), "preferences.png", whole=True)
+    page = browser.new_page(viewport={"width": 390, "height": 740}, device_scale_factor=1.5)
+    page.goto(link)
+    page.get_by_role("button").click()
+    page.locator("h1.good").wait_for()
+    page.screenshot(path=_PICTURES / "done.png", full_page=True)
+    page.close()
 
 
 def _take(page: Page, url: str, name: str, *, whole: bool) -> None:

@@ -16,7 +16,7 @@ import pytest
 # Binaries that tests need, and the Debian package that brings each.
 PACKAGES = {
     "redis-server": "redis-server", "dovecot": "dovecot-imapd", "chromium": "chromium", "swaks": "swaks",
-    "postfix": "postfix",
+    "postfix": "postfix", "node": "nodejs", "php": "php-cli", "ruby": "ruby", "go": "golang-go",
 }  # fmt: skip
 
 _START_S = 20

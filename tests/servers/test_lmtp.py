@@ -348,7 +348,7 @@ def test_the_socket_is_for_its_group_and_a_stale_one_is_replaced(folder: Path, r
         process.kill()
         process.wait()
     with service.running("lmtp", ready=False):
-        until(lambda: service.command("doctor").stdout.count(f"ok    lmtp      unix:{socket_path} answers"), 20)
+        until(lambda: service.command("doctor").stdout.count(f"OK    lmtp      unix:{socket_path} answers"), 20)
         with Client(f"unix:{socket_path}") as client:
             assert client.deliver(mail("x@example.com", "one"), address(1)) == ["250"]
 

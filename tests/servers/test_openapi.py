@@ -18,7 +18,7 @@ from handlers.providers import PROVIDERS
 from tests.harness.web import Web, serving
 from worker.hooks import Hook
 
-MAIL = {"in_relay": "bearer:t", "in_sendgrid": "basic:a:b"}
+MAIL = {"in_relay": "bearer:t", "in_sendgrid": "basic:a:b", "public_url": "https://unsub.example.com"}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,11 @@ API = [
     "POST /v1/check",
     "POST /v1/evidence",
     "POST /v1/groups",
+    "POST /v1/headers",
     "POST /v1/imports",
     "POST /v1/resubscribe",
+    "POST /v1/sent",
+    "POST /v1/stamp",
     "POST /v1/suppress",
     "POST /v3/asm/groups",
     "POST /v3/asm/groups/{group_id}/suppressions",

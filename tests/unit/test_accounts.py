@@ -149,6 +149,20 @@ def test_standings(accounts: Accounts) -> None:
     }  # fmt: skip
 
 
+def test_the_groups_of_one_sender_that_are_not_archived(accounts: Accounts) -> None:
+    accounts.add_sender("beta")
+    accounts.add_group("beta", "Theirs")
+    accounts.add_group("acme", "News", group_id=7)
+    accounts.add_group("acme", "Old")
+    accounts.add_group("acme", "First", is_default=True)
+    accounts.edit_group("acme", 2, archived=True)
+
+    found = accounts.live_groups("acme")
+    assert found == [each for each in accounts.groups("acme") if not each.archived]
+    assert len(found) == 2
+    assert accounts.live_groups("nobody") == []
+
+
 def test_an_archived_group_frees_its_name_and_never_its_id(accounts: Accounts) -> None:
     old = accounts.add_group("acme", "News")
     accounts.edit_group("acme", old.id, archived=True)
@@ -323,6 +337,7 @@ ASK: dict[str, Callable[[Accounts], Any]] = {
     "sender": lambda accounts: accounts.sender("acme"),
     "add_group": lambda accounts: accounts.add_group("acme", "News", ""),
     "groups": lambda accounts: accounts.groups(),
+    "live_groups": lambda accounts: accounts.live_groups("acme"),
     "group": lambda accounts: accounts.group("acme", 1),
     "new_sender": lambda accounts: accounts.new_sender("acme"),
     "edit_sender": lambda accounts: accounts.edit_sender("acme", name="Acme"),
@@ -350,3 +365,12 @@ def test_redis_away_is_unavailable(method: str) -> None:
 def test_every_method_is_asked_with_redis_away() -> None:
     of_keys = {f"keys.{name}" for name in vars(ApiKeys) if not name.startswith("_") and name != "make"}
     assert {name for name in vars(Accounts) if not name.startswith("_")} | of_keys == set(ASK)
+
+
+def test_a_footer_is_kept_and_a_book_is_refused(accounts: Accounts) -> None:
+    accounts.edit_sender("acme", footer_text="Bye: <% %>", footer_html="<p><% Bye %></p>")
+
+    assert accounts.sender("acme").footer_html == "<p><% Bye %></p>"
+    for footer in ("x" * 10_001, "a\0b"):
+        with pytest.raises(Rejected, match=r"^footer-text: .* expected text of at most 10000"):
+            accounts.edit_sender("acme", footer_text=footer)

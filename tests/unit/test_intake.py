@@ -132,7 +132,9 @@ def test_quarantined_bytes_are_safe_before_the_job_exists(installation: Installa
     order = []
     with (
         patch.object(type(installation.quarantine), "keep", autospec=True, side_effect=lambda *_: order.append("kept")),
-        patch.object(type(installation.queue), "enqueue", autospec=True, side_effect=lambda *_: order.append("queued")),
+        patch.object(
+            type(installation.queue), "enqueue", autospec=True, side_effect=lambda *_: order.append("queued") or []
+        ),
     ):
         installation.intake.accept([mail(FORGED)])
 

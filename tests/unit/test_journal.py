@@ -161,3 +161,29 @@ def test_the_imap_library_is_held_at_warning(stderr: io.StringIO) -> None:
 
 def test_the_mail_parser_says_nothing_of_the_mail(stderr: io.StringIO) -> None:
     assert logging.getLogger("mailparser.core").getEffectiveLevel() == logging.CRITICAL
+
+
+@pytest.mark.parametrize("form", ["json", "console", "logfmt"])
+def test_no_form_lets_a_control_character_reach_a_terminal(
+    form: str, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("UNSUBD_LOG", form)
+    configure_logging()
+
+    Journal(None).source("imap:news", "refused", "\x1b[2Jgone\u202e\x07")
+
+    (line,) = stderr.getvalue().splitlines()
+    assert "gone" in line
+    assert line.isprintable()
+
+
+def test_json_is_one_object_a_line(stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("UNSUBD_LOG", "json")
+    configure_logging()
+
+    Journal(None).source("imap:news", "refused", "no")
+
+    line = json.loads(stderr.getvalue())
+    assert (line["event"], line["level"], line["detail"]) == ("source", "info", "no")

@@ -16,8 +16,10 @@ from handlers.errors import ConfigError, Rejected, UnknownAccount
 from handlers.route import Route
 from tests.harness.mta import serving
 from tests.unit import house
-from worker import doctor, service
+from worker import service
 from worker.cli.mta import app
+from worker.doctor import ways_in
+from worker.doctor.finding import Verdict
 from worker.installation import Installation
 from worker.listening import listening
 from worker.mta.map import Routes
@@ -112,20 +114,23 @@ def test_a_taken_place_names_its_setting(tmp_path: Path, part: str) -> None:
 def test_doctor_asks_what_a_mail_server_asks_first(acme: Installation, tmp_path: Path, part: str) -> None:
     address = f"unix:{tmp_path}/{part}"
     with listening(address, "X") as listener, serving(part, PARTS[part](acme), listener):
-        assert doctor._asked(part, address) == f"{address} answers"
+        (found,) = ways_in.asked(part, address)
+    assert (found.verdict, found.detail) == (Verdict.OK, f"{address} answers")
 
     (source,) = source_states(acme.redis)
     assert (source["name"], source["state"]) == (f"mta:{part}", "stopped")
-    with pytest.raises(ConfigError, match=f"^UNSUBD_{part.upper()}: .*start unsubd run, or unsubd {part}"):
-        doctor._asked(part, address)
+    (found,) = ways_in.asked(part, address)
+    assert found.verdict is Verdict.FAIL
+    assert found.detail.startswith(f"UNSUBD_{part.upper()}: ")
+    assert found.remedy.startswith(f"start unsubd run, or unsubd {part}")
 
 
 def test_doctor_notices_another_server(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/other"
     with listening(address, "X") as listener, ThreadPoolExecutor(1) as pool:
         pool.submit(_answer_once, listener)
-        with pytest.raises(ConfigError, match="answers b'220', expected b'action=DUNNO'"):
-            doctor._asked("policy", address)
+        (found,) = ways_in.asked("policy", address)
+    assert found.detail.endswith("answers b'220', expected b'action=DUNNO'")
 
 
 def _answer_once(listener: socket.socket) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -12,7 +14,7 @@ from worker.settings import Settings, load_settings, setting_name, unknown_names
 from worker.sources import oauth
 from worker.sources.credential import Credential
 from worker.sources.imap import MailboxAddress, MailboxRefused
-from worker.sources.oauth import choice, file
+from worker.sources.oauth import choice, endpoint, file
 from worker.sources.oauth.endpoint import Token, shown
 from worker.sources.oauth.provider import provider_of
 
@@ -255,3 +257,13 @@ def test_the_servers_words_are_cut_and_cleaned() -> None:
 
 def test_a_token_shows_in_no_repr() -> None:
     assert "S3cret" not in repr(Token("S3cret", "S3cret", 1.0)) + repr(Credential("token", "S3cret"))
+
+
+@pytest.mark.parametrize(("said", "ends"), [({"refresh_token_expires_in": 604_799}, True), ({}, False)])
+def test_the_end_of_a_consent_is_known_when_the_server_says_it(said: dict[str, int], ends: bool) -> None:
+    token = endpoint._token("https://oauth.example", {"access_token": "a", "expires_in": 3600, **said})
+
+    address = MailboxAddress.parse("imaps://news@imap.example.com/INBOX")
+    with patch.dict(oauth._tokens, {(address, Path("file")): token}):
+        assert bool(oauth.login_ends_ms(address)) is ends
+    assert ends is (token.login_ends_at > time.time() + 600_000)

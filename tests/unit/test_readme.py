@@ -11,9 +11,8 @@ from handlers.providers import PROVIDERS
 from handlers.providers.setup import SETUPS
 from handlers.request import Outcome
 from worker.cli import app
-from worker.journal import METRICS
 from worker.settings import Settings, setting_name
-from worker.web.metrics import GAUGES
+from worker.web.metrics import ALL
 
 _ROOT = Path(__file__).parents[2]
 README = (_ROOT / "README.md").read_text()
@@ -35,7 +34,7 @@ def settings_table() -> list[str]:
 def metrics_table() -> list[str]:
     """The README's table of metrics, made from the code."""
     return [f"| `{name}` | `{label}` | {text} |" if label else f"| `{name}` | | {text} |"
-            for name, (label, text) in (METRICS | GAUGES).items()]  # fmt: skip
+            for name, (label, text) in ALL.items()]  # fmt: skip
 
 
 def keys_table() -> list[str]:

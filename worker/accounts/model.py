@@ -10,6 +10,7 @@ from handlers.tag import AddressTemplate
 
 MAX_NAME, MAX_DESCRIPTION = 30, 100
 MAX_GROUPS = 200
+MAX_FOOTER = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,8 @@ class Sender:
 
     Shape:   id: 1 to 16 of a-z, 0-9. name: as people know it. address: its own template instead of UNSUBD_ADDRESS, "" = none.
              public_url: its own base of links, https_url: its own page to stand beside our mailto, likewise. opaque: its tags
-             spell no address, they are stored. max_groups: how many groups it may have.
-             parent: the sender whose API keys may act for this one, "" = none.
+             spell no address, they are stored. max_groups: how many groups it may have. footer_text, footer_html: end mails
+             without a substitution tag, may hold some, "" = none. parent: the sender whose API keys may act for this one.
     """
 
     id: str
@@ -30,9 +31,11 @@ class Sender:
     opaque: bool = False
     max_groups: int = MAX_GROUPS
     parent: str = ""
+    footer_text: str = ""
+    footer_html: str = ""
 
     def checked(self) -> "Sender":
-        """Errors: Rejected  an address template or URL that cannot be used.    permanent"""
+        """Errors: Rejected  an address template, URL or footer that cannot be used.    permanent"""
         if self.address:
             try:
                 AddressTemplate.parse(self.address)
@@ -43,6 +46,9 @@ class Sender:
                 raise Rejected(f"{name}: {url[:60]!r}, expected e.g. https://unsub.example.com")
         if self.parent == self.id:
             raise Rejected("parent: the sender itself, expected another one, or none")
+        for name, footer in (("footer-text", self.footer_text), ("footer-html", self.footer_html)):
+            if len(footer) > MAX_FOOTER or "\0" in footer:
+                raise Rejected(f"{name}: {len(footer)} characters, expected text of at most {MAX_FOOTER}")
         return replace(self, name=self.name or self.id, public_url=self.public_url.rstrip("/"))
 
 

@@ -15,15 +15,19 @@ from worker.cli import (
     events,
     forward,
     hook,
+    lint,
     lists,
     mail,
     mailbox,
     mta,
     people,
     quarantine,
+    report,
     service,
+    stamp,
     survey,
     tags,
+    trace,
 )
 from worker.cli.failure import explained
 from worker.journal import configure_logging
@@ -32,11 +36,10 @@ app = typer.Typer(
     name="unsubd",
     help="Turns the mail that an Unsubscribe button sends into a suppression your next campaign obeys.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, check, people, lists, survey, tags):
+for commands in (service, mail, check, people, lists, survey, tags, report, stamp, lint, trace):
     for command in commands.COMMANDS:
         app.command()(command)
 accounts.sender.command("events")(events.sender_events)

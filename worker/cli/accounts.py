@@ -1,12 +1,15 @@
 """`unsubd sender`, `unsubd group`, `unsubd keys`."""
 
+import json
+import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from handlers.errors import Rejected
-from handlers.tag import AddressTemplate
+from handlers.errors import ConfigError, Rejected
+from handlers.tag import SENDER_ID, AddressTemplate
 from worker import adoption
 from worker import keys as key_ring
 from worker.accounts import Group, Sender, api_keys
@@ -36,6 +39,8 @@ Scopes = Annotated[
 KeyName = Annotated[str, typer.Option("--name", help="Who asks, as the ledger tells it; default: the key's id.")]
 PerMinute = Annotated[int, typer.Option("--per-minute", min=1, help="How many calls it may make in a minute.")]
 MaxGroups = Annotated[int | None, typer.Option(min=1, help="How many groups it may have; default: 200.")]
+FooterText = Annotated[str | None, typer.Option(help="Ends plain text that holds no substitution tag; may hold <% %>.")]
+FooterHtml = Annotated[str | None, typer.Option(help="The same for HTML; may hold <% words to click %>.")]
 GroupName = Annotated[str | None, typer.Option(help="1 to 30 characters, as recipients read it.")]
 Description = Annotated[str | None, typer.Option(help="At most 100 characters, as recipients read it.")]
 Default = Annotated[bool | None, typer.Option("--default/--no-default", help="Listed before the others.")]
@@ -54,11 +59,13 @@ def sender_add(
     https_url: HttpsUrl = None,
     opaque: Opaque = None,
     max_groups: MaxGroups = None,
+    footer_text: FooterText = None,
+    footer_html: FooterHtml = None,
     parent: Parent = None,
 ) -> None:
     """Register a sender; prints its id alone on the last line. Groups that its tags name already become its groups."""
     given = _given(name=name, address=address, public_url=public_url, https_url=https_url, opaque=opaque,
-                   max_groups=max_groups, parent=parent)  # fmt: skip
+                   max_groups=max_groups, footer_text=footer_text, footer_html=footer_html, parent=parent)  # fmt: skip
     settings = own_settings()
     with open_installation(settings) as installation:
         added = adoption.register(installation, sender_id, **given)
@@ -78,11 +85,13 @@ def sender_edit(
     https_url: HttpsUrl = None,
     opaque: Opaque = None,
     max_groups: MaxGroups = None,
+    footer_text: FooterText = None,
+    footer_html: FooterHtml = None,
     parent: Parent = None,
 ) -> None:
     """Change what is given; an empty text goes back to the default."""
     given = _given(name=name, address=address, public_url=public_url, https_url=https_url, opaque=opaque,
-                   max_groups=max_groups, parent=parent)  # fmt: skip
+                   max_groups=max_groups, footer_text=footer_text, footer_html=footer_html, parent=parent)  # fmt: skip
     settings = own_settings()
     with open_installation(settings) as installation:
         _say_budget(settings, installation.accounts.edit_sender(sender_id, **given))
@@ -109,10 +118,8 @@ def sender_list(as_json: Json = False) -> None:
 
 
 def _print_sender(account: Sender, as_json: bool) -> None:
-    chosen = {
-        name: getattr(account, name)
-        for name in ("address", "public_url", "https_url", "opaque", "max_groups", "parent")
-    }
+    names = ("address", "public_url", "https_url", "opaque", "max_groups", "footer_text", "footer_html", "parent")
+    chosen = {name: getattr(account, name) for name in names}
     if as_json:
         say_json({"sender": account.id, "name": account.name, **chosen})
         return
@@ -122,9 +129,18 @@ def _print_sender(account: Sender, as_json: bool) -> None:
 
 @sender.command("key")
 def sender_key(
-    sender_id: Id, scope: Scopes = None, name: KeyName = "", per_minute: PerMinute = api_keys.PER_MINUTE
+    sender_id: Id,
+    scope: Scopes = None,
+    name: KeyName = "",
+    per_minute: PerMinute = api_keys.PER_MINUTE,
+    signing: Annotated[
+        bool, typer.Option("--signing", help="Instead: the key that mints its tags without us (deploy/minting).")
+    ] = False,
 ) -> None:
     """Make an API key; it is shown this once, alone on the last line."""
+    if signing:
+        _say_signing_key(sender_id)
+        return
     with open_installation(own_settings()) as installation:
         say(installation.accounts.new_api_key(sender_id, name=name, scopes=scope or (), per_minute=per_minute))
 
@@ -154,6 +170,66 @@ def sender_revoke(
     with open_installation(own_settings()) as installation:
         revoked = installation.accounts.keys.revoke(sender_id, key_id)
     say(f"revoked {revoked.id} ({revoked.name})")
+
+
+def _say_signing_key(sender_id: str) -> None:
+    if not SENDER_ID.fullmatch(sender_id):
+        raise Rejected(f"sender {sender_id[:20]!r}: expected 1 to 16 characters of a-z and 0-9")
+    ring = own_settings(make=False).keys()
+    if not ring.masters:
+        raise ConfigError("UNSUBD_SECRET_KEYS: no key, expected hex digits (or set UNSUBD_SECRET_KEYS_FILE)")
+    sys.stderr.write(
+        f"unsubd: whoever has this key can unsubscribe anybody from {sender_id}, in any group, and nothing else."
+        " It cannot be revoked alone: only a new master key ends it. Keep it where you keep passwords.\n"
+    )
+    say(ring.sender_keys(sender_id)[0].hex())
+
+
+Logo = Annotated[Path | None, typer.Option(help="PNG or SVG of at most 64 KB; an empty file takes it away.")]
+Texts = Annotated[Path | None, typer.Option(help='JSON: {"de": {"stop": "…"}}; {} goes back to ours.')]
+
+
+@sender.command("look")
+def sender_look(
+    sender_id: Id,
+    colour: Annotated[str | None, typer.Option(help="Of buttons and links, e.g. #1f5fbf.")] = None,
+    contact: Annotated[str | None, typer.Option(help="Address where people can write to the sender.")] = None,
+    logo: Logo = None,
+    texts: Texts = None,
+    as_json: Json = False,
+) -> None:
+    """Change how a sender's pages look, and what they say; an empty text goes back to the default. Prints what holds."""
+    given = _given(colour=colour, contact=contact, logo=_octets(logo), texts=_json(texts))
+    with open_installation(own_settings()) as installation:
+        installation.accounts.sender(sender_id)
+        installation.looks.change(sender_id, **given)
+        found = installation.looks.of(sender_id)
+    row = {"colour": found.colour, "contact": found.contact, "logo": found.logo_type, "texts": found.texts}
+    say_json(row) if as_json else say("\n".join(f"{name:8} {value or '-'}" for name, value in row.items()))
+
+
+@sender.command("reasons")
+def sender_reasons(sender_id: Id, as_json: Json = False) -> None:
+    """Show why people left, as many as said so."""
+    with open_installation(own_settings()) as installation:
+        installation.accounts.sender(sender_id)
+        found = installation.looks.reasons(sender_id)
+    say_json(found) if as_json else say("\n".join(f"{name:15} {count}" for name, count in found.items()))
+
+
+def _octets(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        raise Rejected(f"{path}: {error.strerror}, expected a file we may read") from error
+
+
+def _json(path: Path | None) -> Any:
+    content = _octets(path)
+    try:
+        return None if content is None else json.loads(content)
+    except ValueError as error:
+        raise Rejected(f"{path}: no JSON, expected texts by language") from error
 
 
 @group.command("add")

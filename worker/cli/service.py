@@ -9,16 +9,16 @@ from typing import Annotated
 
 import typer
 
-from handlers.errors import EX_UNAVAILABLE
+from handlers.errors import EX_UNAVAILABLE, Unavailable
 from worker import service
 from worker.cli.output import Json, own_settings, say, say_json
-from worker.doctor import examine
 from worker.installation import Installation, open_installation
 from worker.settings import Settings, load_settings, setting_name, shown, unknown_names
 from worker.status import status as state_of
 from worker.web.ops.session import new_login_link
 
 _ASK_EVERY_S = 0.3
+_WATCH_EVERY_S = 2.0
 
 
 def run(
@@ -149,34 +149,58 @@ def web() -> None:
     service.run_web(_service_settings())
 
 
-def status(as_json: Json = False) -> None:
-    """Say what the installation is doing now."""
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Again every 2 s, until Ctrl-C.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what the installation is doing now, on one screen."""
     with open_installation(own_settings()) as installation:
-        state = state_of(installation)
-    if as_json:
-        say_json(state)
-        return
-    queue = state["queue"]
-    counts = ", ".join(f"{queue['requests'][name]} {name}" for name in queue["requests"])
-    say(f"requests    {counts}; the oldest job waits {queue['oldest_s']} s, {queue['queued']} jobs do")
-    for worker in state["workers"] or [None]:
-        beat = (
-            f"{worker['name']}  {worker['state']}, heartbeat {worker['heartbeat_s']} s ago" if worker else "none alive"
-        )
-        say(f"worker      {beat}")
-    for source in state["sources"]:
-        say(f"source      {source['name']}  {source['state']}, {source['messages']} messages. {source['detail']}")
-    say(f"quarantine  {state['quarantine']['total']}  {state['quarantine']['by_reason'] or ''}")
-    say(f"clock       {state['clock']['skew_ms']} ms from the server's; {state['durability']}")
+        if as_json:
+            say_json(state_of(installation))
+        elif watch:
+            _watch(installation)
+        else:
+            from rich.console import Console
+
+            from worker.cli.screen import screen
+
+            Console().print(screen(state_of(installation), time.time()))
 
 
-def doctor(as_json: Json = False) -> None:
-    """Look at settings, Redis, keys, mailbox and worker; exit 69 when one of them is not well."""
-    well = True
-    for finding in examine(own_settings()):
-        well &= finding.ok
-        row = {"layer": finding.layer, "ok": finding.ok, "detail": finding.detail}
-        say_json(row) if as_json else say(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.layer:9} {finding.detail}")
+def _watch(installation: Installation) -> None:
+    """Show the screen until Ctrl-C; an outage of Redis is said on it, and ends when Redis does come back."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from worker.cli.screen import screen
+
+    with Live(screen=sys.stdout.isatty(), auto_refresh=False) as live:
+        try:
+            while True:
+                try:
+                    live.update(screen(state_of(installation), time.time()), refresh=True)
+                except Unavailable as error:
+                    live.update(Text(f"{error}. Asking again.", "red"), refresh=True)
+                time.sleep(_WATCH_EVERY_S)
+        except KeyboardInterrupt:
+            return
+
+
+def doctor(
+    canary: Annotated[
+        bool, typer.Option("--canary", help="Also send a tagged message through every source, and time it.")
+    ] = False,
+    limit_s: Annotated[float, typer.Option("--limit", min=1, help="Seconds that a canary may take to arrive.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Look at everything that must hold, one line a layer with the remedy; exit 69 when something is broken."""
+
+    from worker.cli.checkup import say_canary, say_findings
+
+    settings = own_settings()
+    well = say_findings(settings, as_json=as_json)
+    if canary:
+        well &= say_canary(settings, limit_s, as_json=as_json)
     if not well:
         raise SystemExit(EX_UNAVAILABLE)
 

@@ -1,21 +1,26 @@
-"""What senders import: `import unsubd`. Ask before each send.
+"""What senders import: `import unsubd`. Ask before each send, and give each mail its headers.
 
     from unsubd import Client
     client = Client("https://unsub.example.com", api_key="SG.…")
     suppressed = [each.recipient for each in client.check(12, ["jane@example.com"]) if each.suppressed]
+    for each in client.headers(12, ["jane@example.com"]):
+        each.put_into(message)  # an email.message.EmailMessage; or take each.headers, a dict
 
 `AsyncClient` is the same with `await`. Beside the store, with the installation's own UNSUBD_ settings, `RedisClient("acme")`
 and `AsyncRedisClient("acme")` ask it directly. Fail-closed: who cannot answer raises, nobody says "allowed".
 """
 
 from dataclasses import dataclass
+from email.message import EmailMessage
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .over_http import AsyncClient, Client
     from .over_redis import AsyncRedisClient, RedisClient
 
-__all__ = ["AsyncClient", "AsyncRedisClient", "CheckFailed", "Checked", "Client", "RedisClient"]
+__all__ = [
+    "AsyncClient", "AsyncRedisClient", "CheckFailed", "Checked", "Client", "Headers", "HeadersFailed", "RedisClient",
+]  # fmt: skip
 _MODULES = {
     "Client": "over_http", "AsyncClient": "over_http", "RedisClient": "over_redis", "AsyncRedisClient": "over_redis",
 }  # fmt: skip
@@ -40,6 +45,24 @@ class Checked:
     source: str | None
     version: str
     essential: bool = False
+
+
+class HeadersFailed(Exception):
+    """The installation did not answer, or refused the question: no headers, and nothing must be sent without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """What one recipient's mail carries: List-Unsubscribe and List-Unsubscribe-Post, for nobody else's mail."""
+
+    recipient: str
+    headers: dict[str, str]
+
+    def put_into(self, message: EmailMessage) -> None:
+        """Give *message* these headers, so that the standard library writes them plain. Repeat: safe."""
+        from handlers.header_policy import put_into
+
+        put_into(message, tuple(self.headers.items()))
 
 
 def __getattr__(name: str) -> Any:

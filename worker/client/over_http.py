@@ -1,4 +1,4 @@
-"""The check over HTTP: `POST /v1/check` with an API key, which names the sender. Connections are kept."""
+"""Check and headers over HTTP: `/v1/check`, `/v1/headers`, with an API key, which names the sender. Connections are kept."""
 
 import json
 from collections.abc import Collection, Iterator, Sequence
@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx2
 
-from . import Checked, CheckFailed
+from . import Checked, CheckFailed, Headers, HeadersFailed
 
-_AT_ONCE = 10_000  # what one request of /v1/check takes
+_AT_ONCE = 10_000  # what one request takes
 
 
 class Client:
@@ -26,12 +26,27 @@ class Client:
         Errors:  CheckFailed  no answer, an unknown group, a wrong key, not an address: nobody was declared allowed.
         """
         found: list[Checked] = []
-        for question in _questions(group, recipients, bypass):
+        for question in _questions(group, recipients, bypass=sorted(bypass)):
             try:
                 answer = self._http.post(f"{self._url}/v1/check", content=_body(question))
             except httpx2.HTTPError as error:
                 raise _failed(self._url, error) from error
             found += _read(self._url, answer, question)
+        return found
+
+    def headers(self, group: int, recipients: Sequence[str], *, mailto_only: bool = False) -> list[Headers]:
+        """Return the headers of each recipient's mail, in order.
+
+        Errors:  HeadersFailed  no answer, an unknown or essential group, a wrong key, not an address, no https link.
+        Repeat:  the same headers.
+        """
+        found: list[Headers] = []
+        for question in _questions(group, recipients, mailto_only=mailto_only):
+            try:
+                answer = self._http.post(f"{self._url}/v1/headers", content=_body(question))
+            except httpx2.HTTPError as error:
+                raise HeadersFailed(_why(self._url, error)) from error
+            found += _read_headers(self._url, answer, question)
         return found
 
     def close(self) -> None:
@@ -55,12 +70,23 @@ class AsyncClient:
     async def check(self, group: int, recipients: Sequence[str], bypass: Collection[str] = ()) -> list[Checked]:
         """As `Client.check`."""
         found: list[Checked] = []
-        for question in _questions(group, recipients, bypass):
+        for question in _questions(group, recipients, bypass=sorted(bypass)):
             try:
                 answer = await self._http.post(f"{self._url}/v1/check", content=_body(question))
             except httpx2.HTTPError as error:
                 raise _failed(self._url, error) from error
             found += _read(self._url, answer, question)
+        return found
+
+    async def headers(self, group: int, recipients: Sequence[str], *, mailto_only: bool = False) -> list[Headers]:
+        """As `Client.headers`."""
+        found: list[Headers] = []
+        for question in _questions(group, recipients, mailto_only=mailto_only):
+            try:
+                answer = await self._http.post(f"{self._url}/v1/headers", content=_body(question))
+            except httpx2.HTTPError as error:
+                raise HeadersFailed(_why(self._url, error)) from error
+            found += _read_headers(self._url, answer, question)
         return found
 
     async def close(self) -> None:
@@ -79,9 +105,9 @@ def _options(api_key: str, timeout_s: float) -> dict[str, Any]:
     return {"headers": headers, "timeout": timeout_s, "follow_redirects": False}
 
 
-def _questions(group: int, recipients: Sequence[str], bypass: Collection[str]) -> Iterator[dict[str, Any]]:
+def _questions(group: int, recipients: Sequence[str], **more: Any) -> Iterator[dict[str, Any]]:
     for start in range(0, len(recipients), _AT_ONCE):
-        yield {"group": group, "recipients": list(recipients[start : start + _AT_ONCE]), "bypass": sorted(bypass)}
+        yield {"group": group, "recipients": list(recipients[start : start + _AT_ONCE]), **more}
 
 
 def _body(question: dict[str, Any]) -> bytes:
@@ -103,5 +129,23 @@ def _read(url: str, answer: httpx2.Response, question: dict[str, Any]) -> list[C
     return found
 
 
+def _read_headers(url: str, answer: httpx2.Response, question: dict[str, Any]) -> list[Headers]:
+    if answer.status_code != 200:
+        raise HeadersFailed(f"{url}: {answer.status_code} {answer.text[:500]}")
+    try:
+        found = [Headers(str(row["recipient"]), dict(row["headers"])) for row in answer.json()["headers"]]
+    except (TypeError, ValueError, LookupError, RecursionError) as error:
+        raise HeadersFailed(_why(url, error)) from error
+    if [each.recipient for each in found] != [each.strip() for each in question["recipients"]]:
+        raise HeadersFailed(f"{url}: other recipients than were asked for: nobody may get another's tag")
+    if not all("mailto:" in str(each.headers.get("List-Unsubscribe", "")) for each in found):
+        raise HeadersFailed(f"{url}: an answer without List-Unsubscribe")
+    return found
+
+
 def _failed(url: str, error: Exception) -> CheckFailed:
-    return CheckFailed(f"{url}: {type(error).__name__}: {error}")
+    return CheckFailed(_why(url, error))
+
+
+def _why(url: str, error: Exception) -> str:
+    return f"{url}: {type(error).__name__}: {error}"

@@ -13,11 +13,12 @@ from handlers.address import one_address
 from handlers.errors import ConfigError, StoreUnavailable, UnsubdError
 from worker.check import Answer, Question, as_json, check
 from worker.installation import Installation, open_installation, store_url, with_embedded_secrets
+from worker.minting import minting_at
 from worker.server import away_as
 from worker.settings import load_settings
 from worker.store import Questions
 
-from . import Checked, CheckFailed
+from . import Checked, CheckFailed, Headers, HeadersFailed
 
 _AT_ONCE = 2000
 _CONNECTIONS = 50  # a pool that is used up raises, so the rest waits
@@ -50,6 +51,15 @@ class RedisClient:
         except UnsubdError as error:
             raise CheckFailed(str(error)) from error
         return [_checked(each) for each in found]
+
+    def headers(self, group: int, recipients: Sequence[str], *, mailto_only: bool = False) -> list[Headers]:
+        """Return the headers of each recipient's mail, in order.
+
+        Errors:  HeadersFailed  the servers are away, an unknown or essential group, not an address, no https link.
+        Repeat:  the same headers.
+        """
+        with self._free:
+            return _headers(self._installation, self._sender, group, recipients, mailto_only=mailto_only)
 
     def close(self) -> None:
         """Close the connections."""
@@ -90,6 +100,13 @@ class AsyncRedisClient:
             raise CheckFailed(str(error)) from error
         return [_checked(each) for each in found]
 
+    async def headers(self, group: int, recipients: Sequence[str], *, mailto_only: bool = False) -> list[Headers]:
+        """As `RedisClient.headers`."""
+        async with self._free:
+            return await asyncio.to_thread(
+                _headers, self._installation, self._sender, group, recipients, mailto_only=mailto_only
+            )
+
     async def _asked(self, question: Question, recipients: Sequence[str]) -> list[Answer]:
         asked = Questions(self._installation.names, self._sender, question.group.id, recipients)
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
@@ -110,6 +127,16 @@ def _open(opened: ExitStack) -> Installation:
         return opened.enter_context(open_installation(with_embedded_secrets(load_settings())))
     except (UnsubdError, ConfigError) as error:
         raise CheckFailed(str(error)) from error
+
+
+def _headers(
+    installation: Installation, sender: str, group: int, recipients: Sequence[str], *, mailto_only: bool
+) -> list[Headers]:
+    try:
+        found = minting_at(installation, sender, group).headers(group, recipients, mailto_only=mailto_only)
+    except (UnsubdError, ConfigError) as error:
+        raise HeadersFailed(str(error)) from error
+    return [Headers(each.recipient, dict(each.lines)) for each in found]
 
 
 def _checked(answer: Answer) -> Checked:

@@ -28,7 +28,7 @@ class Stamping:
             return []
         minting = self._minting(route.sender)
         minted = minting.mint(route.group, recipient)
-        return unsubscribe_headers(minted, minting.link(minted))
+        return list(unsubscribe_headers(minted, minting.link(minted)))
 
     def _minting(self, sender: str) -> Minting:
         read_at, minting = self._known.get(sender, (0.0, None))

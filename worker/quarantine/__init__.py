@@ -111,6 +111,21 @@ class Quarantine:
         """Return how many entries are meant."""
         return sum(self._counts(selection).values())
 
+    def needing(self) -> tuple[int, int]:
+        """Return how many entries need a person, and the event time of the oldest, ms; (0, 0) when none does.
+
+        Why:     mail without a tag and without a suggestion is mostly not ours: it may be looked at, nobody must.
+        """
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            shelves = [shelf for shelf in self._rack.sizes() if shelf.needs_a_person]
+            pipeline = self._redis.pipeline(transaction=False)
+            for shelf in shelves:
+                pipeline.zcard(index_of(shelf))
+                pipeline.zrange(index_of(shelf), 0, 0)
+            replies = pipeline.execute()
+        oldest = self.entries([each.decode() for ids in replies[1::2] for each in ids])
+        return sum(replies[::2]), min((each.event_ms for each in oldest.values()), default=0)
+
     def _counts(self, selection: Selection) -> dict[Shelf, int]:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             shelves = [shelf for shelf in self._rack.sizes() if selection.takes(shelf)]

@@ -41,6 +41,11 @@ class Shelf:
         return cls(reason, source, suggested="suggested" in marks, shrunk="shrunk" in marks)
 
     @property
+    def needs_a_person(self) -> bool:
+        """Say whether somebody may wait for what lies here: all but mail with neither tag nor suggestion."""
+        return self.suggested or self.reason != _PLAIN[0]
+
+    @property
     def worth(self) -> int:
         """What gives way first is least."""
         return 2 if self.reason == _FAILED else int(self.suggested or self.reason not in _PLAIN)

@@ -146,10 +146,19 @@ class Mailbox:
                 await connection.wait_for_mail(self._settings.poll_interval_s)
 
     async def _say_idle(self, held: int) -> None:
-        if skipped := self._look.given_up():
-            self._notes["unreadable"] = f"{skipped} messages cannot be fetched, tried again in an hour"
-        detail = ". ".join(self._notes.values())
-        await asyncio.to_thread(self._report.say, "idle", detail, held=held, left=len(self._progress.left))
+        unread = self._look.given_up()
+        if unread:
+            self._notes["unreadable"] = f"{unread} messages cannot be fetched, tried again in an hour"
+        detail, ends_ms = ". ".join(self._notes.values()), oauth.login_ends_ms(self._address)
+        await asyncio.to_thread(
+            self._report.say,
+            "idle",
+            detail,
+            held=held,
+            left=len(self._progress.left),
+            unread=unread,
+            login_ends_ms=ends_ms,
+        )
 
     async def _resume(self, connection: ImapConnection, selected: Selected) -> int:
         """Load the progress; a folder never seen before asks about its backlog. Returns how many messages are held."""
@@ -252,10 +261,10 @@ class Mailbox:
         )
         left = {uid for uid in messages if uid not in ours}
         left |= {uid for uid, each in zip(ours, accepted.decided, strict=True) if leave and is_foreign(each)}
-        await self._mark(connection, [uid for uid in messages if uid not in left])
+        await self._mark(connection, [uid for uid in messages if uid not in left], accepted.job_ids)
         if left:
             await asyncio.to_thread(self._kept.add, "left", self._progress.left, left)
-        await asyncio.to_thread(self._report.say, "working", taken=len(ours))
+        await asyncio.to_thread(self._report.say, "working", taken=len(ours), oldest_ms=_oldest_ms(ours))
 
     async def _verified(self, messages: dict[int, InboundMessage]) -> dict[int, InboundMessage]:
         """Those with a tag that verifies: all that is ours in a Junk folder."""
@@ -263,7 +272,7 @@ class Mailbox:
         decided = await asyncio.to_thread(decide, list(messages.values()), remember=False)
         return {uid: messages[uid] for uid, each in zip(messages, decided, strict=True) if has_valid_tag(each)}
 
-    async def _mark(self, connection: ImapConnection, uids: Sequence[int]) -> None:
+    async def _mark(self, connection: ImapConnection, uids: Sequence[int], job_ids: Sequence[str]) -> None:
         if not uids:
             return
         self._to_move = None
@@ -272,6 +281,11 @@ class Mailbox:
             self._notes["marks"] = f"handled mail cannot be marked, its UIDs are remembered instead: {refusal}"
         if refusal or not self._keywords:
             await asyncio.to_thread(self._kept.add, "done", self._progress.done, uids)
+        await self._tell("acknowledged", uids, job=" ".join(job_ids))
+
+    async def _tell(self, event: str, uids: Sequence[int], **facts: str) -> None:
+        told = self._installation.journal.settled
+        await asyncio.to_thread(told, event, self._source, len(uids), uids=f"{min(uids)}:{max(uids)}", **facts)
 
     async def _tidy(self, connection: ImapConnection) -> bool:
         """Move one batch of handled mail out of the way; say whether there may be more.
@@ -288,12 +302,19 @@ class Mailbox:
             # Without MOVE, a refused expunge leaves a copy behind: not another one at each connection.
             self._move_again_at = time.monotonic() + _MOVE_AGAIN_S
             self._installation.journal.source(self._source, "idle", self._notes["move"])
+        elif batch:
+            await self._tell("moved", batch)
         return bool(batch)
 
     async def _handled(self, connection: ImapConnection) -> list[int]:
         marked = await connection.search("KEYWORD", DONE) if self._keywords else []
         remembered = await connection.search("ALL") if self._progress.done else []
         return sorted({*marked, *(uid for uid in remembered if uid in self._progress.done)})
+
+
+def _oldest_ms(messages: dict[int, InboundMessage]) -> int:
+    """The oldest came first: what is still to be taken is hardly older."""
+    return min((each.received_ms for each in messages.values() if each.received_ms), default=0)
 
 
 async def connect(settings: Settings, address: MailboxAddress) -> ImapConnection:

@@ -54,13 +54,18 @@ class Ledger:
         self._swap = client.register_script(_SWAP)
         self._drop = client.register_script(_DROP)
 
-    def write(self, entries: Sequence[tuple[DecidedMessage, list[dict[str, Any]]]]) -> None:
-        """Write the record of each message with what became of its requests. Repeat: the first record stays."""
+    def write(self, entries: Sequence[tuple[DecidedMessage, list[dict[str, Any]]]]) -> list[bool]:
+        """Write the record of each message with what became of its requests; say of each whether it had none yet.
+
+        Repeat:  the first record stays.
+        """
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-            pipeline = self._redis.pipeline(transaction=False)
+            pipeline, places = self._redis.pipeline(transaction=False), []
             for message, results in entries:
+                places.append(len(pipeline))
                 self._write_one(pipeline, message, results)
-            pipeline.execute()
+            replies = pipeline.execute()
+        return [bool(replies[place]) for place in places]
 
     def refer(self, entries: Sequence[tuple[DecidedMessage, DecidedMessage]]) -> None:
         """Let messages that are decided anew, as (first decision, later one), keep their one record: the first.

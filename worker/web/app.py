@@ -20,7 +20,8 @@ from handlers.errors import ConfigError, Unavailable
 from worker.gather import Gatherer
 from worker.installation import Installation
 from worker.posted_lists import PostedLists
-from worker.web import api, failure, metrics, one_click, told, v1, v3, webhooks
+from worker.web import api, failure, look, metrics, one_click, outgoing, preferences, sent, told, v1, v3, webhooks
+from worker.web.guesses import Guesses
 from worker.web.ops import console
 from worker.web.sns import Sns
 from worker.web.v3 import door
@@ -54,8 +55,9 @@ def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None
     app.state.gatherer = Gatherer(installation.intake)
     app.state.sns = Sns(aws)
     app.state.posted_lists = PostedLists(installation)
+    app.state.guesses = Guesses(installation.settings.trusted_proxies)
     app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
-    for part in (one_click, told, webhooks, api, v1, v3, metrics, console):
+    for part in (one_click, preferences, look, told, webhooks, api, outgoing, sent, v1, v3, metrics, console):
         app.include_router(part.router)
     failure.explain_failures(app)
     app.add_middleware(door.Door)
@@ -81,9 +83,9 @@ def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        """Whether the queue can be asked: then posts and pages can be taken."""
+        """Whether responsibility can be taken now: the queue answers, has room, and is as durable as at the start."""
         try:
-            await asyncio.to_thread(installation.queue.status)
+            await asyncio.to_thread(installation.require_ready)
         except Unavailable as error:
             return PlainTextResponse(f"{error}\n", status_code=503)
         return PlainTextResponse("ok\n")

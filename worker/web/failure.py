@@ -8,6 +8,7 @@ import secrets
 import traceback
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +22,7 @@ from starlette.routing import compile_path
 
 from handlers.errors import UnsubdError, http_status
 from worker.web import v3
+from worker.web.recipient import Words, page
 from worker.web.v3.door import is_ours
 from worker.web.v3.shape import Refused
 
@@ -95,16 +97,34 @@ async def _of_disconnect(request: Request, error: Exception) -> Response:
 def _answer(request: Request, status: int, code: str, detail: str, **more: Any) -> Response:
     if is_ours(request.scope["path"]):
         return v3.of_failure(status, code, detail, **more)
-    recipient, operator = (request.url.path.startswith(prefix) for prefix in ("/u/", "/ops"))
-    if operator and status >= 500:
+    path = request.url.path
+    if path.startswith("/ops") and status >= 500:
         return _page(request, "ops_away.html", status, title=f"Not now: {code}", detail=detail)
-    if not recipient:
+    if not path.startswith(("/u/", "/p/")):
         return JSONResponse({"error": code, "detail": detail}, status, **more)
+    return _for_recipient(request, status, **more)
+
+
+def _for_recipient(request: Request, status: int, headers: dict[str, str] | None = None) -> Response:
+    words = Words(request)
     if status < 500:  # no word on why: a page must not tell whether an address is known
-        return _page(request, "bad_link.html", 405 if status == 405 else 404, title="This link is incomplete", **more)
+        answer = page(request, "bad_link.html", words, None, status=status if status in (405, 429) else 404)
+    else:
+        answer = page(request, "away.html", words, None, status=status, **_same_again(request))
+    answer.headers.update(headers or {})
+    return answer
+
+
+def _same_again(request: Request) -> dict[str, Any]:
+    """What the button of the page asks for: the form that failed, or, where only a look failed, to stop the mail."""
+    asked = request.method == "POST"
     nonce = getattr(request.state, "nonce", "") or secrets.token_hex(16)
-    facts = {"asked": request.method == "POST", "text": request.path_params.get("text", ""), "nonce": nonce}
-    return _page(request, "away.html", status, title="Not done yet", **facts)
+    if asked and request.url.path.startswith("/p/"):
+        form = getattr(request.state, "form", {})
+        fields = [(name, value) for name, values in form.items() if name != "nonce" for value in values]
+        return {"asked": True, "action": quote(request.url.path), "fields": [("nonce", nonce), *fields]}
+    action = "/u/" + quote(request.path_params.get("text", ""), safe="")
+    return {"asked": asked, "action": action, "fields": [("nonce", nonce), ("page", "1")]}
 
 
 def _page(request: Request, name: str, status: int, headers: dict[str, str] | None = None, **facts: Any) -> Response:

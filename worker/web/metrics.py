@@ -1,20 +1,30 @@
-"""`/metrics`: Prometheus text from the counters in Redis, so that every process of the installation is in it."""
+"""`/metrics`: Prometheus text from what lies in Redis, so that every process of the installation is in it.
+
+Labels are bounded: 200 senders and 100 reasons and sources at most, the most frequent; the rest counts as `other`.
+"""
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from handlers.errors import QueueUnavailable, Unavailable
+from worker import clock, sent
 from worker.backlog import STATES
+from worker.clock import OTHER
+from worker.crew import REQUESTS
 from worker.installation import Installation
 from worker.journal import METRICS, Journal
+from worker.owed import LEVELS, owed
 from worker.server import away_as
+from worker.status import status
 
 router = APIRouter()
 GAUGES = {
@@ -23,7 +33,25 @@ GAUGES = {
     "unsubd_queue_jobs": ("state", "Jobs by RQ state"),
     "unsubd_queue_oldest_seconds": ("", "Age of the oldest waiting job"),
     "unsubd_quarantine_messages": ("reason", "Messages that wait for a person"),
+    "unsubd_owed_level": ("", "Is anything owed: 0 good, 1 late, 2 alarm, 3 page, 4 red"),
+    "unsubd_owed_seconds": ("", "Age of the oldest message not yet decided or applied, wherever it waits"),
+    "unsubd_alarms": ("level", "What ops should look at, by level"),
+    "unsubd_source_up": ("source", "1 when a source works, 0 when it is refused, silent or waiting"),
+    "unsubd_workers": ("", "Living workers of the requests"),
 }
+COUNTERS = {
+    "unsubd_source_messages_total": ("source, outcome", "Messages by source and what became of them, each once"),
+    "unsubd_sender_requests_total": ("sender, effect", "Requests by sender and effect, each once"),
+    "unsubd_reasons_total": ("outcome, reason", "Messages by outcome and why, each once"),
+    "unsubd_mailed_after_total": ("sender", "Mails reported as sent after a suppression took effect"),
+}
+HISTOGRAMS = {
+    "unsubd_request_age_seconds": ("source", "From the event to the effect of a request"),
+    "unsubd_hop_seconds": ("hop", "Parts of that: arrival (until it is in the queue) and queue (until its effect)"),
+}
+ALL = METRICS | GAUGES | COUNTERS | HISTOGRAMS
+_MOST_SENDERS, _MOST_OTHERS = 200, 100
+Names = tuple[str, str]
 
 
 class _Installation(Collector):
@@ -31,6 +59,21 @@ class _Installation(Collector):
         self._installation = installation
 
     def collect(self) -> Iterator[Metric]:
+        client = self._installation.redis
+        yield from self._journal()
+        yield from self._gauges(status(self._installation))
+        for name, kind, most in (
+            ("unsubd_source_messages_total", "source", _MOST_OTHERS),
+            ("unsubd_sender_requests_total", "sender", _MOST_SENDERS),
+        ):
+            yield _counter(name, bounded(clock.totals(client, kind), 0, most))
+        yield _counter("unsubd_reasons_total", bounded(clock.totals(client, "reason"), 1, _MOST_OTHERS))
+        mailed = bounded({(sender, ""): count for sender, count in self._mailed_after().items()}, 0, _MOST_SENDERS)
+        yield _counter("unsubd_mailed_after_total", mailed)
+        yield _histogram("unsubd_request_age_seconds", bounded(clock.totals(client, "age"), 0, _MOST_OTHERS))
+        yield _histogram("unsubd_hop_seconds", clock.totals(client, "hop"))
+
+    def _journal(self) -> Iterator[Metric]:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             counters = Journal.counters(self._installation.redis)
         for name, (label, text) in METRICS.items():
@@ -39,23 +82,75 @@ class _Installation(Collector):
                 if metric == name:
                     family.add_metric([value], count)
             yield family
-        status = self._installation.queue.status()
-        yield _by_state("unsubd_queue_requests", status["requests"])
-        yield _by_state("unsubd_queue_messages", status["messages"])
-        yield _by_state("unsubd_queue_jobs", {state: status[state] for state in STATES})
-        oldest = "unsubd_queue_oldest_seconds"
-        yield GaugeMetricFamily(oldest, GAUGES[oldest][1], value=status["oldest_s"])
-        name = "unsubd_quarantine_messages"
-        waiting = GaugeMetricFamily(name, GAUGES[name][1], labels=["reason"])
-        for reason, count in self._installation.quarantine.counts().items():
-            waiting.add_metric([reason], count)
-        yield waiting
+
+    def _gauges(self, state: dict[str, Any]) -> Iterator[Metric]:
+        queue, found = state["queue"], owed(self._installation, state)
+        yield _gauge("unsubd_queue_requests", queue["requests"])
+        yield _gauge("unsubd_queue_messages", queue["messages"])
+        yield _gauge("unsubd_queue_jobs", {each: queue[each] for each in STATES})
+        yield _gauge("unsubd_queue_oldest_seconds", {"": queue["oldest_s"]})
+        yield _gauge("unsubd_quarantine_messages", state["quarantine"]["by_reason"])
+        yield _gauge("unsubd_owed_level", {"": LEVELS.index(found.level)})
+        yield _gauge("unsubd_owed_seconds", {"": found.oldest_s})
+        levels = Counter(each.level for each in found.alarms)
+        yield _gauge("unsubd_alarms", {level: levels[level] for level in LEVELS[1:]})
+        down = ("refused", "silent", "waiting")
+        yield _gauge("unsubd_source_up", {each["name"]: each["state"] not in down for each in state["sources"]})
+        yield _gauge("unsubd_workers", {"": sum(REQUESTS in each["queues"] for each in state["workers"])})
+
+    def _mailed_after(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for (sender, _), count in sent.counts(self._installation.redis).items():
+            counts[sender] += count
+        return counts
 
 
-def _by_state(name: str, counts: dict[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, GAUGES[name][1], labels=["state"])
-    for state, count in counts.items():
-        family.add_metric([state], count)
+def bounded(counts: Mapping[Names, int], place: int, most: int) -> dict[Names, int]:
+    """Return *counts* with the name at *place* (0 or 1) replaced by "other" where it is none of the *most* frequent.
+
+    Example:
+        >>> bounded({("a", "x"): 3, ("b", "x"): 2, ("c", "x"): 1}, 0, 1)
+        {('a', 'x'): 3, ('other', 'x'): 3}
+    """
+    sizes: Counter[str] = Counter()
+    for names, count in counts.items():
+        sizes[names[place]] += 0 if names[1] == "sum" else count
+    kept = {name for name, _ in sizes.most_common(most)}
+    found: Counter[Names] = Counter()
+    for names, count in counts.items():
+        shown = [name if at != place or name in kept else OTHER for at, name in enumerate(names)]
+        found[shown[0], shown[1]] += count
+    return dict(found)
+
+
+def _gauge(name: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    label, text = GAUGES[name]
+    family = GaugeMetricFamily(name, text, labels=[label] if label else [])
+    for value, number in values.items():
+        family.add_metric([value] if label else [], number)
+    return family
+
+
+def _counter(name: str, counts: Mapping[Names, int]) -> CounterMetricFamily:
+    labels, text = COUNTERS[name]
+    family = CounterMetricFamily(name, text, labels=labels.split(", "))
+    for names, count in counts.items():
+        family.add_metric(list(names[: len(labels.split(", "))]), count)
+    return family
+
+
+def _histogram(name: str, counts: Mapping[Names, int]) -> HistogramMetricFamily:
+    label, text = HISTOGRAMS[name]
+    family = HistogramMetricFamily(name, text, labels=[label])
+    rows: dict[str, dict[str, int]] = defaultdict(dict)
+    for (value, level), count in counts.items():
+        rows[value][level] = count
+    for value, levels in sorted(rows.items()):
+        buckets, seen = [], 0
+        for number, border in enumerate([*map(str, clock.LEVELS_S), "+Inf"]):
+            seen += levels.get(str(number), 0)
+            buckets.append((border, float(seen)))
+        family.add_metric([value], buckets, levels.get("sum", 0) / 1000)
     return family
 
 

@@ -7,6 +7,7 @@ A status is a promise, and each provider owns its four (`handlers.providers`).
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -17,6 +18,7 @@ from handlers import message
 from handlers.errors import ContentTypeInvalid, CredentialsMissing, Rejected, SignatureInvalid, Unavailable, UnsubdError
 from handlers.message import InboundMessage
 from handlers.providers import PROVIDERS, Codes, Headers, ProviderMessage, ses
+from worker import habits
 from worker.hooks import Hook
 from worker.installation import Installation
 from worker.web import s3
@@ -96,6 +98,7 @@ async def receive(request: Request, provider: str, name: str) -> Response:
         status, word, detail = 401, "credentials_missing", str(error)
     except SignatureInvalid as error:
         status, word, detail = codes.auth_fail, "signature_invalid", str(error)
+        await asyncio.to_thread(_unproved, installation, provider, name)
     except ContentTypeInvalid as error:
         status, word, detail = 415, "content_type_invalid", str(error)
     except Rejected as error:
@@ -111,6 +114,13 @@ async def receive(request: Request, provider: str, name: str) -> Response:
         status, word, detail = codes.ack, "accepted", ""
     await asyncio.to_thread(installation.journal.webhook, provider, word, detail)
     return Response(status_code=status) if word == "accepted" else answer(status, word, detail)
+
+
+def _unproved(installation: Installation, provider: str, name: str) -> None:
+    """Count a post for the alarms; the name of an endpoint that nobody configured is a stranger's, and not kept."""
+    with suppress(Unavailable):
+        known = installation.hooks.find(provider, name) is not None
+        habits.unproved(installation.redis, f"{provider}:{name if known else '?'}")
 
 
 async def _messages(request: Request, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:

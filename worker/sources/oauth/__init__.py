@@ -55,6 +55,12 @@ def forget(address: MailboxAddress) -> None:
         del _tokens[key]
 
 
+def login_ends_ms(address: MailboxAddress) -> int:
+    """Return when somebody must log in to *address* anew, ms UTC; 0 = the OAuth server did not say, or there is none."""
+    ends = [token.login_ends_at for key, token in _tokens.items() if key[0] == address]
+    return round(max(ends, default=0.0) * 1000)
+
+
 async def _token(address: MailboxAddress, path: Path) -> str:
     kept = _tokens.get((address, path))
     if kept is None or kept.expires_at - _RENEW_BEFORE_S < time.time():

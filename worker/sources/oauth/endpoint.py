@@ -27,11 +27,16 @@ _TEMPORARY = ("temporarily_unavailable", "server_error")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What the server gave. Units: expires_at seconds since 1970. Shape: refresh: "" when it gave none."""
+    """What the server gave.
+
+    Units:   seconds since 1970.
+    Shape:   refresh: "" when it gave none. login_ends_at: the end of the consent, 0.0 when it did not say.
+    """
 
     access: str = field(repr=False)
     refresh: str = field(repr=False)
     expires_at: float
+    login_ends_at: float = 0.0
 
 
 class Refused(MailboxRefused):
@@ -169,7 +174,12 @@ def _token(url: str, answer: dict[str, Any]) -> Token:
     access, refresh = answer.get("access_token"), answer.get("refresh_token", "")
     if not isinstance(access, str) or not access or not isinstance(refresh, str):
         raise ValueError("no access_token")
-    return Token(access, refresh, time.time() + seconds(answer.get("expires_in"), _SHORT_LIFE_S))
+    # Google says so of a consent that was given for some time, and of every one while its application is in test.
+    left_s = seconds(answer.get("refresh_token_expires_in"), 0.0)
+    now = time.time()
+    return Token(
+        access, refresh, now + seconds(answer.get("expires_in"), _SHORT_LIFE_S), now + left_s if left_s else 0.0
+    )
 
 
 def seconds(value: Any, default: float) -> float:

@@ -1,0 +1,135 @@
+"""`unsubd doctor --canary`: one tagged message through every way in, and when it reached each hop."""
+
+import os
+import secrets
+import smtplib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import httpx2
+
+from handlers import canary
+from handlers import tag as tags
+from handlers.errors import ConfigError
+from handlers.providers.samples import SAMPLES
+from worker import hook_test
+from worker.canary import ACCEPTED, RECORDED, seen
+from worker.doctor.finding import Finding, fail, ok
+from worker.hooks import Hook
+from worker.installation import Installation
+from worker.settings import Settings, unix_path
+
+_LAYER = "canary"
+_TIMEOUT_S = 15.0
+_LOOK_EVERY_S = 0.1
+Send = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    way: str
+    nonce: str
+    sent_ms: int
+    trouble: str
+
+
+def fly(installation: Installation, limit_s: float, ask: Callable[[str], None]) -> Iterator[Finding]:
+    """Send a canary by every way in, and yield what became of each. Suppresses nobody.
+
+    Shape:   ask: told the address of a mail that a person has to send, where UNSUBD_CANARY_SMTP_URL is not set.
+    Errors:  ConfigError  UNSUBD_ADDRESS is not set, or UNSUBD_CANARY_SMTP_URL is no such URL.
+             Unavailable  Redis is away.    temporary
+    """
+    ways = _ways(installation, ask)
+    flights = [_started(installation, way, send) for way, send in ways]
+    if not flights:
+        yield fail(_LAYER, "no way in is configured", "UNSUBD_IMAP_URL, UNSUBD_LMTP, or unsubd hook add")
+    deadline = time.monotonic() + limit_s
+    for flight in flights:
+        yield _landed(installation, flight, deadline, limit_s)
+
+
+def _ways(installation: Installation, ask: Callable[[str], None]) -> list[tuple[str, Send]]:
+    settings = installation.settings
+    folder = settings.maildir or settings.drop_folder
+    hooks = installation.hooks.every()
+    found: list[tuple[str, Send]] = [("maildir", partial(_drop, folder))] if folder else []
+    found += [("lmtp", partial(_hand_over, settings.lmtp))] if settings.lmtp else []
+    found += [(each.path, partial(_post, installation, each)) for each in hooks if each.proofs]
+    if settings.canary_smtp_url:
+        found.append(("mail", partial(_mail, settings)))
+    elif settings.imap_url.strip():
+        found.append(("mail", ask))
+    return found
+
+
+def _started(installation: Installation, way: str, send: Send) -> _Flight:
+    nonce, sent_ms = secrets.token_hex(4), time.time_ns() // 1_000_000
+    whom = canary.canary(nonce)
+    minted = tags.mint(installation.keys, whom, installation.settings.template())
+    if minted.stored:
+        installation.tags.keep([(minted, whom)])
+    try:
+        send(minted.address)
+    except (OSError, smtplib.SMTPException, httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return _Flight(way, nonce, sent_ms, f"cannot be sent ({type(error).__name__})")
+    return _Flight(way, nonce, sent_ms, "")
+
+
+def _landed(installation: Installation, flight: _Flight, deadline: float, limit_s: float) -> Finding:
+    if flight.trouble:
+        return fail(_LAYER, f"{flight.way}: {flight.trouble}", "see the line of that way in above")
+    while RECORDED not in (hops := seen(installation.redis, flight.nonce)) and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_S)
+    spent = {name: (int(hops[name]) - flight.sent_ms) / 1000 for name in (ACCEPTED, RECORDED) if name in hops}
+    if RECORDED in spent:
+        times = f"accepted after {spent[ACCEPTED]:.1f} s, recorded after {spent[RECORDED]:.1f} s"
+        return ok(_LAYER, f"{flight.way}: came by {hops['source']}, {times}")
+    if ACCEPTED in spent:
+        told = f"{flight.way}: accepted after {spent[ACCEPTED]:.1f} s, and not recorded within {limit_s:g} s"
+        return fail(_LAYER, told, "start unsubd run, or unsubd work: it waits in the queue")
+    return fail(
+        _LAYER, f"{flight.way}: not here within {limit_s:g} s", "see source, mailbox and mx above; is it in Junk?"
+    )
+
+
+def _letter(address: str) -> bytes:
+    return SAMPLES["relay"](address)[1].partition(b"\r\n")[2]
+
+
+def _drop(folder: Path, address: str) -> None:
+    name = f"{time.time_ns()}.canary"
+    (folder / "tmp" / name).write_bytes(_letter(address))
+    os.rename(folder / "tmp" / name, folder / "new" / name)
+
+
+def _hand_over(lmtp: str, address: str) -> None:
+    path = unix_path(lmtp)
+    host, _, port = lmtp.rpartition(":")
+    where = (str(path), 0) if path else (host.strip("[]"), int(port))
+    with smtplib.LMTP(*where) as link:
+        link.sendmail("canary@canary.invalid", [address], _letter(address))
+
+
+def _post(installation: Installation, hook: Hook, address: str) -> None:
+    content_type, body = SAMPLES[hook.provider](address)
+    base = installation.settings.public_url or f"http://{installation.settings.http}"
+    hook_test.post(installation, base + hook.path, content_type, body).raise_for_status()
+
+
+def _mail(settings: Settings, address: str) -> None:
+    url = urlsplit(settings.canary_smtp_url.get_secret_value() if settings.canary_smtp_url else "")
+    if url.scheme not in ("smtp", "smtps") or not url.hostname:
+        raise ConfigError("UNSUBD_CANARY_SMTP_URL: expected smtps://user:password@host:465, or smtp://host:587")
+    kind = smtplib.SMTP_SSL if url.scheme == "smtps" else smtplib.SMTP
+    with kind(url.hostname, url.port or (465 if url.scheme == "smtps" else 587), timeout=_TIMEOUT_S) as link:
+        if url.scheme == "smtp" and link.has_extn("starttls"):
+            link.starttls()
+        if url.username:
+            link.login(unquote(url.username), unquote(url.password or ""))
+        link.sendmail(unquote(url.username or "") if "@" in unquote(url.username or "") else f"canary@{url.hostname}",
+                      [address], _letter(address))  # fmt: skip

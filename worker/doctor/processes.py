@@ -1,0 +1,59 @@
+"""Our processes, as Redis knows them: the workers, and what each source last said."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from handlers.errors import QueueUnavailable
+from worker.crew import EVENTS, REQUESTS
+from worker.doctor.finding import Finding, fail, ok, warn
+from worker.installation import Installation
+from worker.server import away_as
+from worker.sources import source_states
+
+_SILENT_S = 22.0  # an idle worker of ours says every 15 s that it lives; RQ forgets a killed one after 90
+_TROUBLED = {"refused": fail, "silent": fail, "waiting": warn}
+_REMEDIES = {
+    "refused": "mend what it says; it is tried again by itself",
+    "silent": "start unsubd run (or unsubd poll): nobody looks at this source",
+    "waiting": "it is tried again by itself: see the line of mailbox, or the journal",
+}
+
+
+def workers(installation: Installation) -> Iterator[Finding]:
+    """Say which workers live, which were killed, and which are not ours."""
+    known = installation.queue.workers()
+    for each in known:
+        for fault in each["faults"][:1]:
+            told = f"worker {each['name'][:40]!r} {', and '.join([fault, *each['faults'][1:]])}"
+            yield fail("worker", told, "stop it, and start unsubd run or unsubd work instead")
+    living = [each for each in known if _lives(each)]
+    ours = [each for each in living if REQUESTS in each["queues"] and not each["faults"]]
+    for each in known:
+        if not _lives(each):
+            told = f"{each['name'][:40]!r} was killed or hangs: no heartbeat for {each['heartbeat_s']:.0f} s"
+            verdict = warn if ours else fail
+            yield verdict("worker", told, "its job comes back by itself; start unsubd run, or unsubd work")
+    if not ours:
+        yield fail("worker", "no worker is alive, expected at least one", "start unsubd run, or unsubd work")
+        return
+    yield ok("worker", f"{len(ours)} alive, last heartbeat {min(each['heartbeat_s'] for each in ours)} s ago")
+    if not any(EVENTS in each["queues"] for each in living):
+        yield warn("worker", "nobody works on what goes out (events)", "start unsubd run, or unsubd work")
+
+
+def _lives(worker: dict[str, Any]) -> bool:
+    return 0.0 <= float(worker["heartbeat_s"]) < _SILENT_S
+
+
+def sources(installation: Installation) -> Iterator[Finding]:
+    """Say what each source that ever worked says of itself."""
+    with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        states = source_states(installation.redis)
+    for each in states:
+        told = f"{each['name']} {each['state']}, {each['messages']:,} messages. {each['detail']}".rstrip(" .")
+        if found := _TROUBLED.get(each["state"]):
+            yield found("source", f"{told}, since {each['age_s']:.0f} s", _REMEDIES[each["state"]])
+        elif each.get("held"):
+            yield warn("source", f"{told}; {each['held']:,} held", "release them with UNSUBD_IMAP_BACKLOG=all")
+        else:
+            yield ok("source", told)

@@ -1,0 +1,166 @@
+"""`unsubd trace`: everything known of one message, recipient or job, in the order of time.
+
+A message is named by its digest (12 digits, as the journal writes them, or more of its key) or by its Message-ID, which
+is looked for in quarantine alone: nothing else keeps it. Of the journal, the last 1,000 lines are here.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from handlers import message
+from handlers.errors import AddressError, QueueUnavailable, Rejected, UnknownAccount
+from worker.backlog import why_failed
+from worker.batch import UnsubdJob
+from worker.evidence import pseudonyms, told
+from worker.installation import Installation
+from worker.journal import Journal
+from worker.quarantine.entry import Entry
+from worker.quarantine.shelf import Selection
+from worker.quarantine.shown import without_addresses
+from worker.server import away_as
+
+_JOB = re.compile(r"unsub-[0-9a-f]{32}(-[01])*")
+_DIGEST = re.compile(r"[0-9a-f]{12,64}")
+_LINES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. Shape: hop: ledger, journal, quarantine or job. what: in words. Units: at_ms: ms UTC."""
+
+    at_ms: int
+    hop: str
+    what: str
+
+    @property
+    def at(self) -> str:
+        """The time as people read it."""
+        return datetime.fromtimestamp(self.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def traced(installation: Installation, wanted: str, *, full: bool) -> list[Event]:
+    """Return what is known of *wanted*, oldest first; addresses are masked unless *full*. Not escaped yet.
+
+    Errors:  Rejected     nothing is known of it.    permanent
+             Unavailable  a server is away.    temporary
+    """
+    name = wanted.strip()
+    if _JOB.fullmatch(name):
+        found = _of_job(installation, name)
+    elif _DIGEST.fullmatch(name):
+        found = _of_digests(installation, [name])
+    else:
+        found = _of_text(installation, name)
+    events = sorted(set(found), key=lambda each: (each.at_ms, each.hop))
+    if not events:
+        raise Rejected(
+            f"{len(name)} characters: nothing is known of such a message, recipient or job; expected a digest of the"
+            " journal, an address, a Message-ID of what is in quarantine, or a job of the last 300 s"
+        )
+    return events if full else [_masked(each) for each in events]
+
+
+def _masked(event: Event) -> Event:
+    """Without addresses; the journal has none, and its pseudonyms are there to be looked for."""
+    return event if event.hop == "journal" else replace(event, what=without_addresses(event.what))
+
+
+def _of_text(installation: Installation, text: str) -> Iterator[Event]:
+    """An address and a Message-ID look alike: it may be both."""
+    if not text.startswith("<"):
+        yield from _of_address(installation, text)
+    message_id = text.strip("<>")
+    for entries, raws in installation.quarantine.every():
+        for entry in entries:
+            if message_id in _message_ids(entry, raws.get(entry.id, b"")):
+                yield from _of_digests(installation, [entry.key])
+
+
+def _message_ids(entry: Entry, raw: bytes) -> list[str]:
+    values = message.read(raw, source=entry.source).values("message-id") if raw else ()
+    return [value.strip().strip("<>") for value in values]
+
+
+def _of_address(installation: Installation, address: str) -> Iterator[Event]:
+    digests: set[str] = set()
+    names: set[str] = set()
+    for sender in sorted(set(installation.store.senders())):
+        try:
+            story = told(installation, sender, address)
+        except (UnknownAccount, AddressError):
+            continue
+        digests |= {key[:12] for key in story.records}
+        for each in story.events:
+            yield Event(_ms(each["at"]), "ledger", f"{sender}: {each['what']}")
+        names |= set(pseudonyms(installation, sender, story.recipient))
+    yield from _journal(
+        installation,
+        lambda line: line.get("message") in digests or str(line.get("recipient", "")).partition("@")[0] in names,
+    )
+
+
+def _of_digests(installation: Installation, digests: Sequence[str]) -> Iterator[Event]:
+    starts = tuple(digests)
+    short = {each[:12] for each in digests}
+    yield from _journal(installation, lambda line: line.get("message") in short)
+    for entry_id in installation.quarantine.ids(Selection()):
+        if any(entry_id.startswith(each[:32]) for each in starts):
+            for entry in installation.quarantine.entries([entry_id]).values():
+                yield Event(
+                    entry.kept_ms,
+                    "quarantine",
+                    f"{entry.reason}: {entry.detail} (from {entry.author}, {entry.subject!r})",
+                )
+    for key, record in installation.ledger.records():
+        if key.startswith(starts):
+            yield from _record(key, record)
+
+
+def _record(key: str, record: dict[str, Any]) -> Iterator[Event]:
+    effects = ", ".join(f"{each['sender']} {each['group']} {each['effect']}" for each in record["requests"])
+    told_as = f"{record['outcome']} from {record['source']}: {record['reason']} -> {effects or 'nothing'}"
+    yield Event(record["received_ms"], "ledger", f"{told_as} (message {key[:12]})")
+    for each in record.get("resolutions", []):
+        yield Event(each["at_ms"], "ledger", f"{each['action']} by {each['actor']}: {each['reason']}")
+
+
+def _of_job(installation: Installation, job_id: str) -> Iterator[Event]:
+    yield from _journal(installation, lambda line: job_id in str(line.get("job", "")).split())
+    with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        (job,) = UnsubdJob.fetch_many([job_id], connection=installation.redis, serializer=JSONSerializer)
+        if job is None:
+            return
+        for at, what in ((job.enqueued_at, "queued"), (job.started_at, "begun"), (job.ended_at, "ended")):
+            if at:
+                yield Event(
+                    int(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1000), "job", f"{what}: {job.description}"
+                )
+        if job.latest_result() and (why := why_failed(job)):
+            yield Event(int((job.ended_at or job.created_at).timestamp() * 1000), "job", f"failed: {why}")
+        keys = [str(each.get("key", ""))[:12] for each in _batch(job) if isinstance(each, dict)]
+    yield from _journal(installation, lambda line: line.get("message") in keys)
+
+
+def _batch(job: Job) -> list[Any]:
+    return job.batch() or [] if isinstance(job, UnsubdJob) else []
+
+
+def _journal(installation: Installation, holds: Callable[[dict[str, Any]], bool]) -> Iterator[Event]:
+    """The lines that *holds* means, and those that tell of their batches: acknowledged, halved, waiting."""
+    with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        lines = Journal.lines(installation.redis, _LINES)
+    jobs = {str(line["job"]) for line in lines if line.get("job") and holds(line)}
+    for line in lines:
+        if holds(line) or ("message" not in line and jobs & set(str(line.get("job", "")).split())):
+            facts = " ".join(f"{name}={value}" for name, value in line.items() if name not in ("at_ms", "event"))
+            yield Event(line["at_ms"], "journal", f"{line['event']} {facts}")
+
+
+def _ms(at: str) -> int:
+    return int(datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp() * 1000)
