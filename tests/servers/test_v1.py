@@ -324,7 +324,8 @@ def test_one_senders_key_never_sees_or_changes_anothers(acme: Account) -> None:
 
 def test_nobody_without_a_key_or_its_scope_gets_anything(acme: Account) -> None:
     weak = acme.accounts.new_api_key(acme.id, scopes=["tracking_settings.subscription"])
-    for name, (method, path, body) in calls(acme).items():
+    sending = {path: ("POST", path, {}) for path in ("headers", "stamp", "sent")}
+    for name, (method, path, body) in (calls(acme) | sending).items():
         for key, status in (("SG.x.y", 401), (weak, 403)):
             assert acme.call(method, path, body, key=key).status == status, name
         child = {"On-Behalf-Of": Account(acme.web).id}

@@ -13,14 +13,15 @@ from worker.installation import Installation
 from worker.web.asker import BEARER, asker_of
 from worker.web.body import read_body
 from worker.web.failure import Failure, shape_problems
+from worker.web.v1.reading import GroupId, Question
 
 router = APIRouter(prefix="/v1", tags=["check"], dependencies=[BEARER])
 
 
-class CheckQuestion(BaseModel):
+class CheckQuestion(Question):
     """Whom do you want to mail, and what for?"""
 
-    group: int = Field(ge=0, le=4294967295, description="id of the group; 0 = global")
+    group: GroupId = Field(description="id of the group; 0 = global")
     recipients: list[Annotated[str, Field(json_schema_extra={"format": "email"})]] = Field(
         min_length=1, max_length=10_000, description="addresses, any spelling"
     )
@@ -72,15 +73,16 @@ async def check_many(request: Request) -> Response:
     503 means "not known", never "allowed".
     """
     installation: Installation = request.app.state.installation
-    sender = await asking_sender(request, "asm.suppressions.global.read", "asm.groups.suppressions.read")
+    sender = await asking_sender(request)
     question = _question(await read_body(request, _MAX_QUESTION_BYTES))
     answers = await asyncio.to_thread(check, installation, sender, question.group, question.recipients, question.bypass)
     return JSONResponse([as_json(answer) for answer in answers])
 
 
-async def asking_sender(request: Request, *scopes: str) -> str:
-    """Return the sender that a request's API key acts for; see `asker_of`, errors as there."""
-    return (await asker_of(request, *scopes)).sender
+async def asking_sender(request: Request) -> str:
+    """Return the sender whose mail a program is about to send: its key reads who is suppressed. Errors: as `asker_of`."""
+    asker = await asker_of(request, "asm.suppressions.global.read", "asm.groups.suppressions.read")
+    return asker.sender
 
 
 def _question(body: bytes) -> CheckQuestion:

@@ -16,16 +16,19 @@ from worker.installation import Installation
 from worker.minting import minting_at
 from worker.stamping import stamp_with
 from worker.web.api import asking_sender
+from worker.web.asker import BEARER
 from worker.web.body import read_body
 from worker.web.failure import Failure, shape_problems
 
-router = APIRouter(prefix="/v1", tags=["sending"])
+router = APIRouter(prefix="/v1", tags=["sending"], dependencies=[BEARER])
 _MAX_RECIPIENTS_BYTES = 4 * 1024 * 1024  # 10,000 addresses of the greatest length
 _MAX_MESSAGE_BYTES = 48 * 1024 * 1024  # a mail of 35 MB in base64
 _FAILURES: dict[int | str, dict[str, Any]] = {
     401: {"model": Failure, "description": "no key, or not one of ours"},
+    403: {"model": Failure, "description": "the key may not do this"},
     404: {"model": Failure, "description": "this sender has no such group"},
     422: {"model": Failure, "description": "not an address, not a mail, or another shape"},
+    429: {"model": Failure, "description": "asked too often"},
     503: {"model": Failure, "description": "a server is away, or a setting is missing: ask again"},
 }
 

@@ -12,10 +12,11 @@ from handlers.errors import Rejected
 from worker import sent
 from worker.installation import Installation
 from worker.web.api import asking_sender
+from worker.web.asker import BEARER
 from worker.web.body import read_body
 from worker.web.failure import Failure, shape_problems
 
-router = APIRouter(prefix="/v1", tags=["sent"])
+router = APIRouter(prefix="/v1", tags=["sent"], dependencies=[BEARER])
 _MAX_REPORT_BYTES = 4 * 1024 * 1024
 
 _Time = Annotated[datetime, WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]})]
@@ -56,8 +57,10 @@ class SentAnswer(BaseModel):
 
 _FAILURES: dict[int | str, dict[str, Any]] = {
     401: {"model": Failure, "description": "no key, or not one of ours"},
+    403: {"model": Failure, "description": "the key may not do this"},
     404: {"model": Failure, "description": "this sender has no such group"},
     422: {"model": Failure, "description": "not an address, a time to come, or another shape"},
+    429: {"model": Failure, "description": "asked too often"},
     503: {"model": Failure, "description": "nothing was compared: send the same again"},
 }
 _SHAPE = SentReport.model_json_schema()

@@ -11,7 +11,7 @@ from worker.accounts import Group
 from worker.accounts.model import MAX_DESCRIPTION, MAX_NAME
 from worker.installation import Installation
 from worker.web.asker import asker_of
-from worker.web.v1.reading import MAX_GROUP_ID, Question, Whole, body_of, documented, house, read
+from worker.web.v1.reading import MAX_GROUP_ID, NewGroupId, Question, body_of, documented, house, read
 
 router = APIRouter(prefix="/groups", tags=["groups"])
 Id = Annotated[int, Path(ge=1, le=MAX_GROUP_ID, description="id of the group")]
@@ -34,9 +34,7 @@ class NewGroup(Question):
 
     name: str = Field(min_length=1, max_length=MAX_NAME, description="as recipients read it")
     description: str = Field(default="", max_length=MAX_DESCRIPTION, description="as recipients read it")
-    id: Annotated[Whole, Field(ge=1, le=MAX_GROUP_ID)] | None = Field(
-        default=None, description="a former SendGrid group's; default: the next"
-    )
+    id: NewGroupId | None = Field(default=None, description="a former SendGrid group's; default: the next")
     essential: bool = False
     is_default: bool = False
 

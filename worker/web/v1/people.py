@@ -14,7 +14,7 @@ from worker import entries
 from worker.evidence import Story, for_sender, told
 from worker.installation import Installation
 from worker.web.asker import Asker, asker_of
-from worker.web.v1.reading import MAX_GROUP_ID, Question, Whole, body_of, documented, house, read, scope
+from worker.web.v1.reading import GroupId, Question, body_of, documented, house, read, scope
 
 router = APIRouter(tags=["people"])
 
@@ -22,7 +22,7 @@ router = APIRouter(tags=["people"])
 class Entries(Question):
     """Whom, of which group, and why."""
 
-    group: Whole = Field(ge=0, le=MAX_GROUP_ID, description="id of the group; 0 = global")
+    group: GroupId = Field(description="id of the group; 0 = global")
     recipients: list[str] = Field(min_length=1, max_length=10_000, description="addresses, any spelling")
     reason: str = Field(min_length=1, max_length=200, description="why, for the ledger")
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from handlers.errors import Rejected
 from worker.installation import Installation
@@ -14,10 +14,13 @@ MAX_BODY_BYTES = 4 * 1024 * 1024  # 10,000 addresses of the greatest length
 MAX_GROUP_ID = 4294967295
 
 
-Whole = Annotated[
-    int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value)
-]
-"""A whole number as JSON Schema has it: 12.0 is one, "12" is none."""
+def _whole(value: Any) -> Any:
+    """A whole number as JSON Schema has it: 12.0 is one, "12" and true are none."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+GroupId = Annotated[int, Field(ge=0, le=MAX_GROUP_ID), BeforeValidator(_whole)]
+NewGroupId = Annotated[int, Field(ge=1, le=MAX_GROUP_ID), BeforeValidator(_whole)]
 
 
 class Question(BaseModel):

@@ -16,7 +16,7 @@ from worker.web.v3.reading import Asking, Body, House, may
 from worker.web.v3.shape import documented, no_group, wrong
 
 router = APIRouter(prefix="/asm/groups", tags=["groups"])
-_MAX_ID = 4294967295
+_MAX_ID = 10**15 - 1
 EXAMPLE = {"name": "Weekly news", "description": "What happened this week", "is_default": False}
 
 
