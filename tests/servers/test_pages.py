@@ -25,6 +25,7 @@ from tests.unit.house import decided
 from worker import clock, habits
 from worker.owed import owed
 from worker.report import report
+from worker.status import status
 from worker.store import Store
 from worker.web import guesses, one_click
 from worker.web.metrics import ALL
@@ -793,7 +794,7 @@ def test_clock_habits_and_report_on_a_real_redis(web: Web) -> None:
     assert 'unsubd_hop_seconds_count{hop="arrival"} 60.0' in web.get("/metrics").text.splitlines()
     found = report(web.installation, month)
     assert (found.received, found.ages.count, len(found.worst)) == (60, 60, 20)
-    assert "No worker is alive" in [each.what for each in owed(web.installation).alarms]
+    assert "No worker is alive" in [each.what for each in owed(web.installation, status(web.installation)).alarms]
 
 
 def test_a_forged_post_is_counted_for_its_endpoint_alone(web: Web) -> None:
