@@ -19,6 +19,7 @@ from handlers.tag import Keyring
 from worker import embedded
 from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
+from worker.deliveries import Deliveries
 from worker.events import Events
 from worker.forwarding import Forwards
 from worker.hooks import Hooks
@@ -51,6 +52,7 @@ class Installation:
     accounts: Accounts
     groups: KnownGroups
     hooks: Hooks
+    deliveries: Deliveries
     quarantine: Quarantine
     queue: RequestQueue
     events: Events
@@ -237,6 +239,7 @@ def _built(
     hooks = Hooks(client, settings, ring)
     return Installation(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
-        accounts=accounts, groups=KnownGroups(accounts), hooks=hooks, quarantine=quarantine, queue=queue, events=events,
+        accounts=accounts, groups=KnownGroups(accounts), hooks=hooks,
+        deliveries=Deliveries(client), quarantine=quarantine, queue=queue, events=events,
         forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms, names=names, weakness=weak,
     )  # fmt: skip
