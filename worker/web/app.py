@@ -46,13 +46,14 @@ def pages() -> Environment:
 
 
 def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None = None) -> FastAPI:
-    """Return the application that serves *installation*; *aws*: what reaches Amazon, for tests (`Sns`)."""
+    """Return the application that serves *installation*; *aws*: what reaches Amazon and Mailtrap, for tests (`Sns`)."""
     app = FastAPI(title="unsubd", version="0.1.0", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.installation = installation
     app.state.pages = pages()
     app.state.gatherer = Gatherer(installation.intake)
     app.state.sns = Sns(aws)
     app.state.guesses = Guesses(installation.settings.trusted_proxies)
+    app.state.outside = aws
     app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
     for part in (one_click, preferences, look, told, webhooks, api, outgoing, sent, metrics, console):
         app.include_router(part.router)
