@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Mapping
 from datetime import date
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -69,6 +69,14 @@ class Settings(BaseSettings):
     admin_token: SecretStr = Field(
         SecretStr(""), description="opens the console; made in the data folder when embedded"
     )
+    viewer_token: SecretStr = Field(SecretStr(""), description="opens the console for looking only; unset: nobody")
+    ops_http: str | None = Field(
+        None, description="host:port of console, metrics and API page alone; unset: on UNSUBD_HTTP, beside the rest"
+    )
+    auth_proxy_header: str = Field(
+        "", description="header in which a trusted proxy names the operator it let in, e.g. X-Remote-User"
+    )
+    trusted_proxies: str = Field("", description="addresses and networks of such proxies, separated by spaces")
     imap_url: str = Field(
         "", description="mailboxes to poll: imaps://user@host/INBOX#name, several separated by spaces"
     )
@@ -162,12 +170,24 @@ class Settings(BaseSettings):
             AddressTemplate.parse(value)
         return value
 
-    @field_validator("http")
+    @field_validator("http", "ops_http")
     @classmethod
-    def _host_port(cls, value: str) -> str:
+    def _host_port(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
         host, _, port = value.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ValueError("expected host:port, e.g. 127.0.0.1:8125")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for word in value.split():
+            try:
+                ip_network(word)
+            except ValueError:
+                raise ValueError("expected addresses or networks, e.g. 127.0.0.1 10.0.0.0/24") from None
         return value
 
     @field_validator("lmtp", "policy", "milter")

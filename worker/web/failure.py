@@ -19,6 +19,9 @@ from starlette.responses import JSONResponse, Response
 
 from handlers.errors import UnsubdError, http_status
 
+_NOT_DONE = "That was not done"
+_REFUSED = {403: "Not allowed", 404: "Not here", 405: "Not this way"}
+
 
 class Failure(BaseModel):
     """What every answer of 400 and above holds."""
@@ -79,6 +82,8 @@ def _answer(request: Request, status: int, code: str, detail: str, **more: Any) 
     recipient, operator = (request.url.path.startswith(prefix) for prefix in ("/u/", "/ops"))
     if operator and status >= 500:
         return _page(request, "ops_away.html", status, title=f"Not now: {code}", detail=detail)
+    if operator:  # 303: the gate shows the way to the login
+        return _page(request, "ops_refused.html", status, title=_REFUSED.get(status, _NOT_DONE), detail=detail, **more)
     if not recipient:
         return JSONResponse({"error": code, "detail": detail}, status, **more)
     if status < 500:  # no word on why: a page must not tell whether an address is known
