@@ -410,6 +410,9 @@ def _each_page(service: Service, page: Page) -> Iterator[str]:
     for path in ("quarantine", "queue?state=failed"):
         page.goto(f"{service.url}/ops/{path}")
         page.locator("tbody a").first.click()
+        page.wait_for_url(
+            re.compile("/ops/(quarantine|queue)/"), wait_until="load"
+        )  # unstyled, it would have other sizes
         yield path
     _search(page, "jane.doe@example.com")
     yield "person"
