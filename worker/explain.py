@@ -134,6 +134,20 @@ def as_json(decided: DecidedMessage) -> dict[str, Any]:
     }
 
 
+def hops(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (hop, what it made of the message) of what `as_json` or `Explainer` returned, as people read it."""
+    yield "read", " ".join(f"{name}={value}" for name, value in row.get("evidence", {}).items() if value)
+    yield "decide", f"{row['outcome']}: {row['reason']}"
+    for each in row["requests"]:
+        effect = f" -> {each['effect']}" if "effect" in each else ""
+        yield "request", f"sender={each['sender']} group={each['group']} recipient={each['recipient']}{effect}"
+    if guess := row.get("suggestion"):
+        whom = f"sender={guess['sender'] or '?'} group={guess['group']} recipient={guess['recipient']}"
+        yield "suggest", f"{whom} ({guess['why']})"
+    if "note" in row:
+        yield "note", row["note"]
+
+
 def message_files(paths: list[Path]) -> Iterator[Path]:
     """Yield the files to explain: each path itself, or every file below a folder, by name."""
     for path in paths:

@@ -282,6 +282,8 @@ ASK: dict[str, Callable[[Accounts], Any]] = {
     "owners": lambda accounts: accounts.owners([1]),
     "standings": lambda accounts: accounts.standings({("acme", 1)}),
     "new_api_key": lambda accounts: accounts.new_api_key("acme"),
+    "api_keys": lambda accounts: accounts.api_keys("acme"),
+    "revoke_api_key": lambda accounts: accounts.revoke_api_key("acme", "0" * 12),
     "sender_of_api_key": lambda accounts: accounts.sender_of_api_key("SG.x.y"),
 }
 

@@ -32,6 +32,7 @@ _SENDERS, _GROUPS, _LAST, _API_KEYS = "unsubd:senders", "unsubd:groups", "unsubd
 _NAMES = "unsubd:group-names:"
 _ADD_GROUP = files("worker.accounts").joinpath("add_group.lua").read_text()
 _CHANGE_GROUP = files("worker.accounts").joinpath("change_group.lua").read_text()
+_KEY_DIGITS = 12
 _FRESH_S = 5.0  # semantics §3: group flags may be cached so long
 
 
@@ -236,6 +237,25 @@ class Accounts:
             content = json.dumps({"sender": sender, "created_ms": time.time_ns() // 1_000_000})
             self._redis.hset(_API_KEYS, _digest(key), content)
         return key
+
+    def api_keys(self, sender: str) -> list[tuple[str, int]]:
+        """Return (first 12 digits of the digest, created ms UTC) of each key of *sender*, newest first."""
+        with _reachable():
+            rows = cast(dict[bytes, bytes], self._redis.hgetall(_API_KEYS))
+        kept = [(digest.decode()[:_KEY_DIGITS], json.loads(row)) for digest, row in rows.items()]
+        mine = [(name, int(row.get("created_ms", 0))) for name, row in kept if row["sender"] == sender]
+        return sorted(mine, key=lambda each: -each[1])
+
+    def revoke_api_key(self, sender: str, name: str) -> bool:
+        """Make the key of *sender* that `api_keys` calls *name* useless; say whether there was one. Repeat: safe."""
+        with _reachable():
+            rows = cast(dict[bytes, bytes], self._redis.hgetall(_API_KEYS))
+            found = [
+                digest
+                for digest, row in rows.items()
+                if digest.decode()[:_KEY_DIGITS] == name and json.loads(row)["sender"] == sender
+            ]
+            return bool(found and self._redis.hdel(_API_KEYS, *found))
 
     def sender_of_api_key(self, key: str) -> str | None:
         """Return the sender that *key* belongs to, None for a key that was never given out."""
