@@ -65,7 +65,7 @@ def test_a_foreign_worker_is_bad_news(installation: Installation) -> None:
     assert next(processes.workers(installation)).detail.startswith("1 alive, last heartbeat ")
     Worker(["unsubd"], name="fleet", connection=installation.redis).register_birth()
 
-    assert any(each.what.startswith("Worker fleet is not ours") for each in owed(installation).alarms)
+    assert any(each.what.startswith("Worker fleet is not ours") for each in owed(installation, status(installation)).alarms)
     found = next(processes.workers(installation))
     assert (found.verdict, found.detail.startswith("worker 'fleet' is not ours: ")) == (Verdict.FAIL, True)
     assert found.remedy.startswith("stop it, and start unsubd")
