@@ -42,9 +42,10 @@ class Story:
         return asdict(self)
 
 
-def told(installation: Installation, sender: str, address: str) -> Story:
+def told(installation: Installation, sender: str, address: str, *, archived: bool = True) -> Story:
     """Return the story of *address* with *sender*.
 
+    Shape:   archived False: without what only the archive's files have: they are read from the first to the last.
     Errors:  UnknownAccount  no such sender, and no row of one.    permanent
              AddressError    not an address.    permanent
              Unavailable     a server is away.    temporary
@@ -55,8 +56,8 @@ def told(installation: Installation, sender: str, address: str) -> Story:
         installation.accounts.sender(sender)
     names = pseudonyms(installation, sender, recipient)
     recent = installation.ledger.story(sender, names)
-    archived = _archived(installation, sender, names)
-    copies = {key: list(archived.get(key, ())) for key in archived | recent}
+    filed = _archived(installation, sender, names) if archived else {}
+    copies = {key: list(filed.get(key, ())) for key in filed | recent}
     for key, record in recent.items():
         copies[key].append(record)
     records = {key: one_of(each) for key, each in copies.items()}
@@ -69,7 +70,7 @@ def told(installation: Installation, sender: str, address: str) -> Story:
         rows=_rows(installation, sender, recipient, groups),
         events=_events(records, names),
         records=records,
-        archived=len(archived),
+        archived=len(filed),
     )
 
 

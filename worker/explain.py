@@ -3,6 +3,7 @@
 Only a form-h tag needs the store; without a store (or with it away) such a tag counts as unknown, and the line says so.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from handlers import decision, message, providers
 from handlers.decision import FirstReceipt, Lookup, Policy
 from handlers.errors import ConfigError, Rejected, Unavailable
 from handlers.message import InboundMessage
-from handlers.providers import Headers
+from handlers.providers import Headers, ses
 from handlers.request import DecidedMessage
 from handlers.tag import Tag
 from worker.installation import has_no_store, open_known
@@ -25,8 +26,10 @@ from worker.settings import Settings
 class Explainer:
     """Explains messages with one installation's keys and policy."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, aws: Any = None) -> None:
+        """Shape: aws: what reaches Amazon, for tests (`worker.web.sns.Sns`)."""
         self._settings = settings
+        self._aws = aws
         self._keys = settings.keys()
         self._policy, self._note = self._asked_policy()
 
@@ -91,10 +94,23 @@ class Explainer:
         if not proofs:
             return f"not checked: UNSUBD_IN_{provider.upper()} is not set"
         try:
-            module.verify(headers, body, proofs, time.time())
+            if provider == "ses":
+                self._verify_ses(headers, body, proofs)
+            else:
+                module.verify(headers, body, proofs, time.time())
         except Rejected as error:
             return f"refused: {error}"
+        except Unavailable as error:
+            return f"not checked: {error}"
         return "valid"
+
+    def _verify_ses(self, headers: Headers, body: bytes, proofs: list[str]) -> None:
+        """Ask SNS for its certificate, only where everything else holds: nobody's URL but that of our own topic."""
+        from worker.web.sns import Sns
+
+        now_s = time.time()
+        url = ses.certificate_url(headers, body, proofs, now_s)
+        ses.verify(headers, body, proofs, now_s, asyncio.run(Sns(self._aws).certificate(url)))
 
 
 def as_json(decided: DecidedMessage) -> dict[str, Any]:
@@ -116,6 +132,20 @@ def as_json(decided: DecidedMessage) -> dict[str, Any]:
         "evidence": decided.evidence,
         **({"suggestion": asdict(decided.suggestion)} if decided.suggestion else {}),
     }
+
+
+def hops(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (hop, what it made of the message) of what `as_json` or `Explainer` returned, as people read it."""
+    yield "read", " ".join(f"{name}={value}" for name, value in row.get("evidence", {}).items() if value)
+    yield "decide", f"{row['outcome']}: {row['reason']}"
+    for each in row["requests"]:
+        effect = f" -> {each['effect']}" if "effect" in each else ""
+        yield "request", f"sender={each['sender']} group={each['group']} recipient={each['recipient']}{effect}"
+    if guess := row.get("suggestion"):
+        whom = f"sender={guess['sender'] or '?'} group={guess['group']} recipient={guess['recipient']}"
+        yield "suggest", f"{whom} ({guess['why']})"
+    if "note" in row:
+        yield "note", row["note"]
 
 
 def message_files(paths: list[Path]) -> Iterator[Path]:

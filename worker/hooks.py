@@ -159,6 +159,13 @@ class Hooks:
             return bool(self._redis.exists(_TEST + digest))
 
 
+def kind_of(proof: str) -> str:
+    """Return what kind of proof it is, without the secret. Example: kind_of("bearer:s3cret") is "bearer"."""
+    kind, colon, _ = proof.partition(":")
+    plain = colon and kind.isascii() and len(kind) < 20 and "@" not in kind
+    return kind.removesuffix("-sha256") if plain else "secret"
+
+
 def _is_digest(proof: str) -> bool:
     return proof.startswith(("bearer-sha256:", "basic-sha256:"))
 

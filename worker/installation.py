@@ -21,6 +21,7 @@ from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
 from worker.accounts.look import Looks
 from worker.clock import Clock
+from worker.deliveries import Deliveries
 from worker.events import Events
 from worker.forwarding import Forwards
 from worker.hooks import Hooks
@@ -56,6 +57,7 @@ class Installation:
     groups: KnownGroups
     looks: Looks
     hooks: Hooks
+    deliveries: Deliveries
     quarantine: Quarantine
     queue: RequestQueue
     events: Events
@@ -254,7 +256,8 @@ def _built(
     hooks = Hooks(client, settings, ring)
     return Installation(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
-        accounts=accounts, groups=KnownGroups(accounts), looks=Looks(client), hooks=hooks, quarantine=quarantine,
+        accounts=accounts, groups=KnownGroups(accounts), looks=Looks(client), hooks=hooks,
+        deliveries=Deliveries(client), quarantine=quarantine,
         queue=queue, events=events, forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms,
         names=names, weakness=weak, listings=Listings(store),
     )  # fmt: skip

@@ -15,7 +15,6 @@ from worker.batch import describe
 from worker.clock import month_of
 from worker.crew import REQUESTS
 from worker.installation import Installation
-from worker.status import status
 
 LEVELS = ("good", "late", "alarm", "page", "red")
 LATE_S, ALARM_S, PAGE_S, RED_S = 60.0, 3600.0, 12 * 3600.0, 36 * 3600.0
@@ -64,12 +63,11 @@ def level_of(age_s: float) -> str:
     return LEVELS[sum(age_s >= border for border in (LATE_S, ALARM_S, PAGE_S, RED_S))]
 
 
-def owed(installation: Installation, state: dict[str, Any] | None = None) -> Owed:
-    """Return what is owed; *state*: of `worker.status.status`, for whoever has it already.
+def owed(installation: Installation, state: dict[str, Any]) -> Owed:
+    """Return what is owed, by the queue, workers, sources and quarantine of `worker.status.status`, which has it too.
 
     Errors:  Unavailable  Redis is away.    temporary
     """
-    state = state or status(installation)
     now_ms = time.time_ns() // 1_000_000
     alarms = sorted(_alarms(installation, state, now_ms), key=lambda each: -LEVELS.index(each.level))
     oldest = max(_waits(installation, state, now_ms), key=lambda each: each.age_s, default=_Wait(0.0, 0, ""))

@@ -40,14 +40,15 @@ _KILL_S = 2.0
 
 def run_web(settings: Settings) -> None:
     """Serve HTTP until stopped."""
-    from worker.web.app import listen, serve
+    from worker.web.app import serve
+    from worker.web.doors import listeners
 
-    listener = listen(settings.http)
+    sockets = listeners(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal once more when it has stopped: what is still to be closed must survive that.
         signal.signal(number, lambda *_: None)
     with open_installation(settings) as installation:
-        serve(installation, listener)
+        serve(installation, sockets)
 
 
 def run_poll(settings: Settings, *, once: bool = False, strict: bool = False) -> None:

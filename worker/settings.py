@@ -72,6 +72,13 @@ class Settings(BaseSettings):
     admin_token: SecretStr = Field(
         SecretStr(""), description="opens the console; made in the data folder when embedded"
     )
+    viewer_token: SecretStr = Field(SecretStr(""), description="opens the console for looking only; unset: nobody")
+    ops_http: str | None = Field(
+        None, description="host:port of console, metrics and API page alone; unset: on UNSUBD_HTTP, beside the rest"
+    )
+    auth_proxy_header: str = Field(
+        "", description="header in which a trusted proxy names the operator it let in, e.g. X-Remote-User"
+    )
     imap_url: str = Field(
         "", description="mailboxes to poll: imaps://user@host/INBOX#name, several separated by spaces"
     )
@@ -165,9 +172,11 @@ class Settings(BaseSettings):
             AddressTemplate.parse(value)
         return value
 
-    @field_validator("http")
+    @field_validator("http", "ops_http")
     @classmethod
-    def _host_port(cls, value: str) -> str:
+    def _host_port(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
         host, _, port = value.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ValueError("expected host:port, e.g. 127.0.0.1:8125")
@@ -180,7 +189,7 @@ class Settings(BaseSettings):
             try:
                 ip_network(word)
             except ValueError:
-                raise ValueError(f"{word[:40]!r}, expected addresses or networks, e.g. 10.0.0.0/8 ::1") from None
+                raise ValueError("expected addresses or networks, e.g. 127.0.0.1 10.0.0.0/24") from None
         return value
 
     @field_validator("lmtp", "policy", "milter")

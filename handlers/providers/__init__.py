@@ -15,6 +15,7 @@ from handlers.providers import (
     mailersend,
     mailgun,
     mailjet,
+    mailtrap,
     mandrill,
     postal,
     postmark,
@@ -44,6 +45,7 @@ PROVIDERS: dict[str, ModuleType] = {
     "resend": resend,
     "mailersend": mailersend,
     "brevo": brevo,
+    "mailtrap": mailtrap,
 }
 
 

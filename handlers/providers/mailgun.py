@@ -1,8 +1,8 @@
 """Mailgun routes: a form, raw (`body-mime`; the URL must end in /mime) or parsed (`message-headers`, `body-plain`).
 
 Proofs: the account's HTTP webhook signing key (HMAC-SHA256 over timestamp and token), or `basic:USER:PASSWORD` in the URL.
-The signature does not cover the body: whoever sees one post can sign any body for half a day. That is harmless here, as
-only the signed tag in an address asks for anything.
+The signature does not cover the body: whoever sees one post could sign any body for half a day. So a token is good for
+one body (`handlers.providers.delivery`); and only the signed tag in an address asks for anything.
 
 Every header of the mail is also a field of the form (`From` beside `from`), so a sender can add `Recipient` or `Token`:
 names are matched exactly, of a repeated one the last counts, and two recipients are refused.
@@ -48,12 +48,17 @@ def verify(headers: Headers, body: bytes, proofs: list[str], now_s: float) -> in
     timestamp, token, signature = (fields.get(name, b"") for name in ("timestamp", "token", "signature"))
     if not (timestamp and token and signature):
         raise SignatureInvalid("no proof: expected the fields timestamp, token and signature, or Authorization")
-    keys = [key.encode("utf-8", "surrogateescape") for key in signing_keys(proofs) if key]
+    keys = [key.encode("utf-8", "surrogateescape") for key in signing_keys(proofs)]
     expected = [hmac.digest(key, timestamp + token, sha256).hex() for key in keys]
     given = signature.decode("latin-1")
     if not any(same(given, good) for good in expected):
         raise SignatureInvalid("signature matches none of the configured signing keys")
     return fresh_ms(timestamp.decode("latin-1"), now_s, _WINDOW_S)
+
+
+def token(headers: Headers, body: bytes) -> str:
+    """Return the token that the signature of a verified post covers: one body may come with it, however often."""
+    return _fields(headers, body).get("token", b"").decode("latin-1")
 
 
 def read(headers: Headers, body: bytes) -> list[ProviderMessage]:

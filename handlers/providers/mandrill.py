@@ -13,7 +13,15 @@ from typing import Any
 
 from handlers.errors import PayloadInvalid, SignatureInvalid
 from handlers.providers import payload
-from handlers.providers.webhook import Codes, Headers, ProviderMessage, same, shared_secret_matches, single
+from handlers.providers.webhook import (
+    Codes,
+    Headers,
+    ProviderMessage,
+    same,
+    shared_secret_matches,
+    signing_keys,
+    single,
+)
 
 # https://mailchimp.com/developer/transactional/docs/webhooks/
 CODES = Codes(ack=200, retry=503, drop=200, auth_fail=401)
@@ -32,7 +40,7 @@ def verify(headers: Headers, body: bytes, proofs: list[str], now_s: float) -> in
     if not given:
         raise SignatureInvalid(f"no proof: expected the header {_SIGNATURE}, or Authorization")
     signed = _signed_fields(body)
-    keys = [proof.partition("@") for proof in payload.own_proofs(proofs)]
+    keys = [proof.partition("@") for proof in signing_keys(proofs)]
     usable = [(key, url) for key, _, url in keys if key and url.startswith(("https://", "http://"))]
     if not any(same(given, _signature(key, url, signed)) for key, url in usable):
         hint = "; another has no URL, expected KEY@https://…" if len(usable) < len(keys) else ""

@@ -14,11 +14,10 @@ from hashlib import sha256
 from typing import Any
 
 from handlers.errors import PayloadInvalid, SignatureInvalid
-from handlers.providers.webhook import Headers, ProviderMessage, same, single
+from handlers.providers.webhook import Headers, ProviderMessage, same, signing_keys, single
 
 _MAX_FIELDS = 500
 _MAX_DIGITS = 19  # int() refuses 4,300, and no id has more
-_SHARED = ("basic:", "bearer:", "header:", "token:")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others are octets that were no UTF-8
 _FIELD_NAME = re.compile(r"[!-9;-~]+")
@@ -207,11 +206,6 @@ def _of_the_body(name: str, value: str) -> bool:
 # -- proofs
 
 
-def own_proofs(proofs: Iterable[str]) -> list[str]:
-    """Return those of *proofs* that are keys of the provider's own scheme: an empty key would be everybody's."""
-    return [proof for proof in proofs if proof and not proof.startswith(_SHARED)]
-
-
 def verify_body_hmac(headers: Headers, name: str, body: bytes, proofs: Iterable[str]) -> None:
     """Check that header *name* is the hex HMAC-SHA256 of *body* under one of *proofs*; either letter case.
 
@@ -220,7 +214,7 @@ def verify_body_hmac(headers: Headers, name: str, body: bytes, proofs: Iterable[
     given = single(headers, name)
     if not given:
         raise SignatureInvalid(f"no proof: expected the header {name}, or Authorization")
-    keys = [proof.encode("utf-8", "surrogateescape") for proof in own_proofs(proofs)]
+    keys = [proof.encode("utf-8", "surrogateescape") for proof in signing_keys(proofs)]
     if not any(same(given.lower(), hmac.digest(key, body, sha256).hex()) for key in keys):
         raise SignatureInvalid(f"{name}: matches none of {len(keys)} configured keys")
 

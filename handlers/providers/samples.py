@@ -81,4 +81,9 @@ SAMPLES: Mapping[str, Sample] = {
     "brevo": lambda to: _json({"items": [{"Uuid": ["hook-test"], "From": {"Address": FROM}, "To": [{"Address": to}],
                                           "Subject": "unsubscribe", "RawTextBody": "unsubscribe",
                                           "Headers": {**dict(_headers(to)), "Delivered-To": to}}]}),
+    # What the Messages API answers: the post itself holds a reference only.
+    "mailtrap": lambda to: _json({"id": "1", "inbox_id": 1, "from": FROM, "to": [to], "cc": [], "bcc": [],
+                                  "subject": "unsubscribe", "rfc_message_id": "<hook-test@example.com>",
+                                  "headers": {**dict(_headers(to)), "Delivered-To": to},
+                                  "text_body": "unsubscribe"}),
 }  # fmt: skip

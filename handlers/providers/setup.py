@@ -76,4 +76,8 @@ SETUPS: Mapping[str, Setup] = {
         "a webhook of type inbound for your receiving domain (by its API): url {url}",
         "with the header {header}: {secret}",
     ), ((10, _OWN_MX),), "it tells no envelope: Bcc'd mail is lost; what a 5xx does"),
+    "mailtrap": Setup("", "the webhook's signing secret, and then, in a second hook add, api:TOKEN", (
+        "Webhooks, Create: {url}, Inbound Inboxes, your inbox",
+        "its signing secret, and api: with an API token that may read this inbox, to unsubd hook add, one at a time",
+    ), ((10, _OWN_MX),), "all of it: no account was at hand; it tells no envelope, so To, Cc and Bcc are asked"),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from handlers.errors import SignatureInvalid
-from handlers.providers.webhook import Headers, fresh_ms, same, single
+from handlers.providers.webhook import Headers, fresh_ms, same, signing_keys, single
 
 
 def verify_signed(
@@ -26,14 +26,10 @@ def verify_signed(
     if not (message_id and timestamp and signatures):
         raise SignatureInvalid(f"no proof: expected the headers {', '.join(names)}, or Authorization")
     signed = f"{message_id}.{timestamp}.".encode("latin-1", "replace") + body
-    expected = [_signature(proof, signed) for proof in proofs if _is_signing_secret(proof)]
+    expected = [_signature(proof, signed) for proof in signing_keys(proofs)]
     if not any(same(given, good) for given in signatures.split(" ") for good in expected):
         raise SignatureInvalid("signature matches none of the configured secrets")
     return fresh_ms(timestamp, now_s, window_s)
-
-
-def _is_signing_secret(proof: str) -> bool:
-    return not proof.startswith(("basic:", "bearer:"))
 
 
 def _signature(secret: str, signed: bytes) -> str:

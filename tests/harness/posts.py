@@ -3,6 +3,7 @@
 import base64
 import hmac
 import json
+import secrets
 import time
 from hashlib import sha256
 from typing import Any
@@ -30,8 +31,9 @@ def basic(user_and_password: str, charset: str = "utf-8") -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(user_and_password.encode(charset)).decode()}
 
 
-def relay(body: bytes, secret: str = RELAY_SECRET, *, message_id: str = "msg_1", age_s: int = 0) -> dict[str, str]:
-    """Return the headers of a signed relay post."""
+def relay(body: bytes, secret: str = RELAY_SECRET, *, message_id: str = "", age_s: int = 0) -> dict[str, str]:
+    """Return the headers of a signed relay post; each a delivery of its own unless *message_id* says otherwise."""
+    message_id = message_id or f"msg_{secrets.token_hex(8)}"
     timestamp = str(int(time.time()) - age_s)
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signature = base64.b64encode(hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, sha256)).decode()
@@ -68,7 +70,7 @@ def envelope(*recipients: str, sender: str = "someone@example.net") -> dict[str,
 
 def mailgun(*, age_s: int = 0, key: str = MAILGUN_KEY, **fields: Any) -> bytes:
     """Return the urlencoded body of a signed Mailgun post; an underscore in a name is a hyphen."""
-    timestamp, token = str(int(time.time()) - age_s), "5a1c0e7f3b9d2468ace013579bdf02468ace13579bdf024680"
+    timestamp, token = str(int(time.time()) - age_s), secrets.token_hex(25)  # one token comes with one body
     signature = hmac.digest(key.encode(), (timestamp + token).encode(), sha256).hex()
     signed = {"timestamp": timestamp, "token": token, "signature": signature}
     return urlencode({name.replace("_", "-"): value for name, value in fields.items()} | signed).encode()

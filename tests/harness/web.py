@@ -18,7 +18,8 @@ from tests.harness.service import MASTERS, until
 from worker.installation import Installation, open_installation
 from worker.quarantine.shelf import Selection
 from worker.settings import load_settings
-from worker.web.app import listen, server
+from worker.web.app import server
+from worker.web.doors import listen
 
 Headers = Mapping[str, str | Sequence[str]]
 

@@ -384,6 +384,7 @@ FOUR_CODES = {
     "resend": (200, 503, 200, 401),
     "mailersend": (200, 503, 200, 401),
     "brevo": (200, 429, 200, 429),
+    "mailtrap": (200, 503, 200, 401),
 }
 POSTED = ("relay", "sendgrid", "mailgun", "postmark", "postal", "cloudmailin")  # the others: test_hooks.py, test_ses.py
 # What each can never understand, with a good proof.

@@ -350,6 +350,8 @@ ASK: dict[str, Callable[[Accounts], Any]] = {
     "keys.of": lambda accounts: accounts.keys.of("acme"),
     "keys.revoke": lambda accounts: accounts.keys.revoke("acme", "0" * 12),
     "keys.calls": lambda accounts: accounts.keys.calls(ApiKey("0" * 12, "acme", "robot"), 0),
+    "api_keys": lambda accounts: accounts.api_keys("acme"),
+    "revoke_api_key": lambda accounts: accounts.revoke_api_key("acme", "0" * 12),
 }
 
 

@@ -21,7 +21,6 @@ from handlers import decision, message
 from handlers.body import texts
 from handlers.errors import PayloadInvalid, Rejected, SignatureInvalid
 from handlers.providers import (
-    PROVIDERS,
     brevo,
     forwardemail,
     mailersend,
@@ -326,8 +325,40 @@ def test_mailtrap_gives_up_what_refers_to_no_mail(body):
         mailtrap.references({}, body)
 
 
-def test_mailtrap_is_no_provider_yet():
-    assert "mailtrap" not in PROVIDERS
+def _fetched(**fields):
+    return json.dumps({"id": "8", "from": "A <a@b>", "subject": "stop", "text_body": "please", **fields}).encode()
+
+
+def test_mailtrap_reads_what_its_api_answers_and_every_recipient_is_a_candidate():
+    [found] = mailtrap.read({}, _fetched(to=["c@d", "e@f"], cc=[], bcc=["g@h"], headers={"To": "c@d", "X-A": "1"}))
+    seen = message.read(found.raw, source="test")
+
+    assert (found.envelope_to, found.envelope_from) == (None, None)
+    assert [value for name, value in seen.headers if name in ("to", "apparently-to", "subject")] == [
+        "c@d",
+        "g@h",
+        "stop",
+    ]
+    assert found.raw.endswith(b"\r\n\r\nplease")
+
+
+def test_mailtrap_takes_one_delivered_to_for_the_envelope():
+    one, two = ({"Delivered-To": value} for value in ("<c@d>", ["c@d", "e@f"]))
+
+    assert [each.envelope_to for each in mailtrap.read({}, _fetched(headers=one))] == ["c@d"]
+    assert [each.envelope_to for each in mailtrap.read({}, _fetched(headers=two))] == [None]
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b"{}", b'{"events": []}', _fetched(to="", headers=[1])])
+def test_mailtrap_gives_up_a_mail_without_recipients(body):
+    with pytest.raises(PayloadInvalid):
+        mailtrap.read({}, body)
+
+
+def test_the_token_for_the_api_of_mailtrap_proves_nothing():
+    headers = {"mailtrap-signature": [hmac.new(b"api:t", b"{}", "sha256").hexdigest()]}
+    with pytest.raises(SignatureInvalid):
+        mailtrap.verify(headers, b"{}", ["api:t"], NOW_S)
 
 
 # -- malformed at every level

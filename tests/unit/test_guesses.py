@@ -6,6 +6,7 @@ from starlette.requests import Request
 from handlers.errors import ConfigError
 from worker.settings import load_settings
 from worker.web.guesses import MAX_FAILURES, Guesses
+from worker.web.peers import Peers
 
 
 def asked(peer: str, *forwarded: str) -> Request:
@@ -32,11 +33,11 @@ def asked(peer: str, *forwarded: str) -> Request:
 def test_the_source_is_what_the_last_trusted_proxy_saw(
     trusted: str, peer: str, forwarded: list[str], source: str
 ) -> None:
-    assert Guesses(trusted).source(asked(peer, *forwarded)) == source
+    assert Peers(trusted).source(asked(peer, *forwarded)) == source
 
 
 def test_a_source_fails_so_often_and_another_as_often() -> None:
-    guesses = Guesses("")
+    guesses = Guesses(Peers(""))
 
     for peer in ("1.1.1.1", "2.2.2.2"):
         answers = [guesses.failed(asked(peer)) for _ in range(MAX_FAILURES + 1)]
@@ -45,7 +46,7 @@ def test_a_source_fails_so_often_and_another_as_often() -> None:
 
 def test_a_flood_of_sources_does_not_grow_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.web.guesses._MAX_SOURCES", 100)
-    guesses = Guesses("")
+    guesses = Guesses(Peers(""))
     for number in range(1000):
         guesses.failed(asked(f"1.1.{number // 250}.{number % 250}"))
 

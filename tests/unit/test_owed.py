@@ -16,6 +16,7 @@ from worker.habits import Habit
 from worker.installation import Installation
 from worker.owed import Alarm, owed
 from worker.sent import Sent
+from worker.status import status
 
 HOUR_MS = 3_600_000
 FORGED = "u+aaaaaaaaaaaaaa-acme-12-jane_example.com@unsub.example.com"
@@ -34,13 +35,13 @@ def source(installation: Installation, name: str = "imap:news", **facts: Any) ->
 
 
 def whats(installation: Installation) -> list[tuple[str, str]]:
-    return [(each.level, each.what) for each in owed(installation).alarms]
+    return [(each.level, each.what) for each in owed(installation, status(installation)).alarms]
 
 
 def test_nothing_is_owed(installation: Installation) -> None:
     source(installation)
 
-    found = owed(installation)
+    found = owed(installation, status(installation))
 
     assert (found.level, found.text, found.oldest_s, found.alarms) == (
         "good", "Nothing is waiting longer than 1 s.", 0.0, [],
@@ -50,7 +51,7 @@ def test_nothing_is_owed(installation: Installation) -> None:
 def test_what_waits_in_the_queue_counts_from_its_event(installation: Installation) -> None:
     installation.queue.enqueue([decided("k1", received_ms=now_ms() - 12_000)])
 
-    found = owed(installation)
+    found = owed(installation, status(installation))
 
     assert (found.level, found.text) == ("good", "Nothing is waiting longer than 13 s.")
 
@@ -62,7 +63,7 @@ def test_the_level_is_that_of_the_oldest(installation: Installation, hours: floa
     late_ms = now_ms() - int(hours * HOUR_MS)
     installation.queue.enqueue([decided("k1"), decided("k2", received_ms=late_ms)])
 
-    found = owed(installation)
+    found = owed(installation, status(installation))
 
     assert found.level == level
     assert found.oldest_s == pytest.approx(hours * 3600, abs=3)
@@ -74,7 +75,7 @@ def test_a_mailbox_that_refuses_us_owes_since_it_was_last_empty(installation: In
         installation, state="refused", detail="mailbox 'news': the login is refused", clear_ms=now_ms() - 130 * 60_000
     )
 
-    found = owed(installation)
+    found = owed(installation, status(installation))
 
     assert found.text == (
         "Requests may wait since 2 h 10 min: imap:news is refused: mailbox 'news': the login is refused."
@@ -87,18 +88,18 @@ def test_what_needs_a_person_is_owed_and_what_is_mostly_not_ours_is_not(installa
     old_ms = now_ms() - 13 * HOUR_MS
     installation.intake.accept([mail("info@elsewhere.example", "a", "Hello", received_ms=old_ms)])
     installation.redis.delete(installation.queue.rq.key)
-    assert owed(installation).level == "good"
+    assert owed(installation, status(installation)).level == "good"
 
     installation.intake.accept([mail(FORGED, "b", received_ms=old_ms)])
     installation.redis.delete(installation.queue.rq.key)
 
-    assert owed(installation).text == "1 request waits since 13 h: in quarantine, for a person."
+    assert owed(installation, status(installation)).text == "1 request waits since 13 h: in quarantine, for a person."
 
 
 def test_a_mailbox_being_read_owes_its_oldest(installation: Installation) -> None:
     source(installation, state="working", oldest_ms=now_ms() - 2 * HOUR_MS)
 
-    assert owed(installation).text == "Requests may wait since 2 h: imap:news is being read."
+    assert owed(installation, status(installation)).text == "Requests may wait since 2 h: imap:news is being read."
 
 
 def test_sources_in_trouble_and_what_they_hold_are_alarms(installation: Installation) -> None:
@@ -115,7 +116,7 @@ def test_sources_in_trouble_and_what_they_hold_are_alarms(installation: Installa
         ("alarm", "The login of imap:d ends in 59 min"),
         ("late", "imap:e is waiting: no answer"),
     }
-    assert all(each.remedy for each in owed(installation).alarms)
+    assert all(each.remedy for each in owed(installation, status(installation)).alarms)
 
 
 def test_no_worker_and_failed_jobs_are_alarms(installation: Installation) -> None:
@@ -183,7 +184,7 @@ def test_whoever_was_mailed_after_all_is_an_alarm(installation: Installation) ->
 
     sent.reported(installation, "acme", [Sent("jane@example.com", 12, now)])
 
-    assert owed(installation).alarms == [
+    assert owed(installation, status(installation)).alarms == [
         Alarm(
             "alarm", "1 mail was sent this month to recipients of acme after their suppression took effect",
             "ask acme to check before it sends; who: unsubd report --sender acme", "/ops/senders",

@@ -23,6 +23,11 @@ STATE: dict[str, Any] = {
     "quarantine": {"total": 3, "by_reason": {"quarantine:no-tag": 3}},
     "clock": {"server_s": 0, "skew_ms": 3},
     "durability": "appendfsync always",
+    "outgoing": _NONE | {"scheduled": 5},
+    "ages_s": {"count": 1_000, "p50": 0.4, "p99": 7.0, "max": 75.0},
+    "owed": {"level": "alarm", "text": "3 requests wait since 2 h 1 min: no worker.", "oldest_s": 7300.0, "alarms": [
+        {"level": "alarm", "what": "imap:news refuses our login", "remedy": "unsubd doctor", "link": "/ops/sources"},
+    ]},
 }  # fmt: skip
 
 
@@ -45,6 +50,10 @@ def test_everything_has_its_count_and_its_age() -> None:
         "12",
         "quarantine:no-tag",
         "+3 ms",
+        "3 requests wait",
+        "-> unsubd doctor",
+        "p50 0.4 s, p99 7 s",
+        "What goes out: 5 to repeat",
     ):
         assert words in text
 

@@ -29,6 +29,7 @@ _SENDERS, _GROUPS, _LAST = "unsubd:senders", "unsubd:groups", "unsubd:groups:las
 _NAMES = "unsubd:group-names:"
 _ADD_GROUP = files("worker.accounts").joinpath("add_group.lua").read_text()
 _CHANGE_GROUP = files("worker.accounts").joinpath("change_group.lua").read_text()
+_KEY_DIGITS = 12
 _FRESH_S = 5.0  # semantics §3: group flags may be cached so long
 
 
@@ -229,6 +230,17 @@ class Accounts:
     def new_api_key(self, sender: str, **more: Any) -> str:
         """Make an API key of *sender* and return it; see `ApiKeys.make`. Errors: UnknownAccount  no such sender.    permanent"""
         return self.keys.make(self.sender(sender).id, **more)
+
+    def api_keys(self, sender: str) -> list[tuple[str, int]]:
+        """Return (id, created ms UTC) of each key of *sender*, newest first."""
+        return [(each.id, each.created_ms) for each in reversed(self.keys.of(sender))]
+
+    def revoke_api_key(self, sender: str, name: str) -> bool:
+        """Make the key of *sender* with that id useless; say whether there was one. Repeat: safe."""
+        try:
+            return bool(self.keys.revoke(sender, name))
+        except Rejected:
+            return False
 
 
 class KnownGroups:

@@ -179,8 +179,8 @@ def _say_signing_key(sender_id: str) -> None:
     if not ring.masters:
         raise ConfigError("UNSUBD_SECRET_KEYS: no key, expected hex digits (or set UNSUBD_SECRET_KEYS_FILE)")
     sys.stderr.write(
-        f"unsubd: whoever has this key can unsubscribe anybody from {sender_id}, in any group, and nothing else."
-        " It cannot be revoked alone: only a new master key ends it. Keep it where you keep passwords.\n"
+        f"unsubd: whoever has this key can unsubscribe anybody from {sender_id}, in any group, and undo what they stopped"
+        " themselves. It cannot be revoked alone: only a new master key ends it. Keep it where you keep passwords.\n"
     )
     say(ring.sender_keys(sender_id)[0].hex())
 

@@ -16,7 +16,7 @@ from handlers.providers.setup import SETUPS, Setup
 from handlers.tag import AddressTemplate
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.hook_test import run
-from worker.hooks import Hook
+from worker.hooks import Hook, kind_of
 from worker.installation import open_installation
 from worker.settings import Settings
 
@@ -115,22 +115,13 @@ def list_hooks(as_json: Json = False) -> None:
     with open_installation(settings) as installation:
         hooks = installation.hooks.every()
     for each in hooks:
-        kinds = [_kind(proof) for proof in each.proofs]
+        kinds = [kind_of(proof) for proof in each.proofs]
         row = {
             "provider": each.provider, "name": each.name, "url": _url(settings, each), "proofs": kinds,
             "forwarded": each.forwarded, "pass_on": bool(each.pass_on_url),
         }  # fmt: skip
         marks = [word for word, holds in (("forwarded", each.forwarded), ("passes on", each.pass_on_url)) if holds]
         say_json(row) if as_json else say(f"{row['url']}  {', '.join([*kinds, *marks])}")
-
-
-def _kind(proof: str) -> str:
-    kind = proof.partition(":")[0]
-    return (
-        kind.removesuffix("-sha256")
-        if ":" in proof and kind.isascii() and len(kind) < 20 and "@" not in kind
-        else "secret"
-    )
 
 
 @app.command("remove")

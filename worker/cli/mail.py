@@ -16,7 +16,7 @@ from handlers.message import MAX_LOOK_BYTES, InboundMessage
 from handlers.providers import Headers
 from handlers.request import Effect
 from worker.cli.output import Json, own_settings, say, say_json
-from worker.explain import Explainer, as_json, message_files
+from worker.explain import Explainer, as_json, hops, message_files
 from worker.installation import Installation, open_installation
 from worker.intake import Accepted
 
@@ -143,16 +143,8 @@ def _print(row: dict[str, Any], as_json_lines: bool) -> None:
     say(f"{row['file']}")
     if "envelope_to" in row:
         say(f"  envelope  to={row['envelope_to']} from={row['envelope_from']} signature={row['signature']}")
-    say(f"  read      {' '.join(f'{name}={value}' for name, value in row.get('evidence', {}).items() if value)}")
-    say(f"  decide    {row['outcome']}: {row['reason']}")
-    for each in row["requests"]:
-        effect = f" -> {each['effect']}" if "effect" in each else ""
-        say(f"  request   sender={each['sender']} group={each['group']} recipient={each['recipient']}{effect}")
-    if guess := row.get("suggestion"):
-        whom = f"sender={guess['sender'] or '?'} group={guess['group']} recipient={guess['recipient']}"
-        say(f"  suggest   {whom} ({guess['why']})")
-    if "note" in row:
-        say(f"  note      {row['note']}")
+    for hop, text in hops(row):
+        say(f"  {hop:9} {text}")
 
 
 COMMANDS = (deliver, explain)

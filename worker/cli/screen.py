@@ -6,9 +6,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from worker.ages import spell
 from worker.quarantine.shown import printable
 
 _STATES = {"idle": "green", "working": "green", "connecting": "yellow", "waiting": "yellow", "busy": "green"}
+_LEVELS = {"good": "green", "late": "yellow", "alarm": "red", "page": "red", "red": "red"}
 _HEADS = {"queued": "waiting", "started": "in hand", "scheduled": "to repeat", "failed": "failed", "finished": "done"}
 
 
@@ -29,8 +31,33 @@ def age(seconds: float) -> str:
 
 def screen(state: dict[str, Any], now_s: float) -> Group:
     """Return the screen. Shape: state: of `worker.status.status`."""
-    return Group(_queue(state["queue"]), _workers(state["workers"]), _sources(state["sources"], now_s),
-                 _quarantine(state["quarantine"]), _clock(state))  # fmt: skip
+    return Group(
+        *_owed(state["owed"], state["ages_s"]),
+        _queue(state["queue"]),
+        _outgoing(state["outgoing"]),
+        _workers(state["workers"]),
+        _sources(state["sources"], now_s),
+        _quarantine(state["quarantine"]),
+        _clock(state),
+    )
+
+
+def _owed(owed: dict[str, Any], ages: dict[str, Any]) -> list[Text]:
+    """The one sentence first, then what is wrong and the remedy, then how fast."""
+    lines = [_text(owed["text"], f"bold {_LEVELS[owed['level']]}")]
+    lines += [
+        _text(f"{each['level']}: {each['what']} -> {each['remedy']}", _LEVELS[each["level"]]) for each in owed["alarms"]
+    ]
+    spoken = (
+        f"p50 {spell(ages['p50'])}, p99 {spell(ages['p99'])}, longest {spell(ages['max'])}" if ages["count"] else "none"
+    )
+    return [*lines, _text(f"{ages['count']:,} requests in 24 h, from event to effect: {spoken}"), Text()]
+
+
+def _outgoing(outgoing: dict[str, Any]) -> Text:
+    """Events and forwarders, where there are any."""
+    counts = ", ".join(f"{outgoing[each]:,} {name}" for each, name in _HEADS.items() if outgoing[each])
+    return _text(f"What goes out: {counts or 'nothing'}", "red" if outgoing["failed"] else "")
 
 
 def _table(title: str, *heads: str) -> Table:

@@ -26,11 +26,12 @@ def run(
 ) -> None:
     """Run everything in one process group: web, mailboxes, workers; the embedded Valkey when UNSUBD_REDIS_URL is not set."""
     from worker.listening import listening
-    from worker.web.app import listen
+    from worker.web.doors import listeners
 
     settings = _service_settings()
     parts = service.parts_of(settings)
-    listen(settings.http).close()  # a taken port is said now, in one line
+    for listener in listeners(settings):
+        listener.close()  # a taken port is said now, in one line
     for part, address in settings.listens.items():
         with listening(address, setting_name(part)):
             pass
@@ -60,6 +61,7 @@ class _Welcome:
         self._installation = installation
         self._landing = landing
         self._base = f"http://{installation.settings.http}"
+        self._ops = f"http://{installation.settings.ops_http or installation.settings.http}"
         self._said = False
         self._asked_at = 0.0
 
@@ -88,11 +90,11 @@ class _Welcome:
             say(f"{part:13} {address}")
         if settings.embedded:
             link = new_login_link(self._installation.redis)
-            say(f"console       {self._base}{link}  (once, within 15 minutes)")
+            say(f"console       {self._ops}{link}  (once, within 15 minutes)")
         else:
-            say(f"console       {self._base}/ops  (log in with UNSUBD_ADMIN_TOKEN)")
+            say(f"console       {self._ops}/ops  (log in with UNSUBD_ADMIN_TOKEN)")
         say(f"landing page  {self._base}/u/{self._landing or 'TAG'}")
-        say(f"API           {self._base}/docs")
+        say(f"API           {self._ops}/docs")
         sys.stdout.flush()
 
 

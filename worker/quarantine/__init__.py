@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, cast
 
 import redis
@@ -34,6 +35,7 @@ _DAY_MS = 86_400_000
 _MARK_MS = 7 * _DAY_MS  # longer than any provider retries (three days)
 _RAWS = 100  # in one pipeline
 _FACTS = 500
+_SCAN = 5000
 
 
 class Quarantine:
@@ -131,7 +133,7 @@ class Quarantine:
             shelves = [shelf for shelf in self._rack.sizes() if selection.takes(shelf)]
             pipeline = self._redis.pipeline(transaction=False)
             for shelf in shelves:
-                pipeline.zcount(index_of(shelf), selection.since_ms, "+inf")
+                pipeline.zcount(index_of(shelf), selection.since_ms, _until(selection))
             return dict(zip(shelves, pipeline.execute(), strict=True))
 
     def size_bytes(self) -> int:
@@ -140,17 +142,23 @@ class Quarantine:
             return sum(self._rack.sizes().values())
 
     def ids(self, selection: Selection, limit: int | None = None) -> list[str]:
-        """Return the ids that are meant, newest first. Reads an index, never the entries."""
+        """Return the ids that are meant, newest first, at most *limit*. Reads an index, never the entries."""
         window: dict[str, Any] = {} if limit is None else {"start": 0, "num": limit}
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             pipeline = self._redis.pipeline(transaction=False)
             for shelf in self._rack.sizes():
                 if selection.takes(shelf):
                     since_ms = selection.since_ms
-                    pipeline.zrevrangebyscore(index_of(shelf), "+inf", since_ms, withscores=True, **window)
+                    pipeline.zrevrangebyscore(index_of(shelf), _until(selection), since_ms, withscores=True, **window)
             found = [row for rows in pipeline.execute() for row in rows]
         newest = sorted(found, key=lambda row: (row[1], row[0]), reverse=True)
         return [entry_id.decode() for entry_id, _ in newest[:limit]]
+
+    def beginning(self, digits: str, limit: int) -> list[str]:
+        """Return at most *limit* ids that begin with *digits*; the server looks through all of them (100,000: 40 ms)."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            found = self._redis.hscan_iter(ENTRIES, match=f"{digits}*", count=_SCAN)
+            return [entry_id.decode() for entry_id, _ in islice(found, limit)]
 
     def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
         """Return those of *ids* that are here."""
@@ -244,6 +252,10 @@ class Quarantine:
             pipeline.hstrlen(RAW, entry.id)
         sizes = pipeline.execute()
         return [(entry, weight(entry.seen, size)) for entry, size in zip(entries, sizes, strict=True)]
+
+
+def _until(selection: Selection) -> int | str:
+    return "+inf" if selection.until_ms is None else selection.until_ms
 
 
 def _now_ms() -> int:

@@ -107,11 +107,19 @@ def asked_for(installation: Installation, entry: Entry, raw: bytes) -> list[dict
 
     Errors:  Unavailable  a lookup cannot be answered.    temporary
     """
-    [decided] = installation.intake.decide([_read(entry, raw)], remember=False)
     return [
         {"action": each.action.value, "sender": each.sender, "group": each.group, "recipient": each.recipient}
-        for each in decided.requests
+        for each in decided_today(installation, entry, raw).requests
     ]
+
+
+def decided_today(installation: Installation, entry: Entry, raw: bytes) -> DecidedMessage:
+    """Return what production would make of *entry* today, with no effect.
+
+    Errors:  Unavailable  a lookup cannot be answered.    temporary
+    """
+    [decided] = installation.intake.decide([_read(entry, raw)], remember=False)
+    return decided
 
 
 def _read(entry: Entry, raw: bytes) -> InboundMessage:

@@ -55,13 +55,14 @@ class Shelf:
 class Selection:
     """Which entries are meant; a field at its default leaves everything in.
 
-    Shape:   reason: with or without "quarantine:". since_ms: kept since then.
+    Shape:   reason: with or without "quarantine:". since_ms: kept since then. until_ms: kept by then, None = until now.
     """
 
     reason: str = ""
     source: str = ""
     suggested: bool = False
     since_ms: int = 0
+    until_ms: int | None = None
 
     def takes(self, shelf: Shelf) -> bool:
         """Say whether entries of *shelf* are meant, apart from their time."""

@@ -3,26 +3,30 @@
 import asyncio
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
 import httpx2
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 from starlette.responses import Response
 
-from handlers.errors import ConfigError, Unavailable
+from handlers.errors import Unavailable
+from worker.ages import spell
 from worker.gather import Gatherer
 from worker.installation import Installation
 from worker.posted_lists import PostedLists
 from worker.web import api, failure, look, metrics, one_click, outgoing, preferences, sent, told, v1, v3, webhooks
+from worker.web.doors import ONE_DOOR, Doors
 from worker.web.guesses import Guesses
 from worker.web.ops import console
+from worker.web.ops.times import ago
+from worker.web.peers import Peers
 from worker.web.sns import Sns
 from worker.web.v3 import door
 
@@ -37,25 +41,41 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "X-Robots-Tag": "noindex",
 }
+_CONSOLE_HEADERS = {**_HEADERS, "Referrer-Policy": "same-origin"}  # else a browser hides the Origin of our own forms
 Next = Callable[[Request], Awaitable[Response]]
 
 
+def _headers(path: str) -> dict[str, str]:
+    return _CONSOLE_HEADERS if path.startswith("/ops") else _HEADERS
+
+
+def _not_here() -> Response:
+    return JSONResponse({"error": "not_found", "detail": "Not Found"}, 404)
+
+
 def pages() -> Environment:
-    """Return the templates; an unknown name in one is an error. The filter `code` shows what stands in backticks so."""
+    """Return the templates; an unknown name in one is an error. Filters: `code` shows what stands in backticks so, `ago` a
+    time in ms, `spell` a length of time in s.
+    """
     found = Environment(loader=PackageLoader("worker.web"), autoescape=select_autoescape(), undefined=StrictUndefined)
     found.filters["code"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    found.filters["ago"], found.filters["spell"] = ago, spell
     return found
 
 
-def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None = None) -> FastAPI:
-    """Return the application that serves *installation*; *aws*: what reaches Amazon, for tests (`Sns`)."""
+def create_app(
+    installation: Installation, aws: httpx2.AsyncBaseTransport | None = None, doors: Doors = ONE_DOOR
+) -> FastAPI:
+    """Return the application that serves *installation*; *aws*: what reaches Amazon and Mailtrap, for tests (`Sns`)."""
     app = FastAPI(title="unsubd", version="0.1.0", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.installation = installation
     app.state.pages = pages()
     app.state.gatherer = Gatherer(installation.intake)
     app.state.sns = Sns(aws)
     app.state.posted_lists = PostedLists(installation)
-    app.state.guesses = Guesses(installation.settings.trusted_proxies)
+    app.state.peers = Peers(installation.settings.trusted_proxies)
+    app.state.guesses = Guesses(app.state.peers)
+    app.state.outside = aws
     app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
     for part in (one_click, preferences, look, told, webhooks, api, outgoing, sent, v1, v3, metrics, console):
         app.include_router(part.router)
@@ -65,11 +85,11 @@ def create_app(installation: Installation, aws: httpx2.AsyncBaseTransport | None
     @app.middleware("http")
     async def secure(request: Request, call_next: Next) -> Response:
         try:
-            response = await call_next(request)
+            response = await call_next(request) if doors.admit(request.scope) else _not_here()
         except Exception as error:  # noqa: BLE001  a bug: the asker hears so, the journal says where
             response = failure.of_bug(request, error)
             await asyncio.to_thread(installation.journal.failed, "web", failure.place_of(error))
-        for name, value in {**_HEADERS, **door.headers(request)}.items():
+        for name, value in {**_headers(request.url.path), **door.headers(request)}.items():
             response.headers.setdefault(name, value)
         return response
 
@@ -107,35 +127,18 @@ def _operations(spec: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def listen(address: str) -> socket.socket:
-    """Return a socket bound to *address* ("host:port").
-
-    Errors:  ConfigError  the port is taken, or the host is not ours.
-    """
-    host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host.strip("[]"), int(port)))
-        listener.listen(512)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"UNSUBD_HTTP: {address}: {error.strerror}: stop what listens there, or choose another port"
-        ) from error
-    return listener
+def serve(installation: Installation, listeners: Sequence[socket.socket]) -> None:
+    """Serve until SIGTERM or SIGINT; requests in progress get 5 s. A second listener is the operators' own."""
+    doors = Doors(listeners[1].getsockname()[:2]) if len(listeners) > 1 else ONE_DOOR
+    server(installation, doors=doors).run(sockets=list(listeners))
 
 
-def serve(installation: Installation, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; requests in progress get 5 s."""
-    server(installation).run(sockets=[listener])
-
-
-def server(installation: Installation, aws: httpx2.AsyncBaseTransport | None = None) -> uvicorn.Server:
-    """Return what serves *installation* once it runs; *aws* as for `create_app`."""
+def server(
+    installation: Installation, aws: httpx2.AsyncBaseTransport | None = None, doors: Doors = ONE_DOOR
+) -> uvicorn.Server:
+    """Return what serves *installation* once it runs; *aws* and *doors* as for `create_app`."""
     config = uvicorn.Config(
-        create_app(installation, aws),
+        create_app(installation, aws, doors),
         log_level="warning",
         access_log=False,
         server_header=False,

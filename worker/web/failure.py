@@ -26,6 +26,9 @@ from worker.web.recipient import Words, page
 from worker.web.v3.door import is_ours
 from worker.web.v3.shape import Refused
 
+_NOT_DONE = "That was not done"
+_REFUSED = {403: "Not allowed", 404: "Not here", 405: "Not this way"}
+
 
 class Failure(BaseModel):
     """What every answer of 400 and above holds."""
@@ -100,6 +103,8 @@ def _answer(request: Request, status: int, code: str, detail: str, **more: Any) 
     path = request.url.path
     if path.startswith("/ops") and status >= 500:
         return _page(request, "ops_away.html", status, title=f"Not now: {code}", detail=detail)
+    if path.startswith("/ops"):  # 303: the gate shows the way to the login
+        return _page(request, "ops_refused.html", status, title=_REFUSED.get(status, _NOT_DONE), detail=detail, **more)
     if not path.startswith(("/u/", "/p/")):
         return JSONResponse({"error": code, "detail": detail}, status, **more)
     return _for_recipient(request, status, **more)

@@ -11,13 +11,13 @@ import asyncio
 import logging
 import time
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import httpx2
 
 from handlers.errors import SignatureInvalid, Unavailable
 from handlers.providers import sns
 from worker.journal import Journal
+from worker.web.outside import fetch
 
 ANSWER_S = 3
 MAX_BYTES = 64 * 1024
@@ -97,25 +97,7 @@ class Sns:
                 await asyncio.to_thread(journal.source, source, "subscribed", f"{topic}: confirmed")
 
     async def _get(self, url: str, what: str) -> bytes:
-        host, answer = urlsplit(url).hostname, bytearray()
-        # Undecoded and unasked for: a compressed answer could be of any size.
-        headers = {"Accept-Encoding": "identity"}
-        try:
-            async with (
-                asyncio.timeout(ANSWER_S),
-                httpx2.AsyncClient(transport=self._transport, timeout=ANSWER_S, follow_redirects=False) as client,
-                client.stream("GET", url, headers=headers) as response,
-            ):
-                if response.status_code != 200:
-                    raise Unavailable(f"{host} answers HTTP {response.status_code}, expected 200 and a {what}")
-                async for chunk in response.aiter_raw():
-                    answer += chunk
-                    if len(answer) > MAX_BYTES:
-                        raise Unavailable(f"{host} answers more than {MAX_BYTES} octets, expected a {what}")
-        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, OSError) as error:
-            # Without its cause, which would quote the URL.
-            raise Unavailable(f"{host} does not answer ({type(error).__name__}), expected a {what}") from None
-        return bytes(answer)
+        return await fetch(self._transport, url, what, limit_bytes=MAX_BYTES, answer_s=ANSWER_S)
 
 
 def _keep(kept: dict[str, _Value], url: str, value: _Value) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -18,14 +19,15 @@ from handlers import message
 from handlers.errors import ContentTypeInvalid, CredentialsMissing, Rejected, SignatureInvalid, Unavailable, UnsubdError
 from handlers.message import InboundMessage
 from handlers.providers import PROVIDERS, Codes, Headers, ProviderMessage, ses
+from handlers.providers.delivery import Delivery, signed_delivery
 from worker import habits
+from worker.deliveries import DeliveryForged
 from worker.hooks import Hook
 from worker.installation import Installation
-from worker.web import s3
+from worker.web import mailtrap, s3
 from worker.web.body import read_body
 from worker.web.failure import Failure, place_of
 from worker.web.passing import pass_on
-from worker.web.sns import Sns
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # every provider's own limit is lower
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -35,6 +37,15 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     }
 }
 router = APIRouter()
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """Why a post is believed. Shape: signed_ms, delivery: what the provider's signature covers, None = nothing so."""
+
+    signed_ms: int | None = None
+    delivery: Delivery | None = None
+    is_test: bool = False
 
 
 @router.api_route("/in/{provider}", methods=["GET", "HEAD"], include_in_schema=False)
@@ -89,11 +100,7 @@ async def receive(request: Request, provider: str, name: str) -> Response:
         body = await read_body(request, MAX_BODY_BYTES)
         headers = header_values(request)
         hook = await asyncio.to_thread(find_hook, installation, provider, name)
-        messages = await _messages(request, hook, headers, body)
-        if hook.pass_on_url:
-            messages = await pass_on(installation, hook, headers, body, messages)
-        if messages:  # none: all passed on, or a provider's own test post
-            await request.app.state.gatherer.accept(messages)
+        repeated = await _take(request, hook, headers, body)
     except CredentialsMissing as error:
         status, word, detail = 401, "credentials_missing", str(error)
     except SignatureInvalid as error:
@@ -111,9 +118,9 @@ async def receive(request: Request, provider: str, name: str) -> Response:
         status, word, detail = codes.retry, "failed", "a bug of ours: see the journal's failed"
         await asyncio.to_thread(installation.journal.failed, "webhook", f"{provider}: {place_of(error)}")
     else:
-        status, word, detail = codes.ack, "accepted", ""
+        status, word, detail = codes.ack, "repeated" if repeated else "accepted", ""
     await asyncio.to_thread(installation.journal.webhook, provider, word, detail)
-    return Response(status_code=status) if word == "accepted" else answer(status, word, detail)
+    return Response(status_code=status) if word in ("accepted", "repeated") else answer(status, word, detail)
 
 
 def _unproved(installation: Installation, provider: str, name: str) -> None:
@@ -123,37 +130,74 @@ def _unproved(installation: Installation, provider: str, name: str) -> None:
         habits.unproved(installation.redis, f"{provider}:{name if known else '?'}")
 
 
-async def _messages(request: Request, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
+async def _take(request: Request, hook: Hook, headers: Headers, body: bytes) -> bool:
+    """Return when the post's work is durable; say whether it was so before. 64 MB take a while: in a thread."""
+    installation: Installation = request.app.state.installation
+    source = f"{hook.provider}:{hook.name}"
     try:
-        return await _proved(request, hook, headers, body)
-    except SignatureInvalid:
+        proof = await _proved(request, hook, headers, body)
+        if proof.delivery is not None and await asyncio.to_thread(
+            installation.deliveries.is_known, source, proof.delivery
+        ):
+            return True
+        messages = await _messages(request, hook, headers, body, proof)
+    except (SignatureInvalid, DeliveryForged):
         raise
     except Rejected:
         if not hook.pass_on_url:
             raise
-        return []  # whatever it is, it has no tag of ours: the application that shares this URL may know it
+        # Whatever it is, it has no tag of ours: the application that shares this URL may know it.
+        proof, messages = _Proof(), []
+    if hook.pass_on_url:
+        messages = await pass_on(installation, hook, headers, body, messages)
+    if messages:  # none: all passed on, or a provider's own test post
+        await request.app.state.gatherer.accept(messages)
+    if proof.delivery:
+        await asyncio.to_thread(installation.deliveries.remember, source, proof.delivery)
+    return False
 
 
-async def _proved(request: Request, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
-    """The messages of a post that proves itself. 64 MB take a while: in a thread."""
+async def _proved(request: Request, hook: Hook, headers: Headers, body: bytes) -> _Proof:
     installation: Installation = request.app.state.installation
     if await asyncio.to_thread(installation.hooks.is_test, headers.get("authorization", [])):
-        return await asyncio.to_thread(read_messages, installation, hook, headers, body, None)
+        return _Proof(is_test=True)
     if hook.provider == "ses" and not hook.forwarded:
-        return await _from_ses(request, hook, headers, body)
-    signed_ms = await asyncio.to_thread(_verified, hook, headers, body)
-    return await asyncio.to_thread(read_messages, installation, hook, headers, body, signed_ms)
+        url = await asyncio.to_thread(ses.certificate_url, headers, body, hook.proofs, time.time())
+        certificate = await request.app.state.sns.certificate(url)
+        signed_ms: int | None = await asyncio.to_thread(
+            ses.verify, headers, body, hook.proofs, time.time(), certificate
+        )
+    else:
+        signed_ms = await _verified(hook, headers, body)
+    if signed_ms is None:
+        return _Proof()  # whatever else proved it, no signature names the delivery
+    return _Proof(signed_ms, await asyncio.to_thread(signed_delivery, hook.provider, headers, body))
 
 
-async def _from_ses(request: Request, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
-    """What SES takes besides reading: a certificate before, and after it the subscription or the stored message."""
+async def _messages(request: Request, hook: Hook, headers: Headers, body: bytes, proof: _Proof) -> list[InboundMessage]:
     installation: Installation = request.app.state.installation
-    sns: Sns = request.app.state.sns
-    url = await asyncio.to_thread(ses.certificate_url, headers, body, hook.proofs, time.time())
-    signed_ms = await asyncio.to_thread(ses.verify, headers, body, hook.proofs, time.time(), await sns.certificate(url))
-    messages = await asyncio.to_thread(read_messages, installation, hook, headers, body, signed_ms)
-    await sns.settle(body, f"ses:{hook.name}", installation.journal)
-    return await asyncio.to_thread(s3.completed, messages, body, installation.journal)
+    if hook.provider == "mailtrap" and not proof.is_test:
+        return await _from_mailtrap(request, hook, headers, body)
+    messages = await asyncio.to_thread(read_messages, installation, hook, headers, body, proof.signed_ms)
+    if hook.provider == "ses" and not (hook.forwarded or proof.is_test):
+        await request.app.state.sns.settle(body, f"ses:{hook.name}", installation.journal)
+        return await asyncio.to_thread(s3.completed, messages, body, installation.journal)
+    return messages
+
+
+async def _from_mailtrap(request: Request, hook: Hook, headers: Headers, body: bytes) -> list[InboundMessage]:
+    """The mails that a post refers to. One that cannot be had now costs the others nothing but a repeat."""
+    references = await asyncio.to_thread(PROVIDERS["mailtrap"].references, headers, body)
+    fetched = await mailtrap.fetch_all(references, hook.proofs, request.app.state.outside)
+    installation: Installation = request.app.state.installation
+    messages: list[InboundMessage] = []
+    for document in fetched.documents:
+        messages += await asyncio.to_thread(read_messages, installation, hook, {}, document, None)
+    if fetched.failure and messages and not hook.pass_on_url:
+        await request.app.state.gatherer.accept(messages)
+    if fetched.failure:
+        raise fetched.failure
+    return messages
 
 
 def find_hook(installation: Installation, provider: str, name: str) -> Hook:
@@ -186,14 +230,12 @@ def read_messages(
     ]
 
 
-def _verified(hook: Hook, headers: Headers, body: bytes) -> int | None:
+async def _verified(hook: Hook, headers: Headers, body: bytes) -> int | None:
     """The signed time of a post that is proved; None for a proof without one."""
-    if hook.forwarded:
-        # Our own application proves itself as a relay does, over the body that it posts on; its time is not the event's.
-        PROVIDERS["relay"].verify(headers, body, list(hook.proofs), time.time())
-        return None
-    signed_ms: int | None = PROVIDERS[hook.provider].verify(headers, body, list(hook.proofs), time.time())
-    return signed_ms
+    # Our own application proves itself as a relay does, over the body that it posts on; its time is not the event's.
+    verify = PROVIDERS["relay" if hook.forwarded else hook.provider].verify
+    signed_ms: int | None = await asyncio.to_thread(verify, headers, body, list(hook.proofs), time.time())
+    return None if hook.forwarded else signed_ms
 
 
 def _parts(installation: Installation, provider: str, headers: Headers, body: bytes) -> list[ProviderMessage]:
