@@ -57,7 +57,7 @@ def test_the_metrics_count_requests(failed: Installation) -> None:
 
 
 def test_the_verdict_counts_requests(failed: Installation) -> None:
-    assert "1 request in 1 message ran out of tries" in [each.what for each in owed(failed).alarms]
+    assert "1 request in 1 message ran out of tries" in [each.what for each in owed(failed, status(failed)).alarms]
 
 
 def test_a_foreign_worker_is_bad_news(installation: Installation) -> None:
