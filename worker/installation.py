@@ -27,6 +27,7 @@ from worker.forwarding import Forwards
 from worker.hooks import Hooks
 from worker.intake import Intake
 from worker.journal import Journal
+from worker.parked import Parked
 from worker.policy import Policies
 from worker.quarantine import Quarantine
 from worker.queue import RequestQueue
@@ -60,6 +61,7 @@ class Installation:
     deliveries: Deliveries
     quarantine: Quarantine
     queue: RequestQueue
+    parked: Parked
     events: Events
     forwards: Forwards
     journal: Journal
@@ -258,6 +260,7 @@ def _built(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
         accounts=accounts, groups=KnownGroups(accounts), looks=Looks(client), hooks=hooks,
         deliveries=Deliveries(client), quarantine=quarantine,
-        queue=queue, events=events, forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms,
+        queue=queue, parked=Parked(store_client, min_replicas=settings.min_replicas),
+        events=events, forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms,
         names=names, weakness=weak, listings=Listings(store),
     )  # fmt: skip

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,6 +173,8 @@ def run_reaper(settings: Settings) -> None:
                 for reaper, memory in ((installation.queue.reaper, seen), (installation.events.reaper, seen_events)):
                     reaper.enqueue_due()
                     _settle_lost(installation, reaper, memory, excused=time.monotonic() < excused_until)
+                with suppress(StoreUnavailable):
+                    installation.parked.move(installation.queue)
                 if time.monotonic() - looked_at > _FAILED_EVERY_S:
                     looked_at = time.monotonic()
                     _quarantine_failed(installation, kept)

@@ -158,9 +158,9 @@ def test_a_poison_stands_alone_and_everybody_else_takes_effect(house: House, cou
     house.tend(lambda: quarantined(house))
     print(f"{count} messages: all innocents after {isolated_s:.1f} s, quarantined {time.monotonic() - begun:.1f} s")
     assert quarantined(house) == [f"poison-{culprit}@example.com"]
-    assert house.queue.status()["requests"] | {"finished": 0} == {
-        "queued": 0, "started": 0, "scheduled": 0, "failed": 1, "finished": 0,
-    }  # fmt: skip
+    at_rest = {"queued": 0, "started": 0, "scheduled": 0, "failed": 1, "finished": 0}
+    # An effect is seen a moment before its job has ended.
+    house.tend(lambda: house.queue.status()["requests"] | {"finished": 0} == at_rest)
     assert isolated_s < 30
 
 

@@ -1,7 +1,8 @@
 """What a recipient wants changed, recorded: one form is one message, each group in it one request.
 
-A stop is always taken, into the queue when the store is away. A start is taken only for the row that its person saw, and
-never lifts one that is held (`register.lua`): a complaint, an import, an entry by API or operator stay.
+A stop is always taken: into the queue when the store is away, and parked in the store when the queue is. A start is
+taken only for the row that its person saw, and never lifts one that is held (`register.lua`): a complaint, an import,
+an entry by API or operator stay.
 """
 
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from handlers import undo
-from handlers.errors import StoreUnavailable
+from handlers.errors import QueueUnavailable, StoreUnavailable, Unavailable
 from handlers.request import Action, DecidedMessage, Effect, Outcome, Request, request_id
 from handlers.tag import Tag
 from handlers.undo import Change, Undo
@@ -63,11 +64,11 @@ class Wishes:
         try:
             requests = self._requests(wants, at_ms)
             effects = self._recorded(list(requests.values()), at_ms)
-        except StoreUnavailable:
+        except (StoreUnavailable, QueueUnavailable) as away:
             requests = {each: self._request(each, at_ms) for each in wants if each.stop}
             if not requests:
                 raise
-            self._queue(list(requests.values()), at_ms)
+            self._keep(list(requests.values()), at_ms, away)
             effects = {each.id: (each.group, Effect.QUEUED) for each in requests.values()}
         groups = {
             each: effects.get(requests[each].id, _kept(each)) if each in requests else _kept(each) for each in wants
@@ -103,9 +104,13 @@ class Wishes:
         results = self.installation.intake.record([self._decided(requests, at_ms)])[0]
         return {each["id"]: (each["group"], Effect(each["effect"])) for each in results}
 
-    def _queue(self, requests: list[Request], at_ms: int) -> None:
-        # Into a full queue, too: whoever presses a button once does not come again.
-        self.installation.queue.enqueue([self._decided(requests, at_ms)], limited=False)
+    def _keep(self, requests: list[Request], at_ms: int, away: Unavailable) -> None:
+        """Keep them where one can write: in the queue, or parked in the store. Whoever presses a button does not come again."""
+        decided = [self._decided(requests, at_ms)]
+        if isinstance(away, StoreUnavailable):
+            self.installation.queue.enqueue(decided, limited=False)  # into a full queue, too
+        else:
+            self.installation.parked.put(decided)
 
     def _decided(self, requests: list[Request], at_ms: int) -> DecidedMessage:
         return DecidedMessage(self.nonce, self.source, Outcome.HONOUR, "form", at_ms, tuple(requests))
