@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 from worker.clock import KINDS, Hour
 
 WIDTH, HEIGHT = 720, 180  # of the plot, in the SVG's own units
-_TOP, _LEFT = 10, 64
+_TOP, _LEFT = 20, 100
 _LIMITS_S = ((60, "1 min"), (3600, "1 h"), (12 * 3600, "12 h"), (48 * 3600, "48 h"))
 
 
