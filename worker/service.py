@@ -1,6 +1,6 @@
 """`unsubd run`: every part in one process group under one supervisor.
 
-A part is a process: `web`, `poll` (mailboxes and Maildir), `lmtp`, `policy` and `milter` (what a mail server asks), `worker`
+A part is a process: `web`, `poll` (mailboxes, Maildir, SQS), `lmtp`, `policy` and `milter` (what a mail server asks), `worker`
 (RQ), `events` (what goes out), `reaper`. One that dies is started again, later each time; one that says "configuration"
 (78) stops all. SIGTERM or Ctrl-C stops all within 10 s: work in progress ends or is handed back.
 """
@@ -28,6 +28,7 @@ from worker.reaper import Reaper
 from worker.settings import Settings, load_settings, setting_name
 from worker.sources.maildir import Maildir
 from worker.sources.polling import mailbox_addresses, poll
+from worker.sources.sqs import SqsQueue
 
 _REAP_EVERY_S = 1.0
 _FAILED_EVERY_S = 5.0
@@ -52,19 +53,28 @@ def run_web(settings: Settings) -> None:
 
 
 def run_poll(settings: Settings, *, once: bool = False, strict: bool = False) -> None:
-    """Poll mailboxes and Maildir until stopped.
+    """Poll mailboxes, Maildir and SES's queue until stopped.
 
     Errors:  ConfigError  there is nothing to poll.
     """
     with open_installation(settings) as installation:
         path = maildir_path(settings)
-        if not settings.imap_url.split() and path is None:
-            raise ConfigError("UNSUBD_IMAP_URL: not set, expected e.g. imaps://user@host/INBOX (or set UNSUBD_MAILDIR)")
+        if not _polls(settings):
+            raise ConfigError(
+                "UNSUBD_IMAP_URL: not set, expected e.g. imaps://user@host/INBOX"
+                " (or set UNSUBD_MAILDIR or UNSUBD_SES_QUEUE_URL)"
+            )
         asyncio.run(_poll_all(installation, path, once=once, strict=strict))
+
+
+def _polls(settings: Settings) -> bool:
+    return bool(settings.imap_url.split() or maildir_path(settings) or settings.ses_queue_url)
 
 
 async def _poll_all(installation: Installation, path: Path | None, *, once: bool, strict: bool) -> None:
     tasks = [asyncio.ensure_future(poll(installation, once=once, strict=strict))]
+    if url := installation.settings.ses_queue_url:
+        tasks.append(asyncio.ensure_future(SqsQueue(installation, url).run(once=once)))
     if path is not None and once:
         while await asyncio.to_thread(Maildir(installation, path).take):
             pass
@@ -327,8 +337,7 @@ def parts_of(settings: Settings) -> list[str]:
     Errors:  ConfigError  a mailbox URL is wrong: said before anything starts.
     """
     mailbox_addresses(settings)
-    polls = bool(settings.imap_url.split()) or maildir_path(settings) is not None
-    ways_in = ["web", *(["poll"] if polls else []), *settings.listens]
+    ways_in = ["web", *(["poll"] if _polls(settings) else []), *settings.listens]
     return [*ways_in, "events", "reaper", *["worker"] * settings.workers]
 
 

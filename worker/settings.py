@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     maildir: Path | None = Field(
         None, description="Maildir to take mail from; embedded default: a folder in the data folder"
     )
+    ses_queue_url: str | None = Field(
+        None,
+        description="SQS queue that SES's notifications come into (pip install 'unsubd[ses]'):"
+        " https://sqs.<region>.amazonaws.com/<account>/<name>",
+    )
     lmtp: str | None = Field(
         None, description="where to take mail from a mail server by LMTP: unix:/path, or host:port on loopback"
     )
@@ -190,6 +195,15 @@ class Settings(BaseSettings):
                 ip_network(word)
             except ValueError:
                 raise ValueError("expected addresses or networks, e.g. 127.0.0.1 10.0.0.0/24") from None
+        return value
+
+    @field_validator("ses_queue_url")
+    @classmethod
+    def _queue(cls, value: str | None) -> str | None:
+        if value is not None:
+            from handlers.providers.sqs import QueueAddress  # with cryptography, which no other command waits for
+
+            QueueAddress.parse(value)
         return value
 
     @field_validator("lmtp", "policy", "milter")

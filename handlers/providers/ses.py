@@ -102,7 +102,7 @@ def read(headers: Headers, body: bytes) -> list[ProviderMessage]:
     envelope = sns.read_envelope(body)
     if envelope["Type"] != sns.NOTIFICATION or envelope["Message"].startswith(_VALIDATED):
         return []
-    notification = _received(envelope)
+    notification = received(envelope)
     mail, receipt = (_object(notification, name) for name in ("mail", "receipt"))
     recipients = receipt.get("recipients")
     named = [each for each in recipients if isinstance(each, str)] if isinstance(recipients, list) else []
@@ -122,7 +122,7 @@ def stored_object(body: bytes) -> StoredObject | None:
     envelope = sns.read_envelope(body)
     if envelope["Type"] != sns.NOTIFICATION or envelope["Message"].startswith(_VALIDATED):
         return None
-    notification = _received(envelope)
+    notification = received(envelope)
     action = _object(notification, "receipt").get("action")
     if not isinstance(action, dict) or isinstance(notification.get("content"), str):
         return None
@@ -132,7 +132,11 @@ def stored_object(body: bytes) -> StoredObject | None:
     return StoredObject(bucket, key) if 0 < len(key.encode("utf-8", "replace")) <= 1024 else None
 
 
-def _received(envelope: sns.Envelope) -> dict[str, Any]:
+def received(envelope: sns.Envelope) -> dict[str, Any]:
+    """Return what SES says of a mail it received, unread but for its kind.
+
+    Errors:  PayloadInvalid  it says something else.    permanent
+    """
     notification = sns.read_object(envelope["Message"], "Message")
     kind = notification.get("notificationType", notification.get("eventType"))
     if kind != "Received":

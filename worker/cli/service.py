@@ -86,6 +86,8 @@ class _Welcome:
             say(f"drop folder   {path}/new")
         for url in settings.imap_url.split():
             say(f"mailbox       {url}")
+        if settings.ses_queue_url:
+            say(f"SES queue     {settings.ses_queue_url}")
         for part, address in settings.listens.items():
             say(f"{part:13} {address}")
         if settings.embedded:
@@ -112,7 +114,7 @@ def poll(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="With --dry-run: how many of the newest messages.")] = 50,
 ) -> None:
-    """Poll the mailboxes and the Maildir. Exits 78 when a mailbox refuses us at the start, 75 when it does not answer."""
+    """Poll mailboxes, Maildir and SES queue. Exits 78 when a mailbox refuses us at the start, 75 when it does not answer."""
     if dry_run:
         from worker.cli.survey import dry_run as print_plan
 

@@ -103,5 +103,6 @@ def _ways(settings: Settings) -> set[str]:
         "mailbox": settings.imap_url.strip(),
         "lmtp": settings.lmtp,
         "maildir": settings.maildir or settings.drop_folder,
+        "ses": settings.ses_queue_url,
     }
     return {name for name, value in named.items() if value} | {key.split(":")[0] for key in settings.webhook_proofs}
