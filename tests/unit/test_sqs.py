@@ -16,6 +16,7 @@ from tests.harness import sns as aws
 from tests.harness.sqs import SENT_MS, Sqs, sqs
 from tests.unit.house import mail, opened
 from tests.unit.letters import JANE, tagged
+from worker import service
 from worker.installation import Installation
 from worker.quarantine.shelf import Selection
 from worker.settings import load_settings
@@ -333,6 +334,16 @@ def test_a_stop_does_not_wait_for_the_long_poll(source: SqsQueue, queue: Sqs) ->
     queue.hold.set()
     poll.join(10)
     assert poll.daemon
+
+
+def test_the_poller_polls_a_queue_when_there_is_nothing_else(server: fakeredis.FakeServer, queue: Sqs) -> None:
+    queue.send(_notified())
+    with opened(server, ses_queue_url=queue.url) as installation:
+        settings = installation.settings
+        service.run_poll(settings, once=True)
+
+        assert (queue.left(), len(_queued(installation))) == (0, 1)
+    assert service.parts_of(settings)[:2] == ["web", "poll"]
 
 
 # -- the setting

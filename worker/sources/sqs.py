@@ -26,6 +26,7 @@ from worker.sources.sqs_client import LONGEST_WAIT_S, Received, SqsClient, SqsRe
 from worker.web import s3
 
 SOURCE = "sqs:default"
+_LOOK_S = 1  # with 0, SQS asks only some of its servers
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S = 1.0, 60.0
 _T = TypeVar("_T")
 
@@ -65,9 +66,10 @@ class SqsQueue:
         Errors:  SqsRefused, Unavailable  only with once.
         """
         backoff_s = _FIRST_BACKOFF_S
+        await asyncio.to_thread(self._report.say, "connecting")
         while True:
             try:
-                received = await _in_daemon(lambda: self._receive(0 if once else LONGEST_WAIT_S))
+                received = await _in_daemon(lambda: self._receive(_LOOK_S if once else LONGEST_WAIT_S))
                 taken = await asyncio.to_thread(self._take, received)
             except Exception as error:
                 await asyncio.to_thread(self._tell, error)
@@ -89,7 +91,7 @@ class SqsQueue:
                  Unavailable  not all was deleted; the rest comes again.    temporary
         Repeat:  safe.
         """
-        return self._take(self._receive(0))
+        return self._take(self._receive(_LOOK_S))
 
     def _receive(self, wait_s: int) -> list[Received]:
         self._installation.require_ready()
