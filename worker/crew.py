@@ -25,6 +25,7 @@ EVENTS = "unsubd-events"  # what goes out; each queue has worker processes of it
 HEARTBEAT_S = 5
 _WORKER_TTL_S = 30
 _MAINTENANCE_S = 30
+_SILENT_S = _WORKER_TTL_S - 15 + 7.0  # an idle worker beats every ttl - 15 s (RQ), and wakes late on a busy machine
 _RQ_GRACE_S = 60  # RQ lets a worker's key live so much longer than worker_ttl
 _OURS = "unsubd_maintenance_s"
 
@@ -88,7 +89,7 @@ def new_worker(queue: Queue, name: str) -> UnsubdWorker:
 
 
 def workers(client: Redis) -> list[dict[str, Any]]:
-    """Return the living workers of our queues.
+    """Return the workers of our queues that RQ knows; `is_alive` says which were not killed.
 
     Shape:   name, state, job in hand, seconds since the last heartbeat, queues, and faults: what is wrong with it.
     """
@@ -97,6 +98,11 @@ def workers(client: Redis) -> list[dict[str, Any]]:
     }
     found = [_described(client, key.decode()) for key in sorted(names)]
     return [row for row in found if row]
+
+
+def is_alive(worker: dict[str, Any]) -> bool:
+    """Say whether a row of `workers` beat lately; RQ forgets a killed one only after 90 s."""
+    return 0.0 <= float(worker["heartbeat_s"]) < _SILENT_S
 
 
 def _described(client: Redis, key: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from worker import habits, sent
 from worker.ages import spell
 from worker.batch import describe
 from worker.clock import month_of
-from worker.crew import REQUESTS
+from worker.crew import REQUESTS, is_alive
 from worker.installation import Installation
 
 LEVELS = ("good", "late", "alarm", "page", "red")
@@ -121,7 +121,7 @@ def _trouble(source: dict[str, Any]) -> str:
 
 
 def _working(state: dict[str, Any]) -> bool:
-    return any(REQUESTS in each["queues"] for each in state["workers"])
+    return any(REQUESTS in each["queues"] and is_alive(each) for each in state["workers"])
 
 
 def _alarms(installation: Installation, state: dict[str, Any], now_ms: int) -> Iterator[Alarm]:

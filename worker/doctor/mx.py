@@ -1,9 +1,13 @@
 """Where mail for the unsubscribe address goes: the MX of its domain, against the ways in that are configured."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from worker.doctor.finding import Finding, fail, ok, warn
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from dns.resolver import Resolver as Resolving
 
 Resolver = Callable[[str], Sequence[str]]
 _LIFETIME_S = 8.0
@@ -23,33 +27,57 @@ class NoSuchDomain(Exception):
 
 
 class NoAnswer(Exception):
-    """Nobody answered in time."""
+    """DNS could not be asked: nobody answered in time, refused, or knows no names at all."""
 
 
-def resolve(domain: str) -> Sequence[str]:
+def resolve(domain: str, asker: "Resolving | None" = None) -> Sequence[str]:
     """Return the hosts that take mail for *domain*, the preferred first; itself where it has an address alone.
 
-    Errors:  NoSuchDomain, NoAnswer.
+    Shape:   asker: whom to ask; None: whom this machine asks.
+    Errors:  NoSuchDomain  no such domain, or no mail for it.
+             NoAnswer      no name server could be asked.
     """
     from dns import exception, resolver
 
-    asker = resolver.Resolver()
+    try:
+        asker = asker or resolver.Resolver()
+    except exception.DNSException as error:  # no name server is configured
+        raise NoAnswer(type(error).__name__) from error
     asker.lifetime = _LIFETIME_S
+    try:
+        return _hosts(asker, domain)
+    except resolver.NXDOMAIN as error:
+        raise _gone(asker) from error
+    except (exception.DNSException, OSError) as error:
+        raise NoAnswer(type(error).__name__) from error
+
+
+def _hosts(asker: "Resolving", domain: str) -> list[str]:
+    from dns import resolver
+
     try:
         rows = sorted(asker.resolve(domain, "MX"), key=lambda row: row.preference)
         return [str(row.exchange).rstrip(".").lower() for row in rows]
     except resolver.NoAnswer:
+        pass
+    for kind in ("A", "AAAA"):
         try:
-            asker.resolve(domain, "A")
-        except (resolver.NoAnswer, resolver.NXDOMAIN) as error:
-            raise NoSuchDomain from error
-        except exception.DNSException as error:
-            raise NoAnswer(type(error).__name__) from error
+            asker.resolve(domain, kind)
+        except resolver.NoAnswer:
+            continue
         return [domain]  # RFC 5321 5.1: the implicit MX
-    except resolver.NXDOMAIN as error:
-        raise NoSuchDomain from error
-    except (exception.DNSException, OSError) as error:
-        raise NoAnswer(type(error).__name__) from error
+    raise NoSuchDomain
+
+
+def _gone(asker: "Resolving") -> Exception:
+    """What "no such domain" means: a resolver that denies the root as well (a sandbox's) knows nothing of any domain."""
+    from dns import exception
+
+    try:
+        asker.resolve(".", "NS")
+    except (exception.DNSException, OSError):
+        return NoAnswer("it knows no domain at all")
+    return NoSuchDomain()
 
 
 def look(settings: Settings, resolver: Resolver) -> Iterator[Finding]:
@@ -66,7 +94,9 @@ def look(settings: Settings, resolver: Resolver) -> Iterator[Finding]:
     try:
         hosts = [host for host in resolver(domain) if host]
     except NoAnswer as error:
-        yield warn("mx", f"{domain}: DNS does not answer ({error})", "look again, or ask elsewhere: dig MX " + domain)
+        yield warn(
+            "mx", f"{domain}: DNS could not be asked ({error})", "look again, or ask elsewhere: dig MX " + domain
+        )
         return
     except NoSuchDomain:
         hosts = []

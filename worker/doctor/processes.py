@@ -1,16 +1,14 @@
 """Our processes, as Redis knows them: the workers, and what each source last said."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from handlers.errors import QueueUnavailable
-from worker.crew import EVENTS, REQUESTS
+from worker.crew import EVENTS, REQUESTS, is_alive
 from worker.doctor.finding import Finding, fail, ok, warn
 from worker.installation import Installation
 from worker.server import away_as
 from worker.sources import source_states
 
-_SILENT_S = 22.0  # an idle worker of ours says every 15 s that it lives; RQ forgets a killed one after 90
 _TROUBLED = {"refused": fail, "silent": fail, "waiting": warn}
 _REMEDIES = {
     "refused": "mend what it says; it is tried again by itself",
@@ -26,10 +24,10 @@ def workers(installation: Installation) -> Iterator[Finding]:
         for fault in each["faults"][:1]:
             told = f"worker {each['name'][:40]!r} {', and '.join([fault, *each['faults'][1:]])}"
             yield fail("worker", told, "stop it, and start unsubd run or unsubd work instead")
-    living = [each for each in known if _lives(each)]
+    living = [each for each in known if is_alive(each)]
     ours = [each for each in living if REQUESTS in each["queues"] and not each["faults"]]
     for each in known:
-        if not _lives(each):
+        if not is_alive(each):
             told = f"{each['name'][:40]!r} was killed or hangs: no heartbeat for {each['heartbeat_s']:.0f} s"
             verdict = warn if ours else fail
             yield verdict("worker", told, "its job comes back by itself; start unsubd run, or unsubd work")
@@ -39,10 +37,6 @@ def workers(installation: Installation) -> Iterator[Finding]:
     yield ok("worker", f"{len(ours)} alive, last heartbeat {min(each['heartbeat_s'] for each in ours)} s ago")
     if not any(EVENTS in each["queues"] for each in living):
         yield warn("worker", "nobody works on what goes out (events)", "start unsubd run, or unsubd work")
-
-
-def _lives(worker: dict[str, Any]) -> bool:
-    return 0.0 <= float(worker["heartbeat_s"]) < _SILENT_S
 
 
 def sources(installation: Installation) -> Iterator[Finding]:

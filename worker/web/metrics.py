@@ -19,7 +19,7 @@ from handlers.errors import QueueUnavailable, Unavailable
 from worker import clock, sent
 from worker.backlog import STATES
 from worker.clock import OTHER
-from worker.crew import REQUESTS
+from worker.crew import REQUESTS, is_alive
 from worker.installation import Installation
 from worker.journal import METRICS, Journal
 from worker.owed import LEVELS, owed
@@ -96,7 +96,9 @@ class _Installation(Collector):
         yield _gauge("unsubd_alarms", {level: levels[level] for level in LEVELS[1:]})
         down = ("refused", "silent", "waiting")
         yield _gauge("unsubd_source_up", {each["name"]: each["state"] not in down for each in state["sources"]})
-        yield _gauge("unsubd_workers", {"": sum(REQUESTS in each["queues"] for each in state["workers"])})
+        yield _gauge(
+            "unsubd_workers", {"": sum(REQUESTS in each["queues"] and is_alive(each) for each in state["workers"])}
+        )
 
     def _mailed_after(self) -> Counter[str]:
         counts: Counter[str] = Counter()
