@@ -10,6 +10,7 @@ from handlers.errors import UnknownAccount
 from handlers.request import Action, DecidedMessage, Outcome, Request, request_id
 from worker.installation import Installation
 from worker.quarantine.shown import without_addresses
+from worker.store.row import Row
 
 SOURCE = "operator"
 
@@ -25,11 +26,13 @@ def enter(
     reason: str,
     source: str = SOURCE,
     at_ms: int | None = None,
+    seen_version: str | None = None,
     **evidence: str,
 ) -> list[dict[str, Any]]:
     """Suppress, or resubscribe, each recipient in this very group; return one result each, as the ledger has them.
 
     Shape:   source: "operator", or "api" for a program. evidence: further short facts for the ledger.
+    Shape:   seen_version: of the one row that the actor saw, hex; a row that changed since is not lifted. None: as it is now.
     Units:   at_ms: event time, ms UTC; None = this machine's clock.
     Errors:  UnknownAccount  no such sender or group, or to suppress an archived one.    permanent
              AddressError    not an address.    permanent
@@ -45,10 +48,14 @@ def enter(
     wishes = tuple(
         Request(
             request_id(nonce, sender, group, each, action), action, sender, group, each, at_ms, source, nonce, actor,
-            row.version.hex() if row and action is Action.RESUBSCRIBE else "",
+            _seen(row, seen_version) if action is Action.RESUBSCRIBE else "",
         )
         for each, row in zip(exact, seen, strict=True)
     )  # fmt: skip
     why = without_addresses(reason) or action.value
     entry = DecidedMessage(nonce, source, Outcome.HONOUR, why, at_ms, wishes, {"actor": actor, **evidence})
     return installation.intake.record([entry])[0]
+
+
+def _seen(row: Row | None, version: str | None) -> str:
+    return version if version is not None else row.version.hex() if row else ""

@@ -154,13 +154,13 @@ def requeue(installation: Installation, job_id: str) -> bool:
 
 
 def drop(installation: Installation, job_id: str) -> bool:
-    """Delete a failed job once what it holds is in quarantine; False: it is no failed job. Repeat: safe.
+    """Delete a failed job once what it holds is in quarantine; False: it is no failed job of requests. Repeat: safe.
 
     Errors:  QueueUnavailable  Redis is away.    temporary
     """
     with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
         job = installation.queue.reaper.readable(job_id)
-        if job is None or job.get_status() is not JobStatus.FAILED:
+        if job is None or job.batch() is None or job.get_status() is not JobStatus.FAILED:
             return False
         if not job.meta.get("kept"):
             for wire in job.batch() or ():

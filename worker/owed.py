@@ -6,9 +6,11 @@ quarantine for a person. What a source has that we cannot see counts from the la
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from handlers.errors import StoreUnavailable
 from worker import habits, sent
 from worker.ages import spell
 from worker.batch import describe
@@ -100,6 +102,10 @@ def _waits(installation: Installation, state: dict[str, Any], now_ms: int) -> It
     count, oldest_ms = installation.quarantine.needing()
     if count:
         yield _Wait(max(0.0, (now_ms - oldest_ms) / 1000), count, "in quarantine, for a person")
+    with suppress(StoreUnavailable):
+        count, oldest_ms = installation.parked.waiting()
+        if count:
+            yield _Wait(max(0.0, (now_ms - oldest_ms) / 1000), count, "parked while the queue's Redis was away")
     for source in state["sources"]:
         if since_ms := _undecided_since_ms(source):
             yield _Wait(max(0.0, (now_ms - since_ms) / 1000), source.get("unread", 0), _trouble(source))

@@ -9,8 +9,8 @@ moves it again: the same requests have the same ids.
 """
 
 import json
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import redis
 
@@ -40,18 +40,34 @@ class Parked:
             confirm(pipeline, self._min_replicas)
             check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
 
-    def move(self, queue: RequestQueue) -> int:
-        """Move some of what is parked into *queue*; return how many.
+    def waiting(self) -> tuple[int, int]:
+        """Return how many are parked, and since when the oldest is, ms UTC (0: none is)."""
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+            first = cast(bytes | None, self._redis.lindex(_PARKED, 0))
+            at_ms = json.loads(first).get("received_ms", 0) if first else 0
+            return self._redis.llen(_PARKED), at_ms
+
+    def move(self, queue: RequestQueue, quarantine: Callable[[Any, str], None]) -> int:
+        """Move some of what is parked into *queue*, and what cannot be read to *quarantine*; return how many.
 
         Errors:  QueueUnavailable  it is still away: all stays parked.    temporary
         """
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             found = cast(list[bytes], self._redis.lrange(_PARKED, 0, BATCH - 1))
         if found:
-            queue.enqueue([DecidedMessage.from_wire(json.loads(each)) for each in found], limited=False)
+            queue.enqueue([each for each in (_read(row, quarantine) for row in found) if each], limited=False)
             with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
                 pipeline = self._redis.pipeline(transaction=True)
                 for each in found:
                     pipeline.lrem(_PARKED, 1, each.decode())
                 pipeline.execute()
         return len(found)
+
+
+def _read(row: bytes, quarantine: Callable[[Any, str], None]) -> DecidedMessage | None:
+    wire: Any = json.loads(row)
+    try:
+        return DecidedMessage.from_wire(wire)
+    except (KeyError, TypeError, ValueError) as error:  # another release wrote it: a person may read it
+        quarantine(wire, f"a parked request: {type(error).__name__}")
+        return None

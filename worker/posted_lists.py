@@ -76,17 +76,22 @@ class PostedLists:
     def _work(self) -> None:
         while True:
             import_id = self._waiting.get()
-            with open(self._folder / "imports.lock", "wb", opener=private) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # another server over this folder has the same lists
-                self._import(import_id)
-            self._sweep()
+            try:
+                with open(self._folder / "imports.lock", "wb", opener=private) as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # another server over this folder has the same lists
+                    self._import(import_id)
+                    self._sweep()
+            except OSError as error:  # no file left to open, say: the list is still there
+                self._installation.journal.failed("import", f"{import_id}: {error.strerror}")
+                time.sleep(_LONGEST_WAIT_S)
+                self._waiting.put(import_id)
 
     def _import(self, import_id: str) -> None:
         wait_s = 0.5
         while (path := self._folder / f"{import_id}.list").exists():
             try:
                 self._run(import_id, path)
-            except Unavailable:
+            except (Unavailable, OSError):  # the disk may be full: a list that was taken is late, never lost
                 time.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
@@ -96,7 +101,7 @@ class PostedLists:
             if one and not one.done:
                 imports.run(self._installation, one.sender, one.group, path, actor=one.actor, form=one.form,
                             rejects=self._rejected(import_id))  # fmt: skip
-        except Unavailable:
+        except (Unavailable, OSError):
             raise
         except Exception as error:  # noqa: BLE001  one list must not stop the others: who posted it hears why
             why = str(error) if isinstance(error, Rejected) else "a bug of ours: see the journal's failed"

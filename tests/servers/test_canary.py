@@ -22,6 +22,7 @@ class _Delivery:
         return "250 OK"
 
 
+@pytest.mark.fault
 @pytest.mark.needs("dovecot")
 def test_a_canary_comes_back_by_every_way_in(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
     smtp = Controller(_Delivery(dovecot), hostname="127.0.0.1", port=free_port())

@@ -379,6 +379,7 @@ def test_deliver_tells_the_effect_that_a_worker_had(acme: Service, redis_url: st
     assert "person" not in acme.log.read_text()
 
 
+@pytest.mark.fault
 def test_deliver_without_a_worker_says_queued_and_runs_no_job(service: Service, redis_url: str) -> None:
     path = written(service.folder, "1.eml", mail(address(1), "one"))
 
@@ -558,6 +559,7 @@ def test_demo_ends_with_every_effect(stage: Service) -> None:
     assert "jane.doe@" not in done.stdout + done.stderr
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("after", ["begun", "working"])
 def test_ctrl_c_on_demo_leaves_no_process(stage: Service, after: str) -> None:
     temporary = Path(stage.env["TMPDIR"])

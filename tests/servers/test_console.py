@@ -12,11 +12,13 @@ from urllib.parse import urlencode
 import pytest
 from starlette.routing import Route
 
+from handlers.request import Action
 from tests.browser import scene
 from tests.harness.processes import free_port
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, until
 from tests.harness.web import Answer, Web, ask, serving
+from worker import by_hand
 from worker.check import check
 from worker.installation import open_installation
 from worker.quarantine.shelf import Selection
@@ -299,12 +301,26 @@ def test_a_link_to_nobody_is_not_here(web: Web, anna: Person, name: str) -> None
     assert anna.get(f"/ops/person/{name}").status == 404
 
 
+def _seen_row(person: Person, where: str, group: str) -> str:
+    """What the page's form sends for a group: with the version of the row that was shown."""
+    found = re.search(rf'value="({group}/[0-9a-f]+)"', person.get(where).text)
+    assert found
+    return found[1]
+
+
 def test_resubscribing_needs_a_reason_and_is_told(web: Web, anna: Person) -> None:
     where = anna.post("/ops/search", q="person.1@example.com").headers["location"]
     assert anna.post(where, where="acme/101", action="resubscribe", reason=" ").status == 422
     assert check(web.installation, "acme", 101, ["person.1@example.com"])[0].suppressed
 
-    anna.post(where, where="acme/101", action="resubscribe", reason="rang us")
+    seen = _seen_row(anna, where, "acme/101")
+    by_hand.enter(web.installation, Action.RESUBSCRIBE, "acme", 101, ["person.1@example.com"], actor="x", reason="x")
+    by_hand.enter(web.installation, Action.UNSUBSCRIBE, "acme", 101, ["person.1@example.com"], actor="x", reason="x")
+    anna.post(where, where=seen, action="resubscribe", reason="saw another row")
+    assert "changed since you looked" in anna.get(where).text
+    assert check(web.installation, "acme", 101, ["person.1@example.com"])[0].suppressed
+
+    anna.post(where, where=_seen_row(anna, where, "acme/101"), action="resubscribe", reason="rang us")
 
     assert not check(web.installation, "acme", 101, ["person.1@example.com"])[0].suppressed
     assert "rang us" in anna.get(where).text

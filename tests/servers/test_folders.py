@@ -134,6 +134,7 @@ def test_a_deleted_mailbox_is_waited_for(tmp_path: Path, redis_url: str, dovecot
     assert [DONE in flags for flags in _flags(dovecot, "Gone")] == [True]
 
 
+@pytest.mark.fault
 def test_what_was_left_is_looked_at_again_when_a_sender_names_its_address(
     tmp_path: Path, redis_url: str, dovecot: Mailbox
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_killed_run_leaves_an_orphan_that_the_next_one_uses(tmp_path: Path) ->
     assert [each["sender"] for each in senders] == ["acme"]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("name", ["d" * 60 + "/" + "e" * 60, "two  spaces 50%20off a?b#c dä=\"x'"])
 def test_a_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     service = Service(tmp_path, data_dir=str(tmp_path / name))
@@ -98,6 +99,7 @@ def test_a_data_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
         assert service.last_line("sender", "add", "acme") == "acme"
 
 
+@pytest.mark.fault
 def test_sigterm_in_the_first_second_ends_it_at_once_and_web_leaves_no_server(tmp_path: Path) -> None:
     service = Service(tmp_path)
     for command, ready in (("run", False), ("web", True)):
@@ -124,6 +126,7 @@ def test_an_embedded_server_that_dies_is_started_again(tmp_path: Path) -> None:
         assert [each["sender"] for each in service.rows("sender", "list")] == ["acme"]
 
 
+@pytest.mark.fault
 def test_sigterm_ends_everything_within_ten_seconds(tmp_path: Path) -> None:
     service = Service(tmp_path)
     with service.running("run") as process:
@@ -237,6 +240,7 @@ def _is_suppressed(service: Service, number: int) -> bool:
     return bool(service.rows("check", "acme", "1", f"person.{number}@example.com")[0]["suppressed"])
 
 
+@pytest.mark.fault
 def test_a_job_injected_into_redis_runs_no_code(tmp_path: Path, redis_url: str) -> None:
     service = Service(tmp_path, redis_url=redis_url, **KEYS)
     proof = tmp_path / "owned"
@@ -264,6 +268,7 @@ def test_a_full_queue_makes_sources_wait(tmp_path: Path, redis_url: str) -> None
     assert "UNSUBD_QUEUE_LIMIT: 1 jobs wait" in second.stderr
 
 
+@pytest.mark.fault
 def test_rqs_own_tools_work_on_the_queue(tmp_path: Path, redis_url: str) -> None:
     service = Service(tmp_path, redis_url=redis_url, **KEYS)
     with service.running("run"):

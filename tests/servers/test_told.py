@@ -1,9 +1,11 @@
 """`/in/{provider}-events/{target}` over HTTP: each provider's code for what is taken, unproved, unreadable, or for later."""
 
 import base64
+import hmac
 import json
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,22 @@ def test_what_is_not_proved_changes_nothing(web: Web) -> None:
     assert _post(web, _event(), "brevo-events/acme-sendgrid") == 404
 
     assert list(web.installation.store.listed("acme", 12)) == []
+
+
+def test_a_mailgun_signature_is_good_for_one_body(web: Web) -> None:
+    """It does not cover the body: whoever saw one could tell anything of anybody."""
+    web.installation.forwards.add(
+        Target("mg", "acme", "mailgun", KEY, {}, "mg.example.com", "http://127.0.0.1:1", "signing")
+    )
+    now = str(int(time.time()))
+    signed = {"timestamp": now, "token": "t", "signature": hmac.digest(b"signing", f"{now}t".encode(), sha256).hex()}
+
+    def post(who: str) -> int:
+        event = {"event": "unsubscribed", "recipient": who, "timestamp": int(now), "id": who}
+        return web.post("/in/mailgun-events/mg", json.dumps({"signature": signed, "event-data": event}).encode()).status
+
+    assert [post("a@example.com"), post("a@example.com"), post("victim@example.com")] == [200, 200, 406]
+    assert [name for name, _ in web.installation.store.listed("acme", 0)] == ["a@example.com"]
 
 
 def test_what_can_never_be_read_is_dropped(web: Web) -> None:

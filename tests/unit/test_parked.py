@@ -52,11 +52,11 @@ def test_it_is_parked_and_takes_effect_when_the_queue_is_back(
     assert _pressed(acme) is Effect.QUEUED
     assert _stopped(acme) == []
     with pytest.raises(QueueUnavailable):
-        acme.parked.move(acme.queue)
+        acme.parked.move(acme.queue, acme.quarantine_failed)
 
     servers[SERVERS[0]].connected = True
-    assert acme.parked.move(acme.queue) == 1
-    assert acme.parked.move(acme.queue) == 0
+    assert acme.parked.move(acme.queue, acme.quarantine_failed) == 1
+    assert acme.parked.move(acme.queue, acme.quarantine_failed) == 0
     (job,) = acme.queue.rq.get_jobs()
     assert job.perform() == [["added"]]
 
@@ -71,9 +71,9 @@ def test_a_crash_between_moving_and_taking_away_repeats_and_changes_nothing(
     _pressed(acme)
     servers[SERVERS[0]].connected = True
     with patch.object(acme.store_redis, "pipeline", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
-        acme.parked.move(acme.queue)
+        acme.parked.move(acme.queue, acme.quarantine_failed)
 
-    assert acme.parked.move(acme.queue) == 1
+    assert acme.parked.move(acme.queue, acme.quarantine_failed) == 1
     effects = [job.perform() for job in acme.queue.rq.get_jobs()]
 
     assert effects == [[["added"]], [["added"]]]  # the second is the first one's repeat: the same id, the same answer

@@ -28,7 +28,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _SVG = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*<svg[\s>]", re.DOTALL)
 # Our own page shows it as a picture, where none of this runs; whoever opens its address alone must be safe as well.
 _ACTIVE = re.compile(
-    rb"<!doctype|<!entity|<\s*(?:\w+:)?(?:script|foreignobject|iframe|a)\b|\son\w+\s*=|javascript:", re.I
+    rb"<!doctype|<!entity|<\s*(?:[\w.-]+:)?(?:script|foreignobject|iframe|a)\b|\son\w+\s*=|javascript:", re.I
 )
 
 

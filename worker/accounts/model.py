@@ -42,7 +42,9 @@ class Sender:
             except ConfigError as error:
                 raise Rejected(str(error).replace("UNSUBD_ADDRESS", "address")) from None
         for name, url in (("public-url", self.public_url), ("https-url", self.https_url)):
-            if url and (urlsplit(url).scheme != "https" or not urlsplit(url).hostname):
+            if url and (
+                not url.isprintable() or " " in url or urlsplit(url).scheme != "https" or not urlsplit(url).hostname
+            ):
                 raise Rejected(f"{name}: {url[:60]!r}, expected e.g. https://unsub.example.com")
         if self.parent == self.id:
             raise Rejected("parent: the sender itself, expected another one, or none")

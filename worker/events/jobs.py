@@ -9,6 +9,7 @@ from handlers.errors import Unavailable
 from handlers.events import SIGNATURE_HEADER, TIMESTAMP_HEADER, body, event, signature
 from handlers.tag import is_forgotten
 from worker import jobs
+from worker.calls import called
 from worker.events import EventHook
 from worker.installation import open_installation
 
@@ -37,12 +38,8 @@ def _post(hook: EventHook, posted: bytes) -> None:
         "Content-Type": "application/json", "User-Agent": "unsubd",
         TIMESTAMP_HEADER: timestamp, SIGNATURE_HEADER: signature(hook.key, timestamp, posted),
     }  # fmt: skip
-    try:
-        with httpx2.Client(timeout=_WAIT_S, follow_redirects=False, trust_env=False) as client:
-            answer = client.post(hook.url, content=posted, headers=headers)
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise Unavailable(
-            f"events of {hook.sender}: {type(error).__name__}, expected an answer in {_WAIT_S:g} s"
-        ) from None
-    if not answer.is_success:
-        raise Unavailable(f"events of {hook.sender}: answered {answer.status_code}, expected 2xx")
+    with httpx2.Client(timeout=_WAIT_S, follow_redirects=False, trust_env=False) as client:
+        request = client.build_request("POST", hook.url, content=posted, headers=headers)
+        status, _ = called(client, request, f"events of {hook.sender}", within_s=_WAIT_S)
+    if not 200 <= status < 300:
+        raise Unavailable(f"events of {hook.sender}: answered {status}, expected 2xx")

@@ -24,12 +24,13 @@ from urllib.parse import urlsplit
 import redis
 from rq import Queue
 
-from handlers.errors import QueueUnavailable, Rejected, Unavailable
+from handlers.errors import ConfigError, QueueUnavailable, Rejected, Unavailable
 from handlers.events import changes
 from handlers.forwarding import forwarder, groups_told
 from handlers.request import DecidedMessage
 from handlers.tag import Keyring
 from worker.batch import FORWARD, new_outgoing
+from worker.journal import Journal
 from worker.keys import seal, unseal
 from worker.server import away_as
 
@@ -107,8 +108,22 @@ class Forwards:
 
     def _fresh(self) -> list[Target]:
         if self._known is None or time.monotonic() - self._known[0] > _FRESH_S:
-            self._known = time.monotonic(), self.every()
+            self._known = time.monotonic(), self._readable()
         return self._known[1]
+
+    def _readable(self) -> list[Target]:
+        """The targets, without those that no active key opens: they must stop nobody's request."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            rows = cast(dict[bytes, bytes], self._redis.hgetall(_TARGETS))
+        found = []
+        for name, row in sorted(rows.items()):
+            try:
+                found.append(self._read(name.decode(), json.loads(row)))
+            except (ConfigError, KeyError, ValueError) as error:
+                Journal(self._redis).failed(
+                    "forward", f"{name.decode()}: {type(error).__name__}: unsubd forward add it again"
+                )
+        return found
 
     def every(self) -> list[Target]:
         """Return every target, by name."""

@@ -1,5 +1,6 @@
 """What RQ runs to make a provider's lists equal. The function's dotted name and its arguments are wire format."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from handlers.forwarding import forwarder
 from handlers.forwarding.call import Call
 from handlers.tag import is_forgotten
 from worker import jobs
+from worker.calls import called
 from worker.check import check
 from worker.forwarding import Target
 from worker.installation import Installation, open_installation
@@ -42,7 +44,7 @@ def forward(target: str, batch: list[dict[str, Any]]) -> int:
 
 
 def _client(target: Target) -> httpx2.Client:
-    headers = forwarder(target.provider).headers(target.secret)
+    headers = {**forwarder(target.provider).headers(target.secret), "Accept-Encoding": "identity"}
     return httpx2.Client(
         base_url=target.base, headers=headers, timeout=_WAIT_S, follow_redirects=False, trust_env=False
     )
@@ -106,24 +108,18 @@ class _Place:
     def _say(self, call: Call) -> None:
         """Make one call. Its path spells an address, so no error does."""
         self._renew()
-        try:
-            answer = self._client.request(call.method, call.path, json=call.content)
-        except httpx2.HTTPError as error:
-            raise Unavailable(
-                f"{self._target.name}: {type(error).__name__}, expected an answer in {_WAIT_S:g} s"
-            ) from None
-        if not answer.is_success and answer.status_code not in call.also:
+        request = self._client.build_request(call.method, call.path, json=call.content)
+        status, content = called(self._client, request, self._target.name, within_s=_WAIT_S)
+        if not 200 <= status < 300 and status not in call.also:
             where = f"place {self._place} of group {self._group}"
-            raise Unavailable(
-                f"{self._target.name}: {call.method} answered {answer.status_code} for {where}, expected 2xx"
-            )
-        if answer.is_success and answer.content and (refused := self._module.failed(_json(answer))):
+            raise Unavailable(f"{self._target.name}: {call.method} answered {status} for {where}, expected 2xx")
+        if content and status < 300 and (refused := self._module.failed(_json(content))):
             raise Unavailable(f"{self._target.name}: {refused}, expected none")
 
 
-def _json(answer: httpx2.Response) -> Any:
+def _json(content: bytes) -> Any:
     try:
-        return answer.json()
+        return json.loads(content)
     except ValueError:
         return None
 

@@ -32,6 +32,7 @@ BACKLOG_ASKED_ABOVE = 50
 _MAX_BACKOFF_S = 60.0
 _REFUSED_WAIT_S = 60.0  # a wrong password tried too often locks the account
 _REFUSED_JUNK_WAIT_S = 300.0
+_SAY_AGAIN_S = 30.0
 _NO_JUNK_WAIT_S = 3600.0
 _MOVE_AGAIN_S = 3600.0
 
@@ -75,7 +76,7 @@ class Mailbox:
                 await self._visit(once=once)
                 return
             except (MailboxRefused, Unavailable) as error:
-                wait_s = await self._wait_after(error)
+                wait_s, said = await self._wait_after(error)
                 if once or (strict and not self.opened.is_set()):
                     if self._junk:
                         return
@@ -84,21 +85,29 @@ class Mailbox:
                 if once:
                     raise
                 self._installation.journal.failed("imap", type(error).__name__, source=self._source)
-                wait_s = await self._wait_after(MailboxUnavailable(f"a bug of ours: {type(error).__name__}"))
-            await asyncio.sleep(wait_s)
+                wait_s, said = await self._wait_after(MailboxUnavailable(f"a bug of ours: {type(error).__name__}"))
+            await self._pause(wait_s, said)
 
-    async def _wait_after(self, error: Exception) -> float:
-        """Report the trouble and return how long to wait before the next try."""
+    async def _pause(self, seconds: float, said: tuple[str, str]) -> None:
+        """Wait, and say again meanwhile what was said: who says nothing for long counts as silent."""
+        while seconds > _SAY_AGAIN_S:
+            await asyncio.sleep(_SAY_AGAIN_S)
+            await asyncio.to_thread(self._report.say, *said)
+            seconds -= _SAY_AGAIN_S
+        await asyncio.sleep(seconds)
+
+    async def _wait_after(self, error: Exception) -> tuple[float, tuple[str, str]]:
+        """Report the trouble; return how long to wait before the next try, and what was said."""
+        said = ("waiting", str(error))
         if isinstance(error, NoJunk):
-            await asyncio.to_thread(self._report.say, "idle", str(error))
-            return _NO_JUNK_WAIT_S
-        if isinstance(error, MailboxRefused):
-            await asyncio.to_thread(self._report.say, "refused", str(error))
-            return _REFUSED_JUNK_WAIT_S if self._junk else _REFUSED_WAIT_S
-        await asyncio.to_thread(self._report.say, "waiting", str(error))
-        wait_s = self._backoff_s * random.uniform(0.5, 1.0)
-        self._backoff_s = min(self._backoff_s * 2, _MAX_BACKOFF_S)
-        return wait_s
+            wait_s, said = _NO_JUNK_WAIT_S, ("idle", str(error))
+        elif isinstance(error, MailboxRefused):
+            wait_s, said = _REFUSED_JUNK_WAIT_S if self._junk else _REFUSED_WAIT_S, ("refused", str(error))
+        else:
+            wait_s = self._backoff_s * random.uniform(0.5, 1.0)
+            self._backoff_s = min(self._backoff_s * 2, _MAX_BACKOFF_S)
+        await asyncio.to_thread(self._report.say, *said)
+        return wait_s, said
 
     async def _visit(self, *, once: bool) -> None:
         connection = await self._connect()

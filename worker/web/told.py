@@ -10,6 +10,7 @@ from starlette.responses import Response
 from handlers.errors import Rejected, SignatureInvalid, Unavailable
 from handlers.forwarding import TELLERS
 from handlers.providers import PROVIDERS
+from handlers.providers.delivery import told_delivery
 from worker.forwarding import Target
 from worker.forwarding.heard import hear
 from worker.installation import Installation
@@ -38,7 +39,7 @@ async def receive_events(request: Request, provider: str, name: str) -> Response
         body = await read_body(request, _MAX_BODY_BYTES)
         target = await asyncio.to_thread(_target, installation, provider, name)
         await asyncio.to_thread(teller.verify_told, header_values(request), body, [target.told_by], time.time())
-        await asyncio.to_thread(lambda: hear(installation, target, teller.told(body)))
+        await asyncio.to_thread(_hear, installation, target, body)
     except SignatureInvalid as error:
         status, word, detail = codes.auth_fail, "signature_invalid", str(error)
     except Rejected as error:
@@ -54,6 +55,23 @@ async def receive_events(request: Request, provider: str, name: str) -> Response
         status, word, detail = codes.ack, "accepted", ""
     await asyncio.to_thread(installation.journal.webhook, f"{provider}-events", word, detail)
     return Response(status_code=status) if word == "accepted" else answer(status, word, detail)
+
+
+def _hear(installation: Installation, target: Target, body: bytes) -> None:
+    """Record what a proved post tells, once.
+
+    Why:     Mailgun's signature does not cover the body: whoever sees one, of an event or of a route's mail, could tell anything.
+    """
+    deliveries, told = installation.deliveries, TELLERS[target.provider].told(body)
+    delivery = told_delivery(target.provider, body)
+    if delivery:
+        places = [f"mailgun:{each.name}" for each in installation.hooks.every() if each.provider == "mailgun"]
+        known = [deliveries.is_known(place, delivery) for place in (f"mailgun-events:{target.name}", *places)]
+        if any(known):
+            return
+    hear(installation, target, told)
+    if delivery:
+        deliveries.remember(f"mailgun-events:{target.name}", delivery)
 
 
 def _target(installation: Installation, provider: str, name: str) -> Target:

@@ -8,6 +8,7 @@ an entry by API or operator stay.
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from handlers import undo
 from handlers.errors import QueueUnavailable, StoreUnavailable, Unavailable
@@ -113,7 +114,9 @@ class Wishes:
             self.installation.parked.put(decided)
 
     def _decided(self, requests: list[Request], at_ms: int) -> DecidedMessage:
-        return DecidedMessage(self.nonce, self.source, Outcome.HONOUR, "form", at_ms, tuple(requests))
+        # One form may be sent twice with other wishes (a second tab): each has its record.
+        key = sha256("\0".join([self.nonce, *sorted(each.id for each in requests)]).encode()).hexdigest()
+        return DecidedMessage(key, self.source, Outcome.HONOUR, "form", at_ms, tuple(requests))
 
     def _rows(self, groups: set[int]) -> dict[int, Row | None]:
         try:

@@ -29,6 +29,7 @@ from worker.web.recipient import read_tag
 
 router = APIRouter()
 _PURPOSE = b"unsubd-console-person-1"
+_VERSION = re.compile(r"(?:[0-9a-f]{2}){20,26}")
 _JOB = re.compile(r"unsub-[0-9a-f]{32}(?:-[01])*")
 _DIGEST = re.compile(r"[0-9a-f]{12,64}")
 _SEALED = re.compile(r"[0-9a-f]{58,1500}")
@@ -156,8 +157,12 @@ def _states(visit: Visit, sender: Sender, story: Story) -> list[dict[str, Any]]:
     named += [
         (each.id, each.name, each.archived, each.essential) for each in groups if not each.archived or each.id in rows
     ]
+    recipient = story.recipient
+    now = visit.installation.store.rows([(sender.id, group, recipient) for group, *_ in named])
+    versions = {group: row.version.hex() if row else "" for (group, *_), row in zip(named, now, strict=True)}
     return [
-        {"group": group, "name": name, "archived": archived, "essential": essential, "row": rows.get(group),
+        {"group": group, "name": name, "version": versions[group],
+         "archived": archived, "essential": essential, "row": rows.get(group),
          "answer": _answer(visit, sender.id, group, story.recipient)}
         for group, name, archived, essential in named
     ]  # fmt: skip
@@ -177,19 +182,29 @@ async def act(request: Request, name: str) -> Response:
 
 def _act(visit: Visit, name: str) -> str:
     address, action = unsealed(visit, name), _action(visit.field("action"))
-    sender, _, group = visit.field("where").partition("/")
+    sender, _, rest = visit.field("where").partition("/")
+    group, _, version = rest.partition("/")
     if not (group.isascii() and group.isdigit()):
         raise Rejected("group: expected one of the list")
     if not visit.field("reason"):
         raise Rejected("reason: empty, expected why, for the ledger: go back and fill it in")
+    if action is Action.RESUBSCRIBE and not _VERSION.fullmatch(version):
+        return f"Nothing was changed: nothing was suppressed for group {group} of {sender} itself."
     installation, actor = visit.installation, visit.session.who
     [result] = by_hand.enter(
-        installation, action, sender, int(group), [address], actor=actor, reason=visit.field("reason")
+        installation,
+        action,
+        sender,
+        int(group),
+        [address],
+        actor=actor,
+        reason=visit.field("reason"),
+        seen_version=version,
     )
     target = f"{sender} {group} {installation.pseudonyms.bare(one_address(address))}"
     visit.note(action.value, target, result["effect"])
     if result["effect"] == Effect.NOT_LIFTED.value:
-        return f"Nothing was changed: nothing is suppressed for group {group} of {sender} itself."
+        return f"Nothing was changed: group {group} of {sender} is not suppressed, or changed since you looked. Look again."
     return f"{action.value}: group {group} of {sender} is {result['effect']}."
 
 
