@@ -82,6 +82,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
+def _choice(page: Page, beginning: str) -> str:
+    """The option that begins so: it ends in the version of the row that the page shows."""
+    return str(page.locator(f'option[value^="{beginning}"]').get_attribute("value"))
+
+
 def _installation(service: Service) -> AbstractContextManager[Installation]:
     environ = {"UNSUBD_DATA_DIR": str(service.folder / "data")}
     return open_installation(with_embedded_secrets(load_settings(environ)))
@@ -289,7 +294,7 @@ def test_an_operator_walks_from_login_to_logout(
         expect(page.locator("h1")).to_have_text(address)
         assert "person." not in page.url
         expect(page.locator("tr").filter(has_text="Weekly news")).to_contain_text("do not mail")
-        page.get_by_label("Sender and group").select_option("acme/101")
+        page.get_by_label("Sender and group").select_option(_choice(page, "acme/101/"))
         page.get_by_label("Why for the ledger").fill("rang us, wants it back")
         page.get_by_role("button", name="Resubscribe").click()
         expect(page.locator("tr").filter(has_text="Weekly news")).to_contain_text("may be mailed")
