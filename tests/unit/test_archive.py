@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.errors import ConfigError, Rejected, Unavailable
@@ -540,7 +540,6 @@ def test_a_person_without_any_record_gets_a_bundle_too(tmp_path: Path) -> None:
     assert run(unpacked(path) / "verify.py")[0] == 0
 
 
-@settings(deadline=None)
 @given(
     story=RECORDS, records=st.lists(st.tuples(RECORDS, st.booleans()), max_size=9), recent=st.lists(RECORDS, max_size=3)
 )
