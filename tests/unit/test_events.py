@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import fakeredis
+import httpx2
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -19,6 +20,7 @@ from tests.harness.receiver import Receiver, receiving
 from tests.unit import house
 from tests.unit.letters import JANE
 from worker import by_hand, forget, jobs
+from worker.calls import called
 from worker.installation import Installation
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -173,6 +175,14 @@ def test_a_receiver_that_is_away_is_tried_again(acme: Installation, receiver: Re
 
     with pytest.raises(Unavailable, match="events of acme: ConnectError"):
         job.perform()
+
+
+def test_an_answer_that_takes_too_long_as_a_whole_ends(receiver: Receiver) -> None:
+    receiver.wait_s = 1.0
+    with httpx2.Client(timeout=30, trust_env=False) as client:
+        request = client.build_request("POST", receiver.url, content=b"[]")
+        with pytest.raises(Unavailable, match="no whole answer, expected one"):
+            called(client, request, "acme", within_s=0.1)
 
 
 def test_who_was_forgotten_meanwhile_is_told_to_nobody(acme: Installation, receiver: Receiver) -> None:
