@@ -96,39 +96,45 @@ def _states(web: Web, page: Page, who: str) -> Iterator[str]:
     """Go through every page that a recipient may see, in the order of one life, and stop at each."""
     page.goto(_link(web, who))
     yield "landing"
-    page.locator("form[action*='/u/'] button").click()
+    _follow(page, "form[action*='/u/'] button")
     yield "done"
-    page.locator("button[value=too_many]").click()
+    _follow(page, "button[value=too_many]")
     yield "thanks"
     page.goto(_link(web, who))
-    page.locator("form[action*='/u/'] button").click()
+    _follow(page, "form[action*='/u/'] button")
     yield "already"
-    page.locator("nav a").click()
+    _follow(page, "nav a")
     yield "preferences"
     page.locator("#g1").click()
     page.locator("#g2").click()
-    page.locator(".choices ~ button").click()
+    _follow(page, ".choices ~ button")
     yield "saved"
-    page.locator("form[action$='/undo'] button").click()
+    _follow(page, "form[action$='/undo'] button")
     yield "undone"
     enter(
         web.installation, Action.UNSUBSCRIBE, "acme", 3, [f"{who}@example.com"], actor="test", reason="asked by phone"
     )
     page.goto(_link(web, who, "p"))
     yield "held"
-    page.locator(".apart button").click()
+    _follow(page, ".apart button")
     yield "everything"
-    page.locator("nav a").click()
+    _follow(page, "nav a")
     yield "all-stopped"
     page.goto(f"{_base(web)}/u/broken")
     yield "bad-link"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Wishes, "make", _away)
         page.goto(_link(web, who))
-        page.locator("form[action*='/u/'] button").click()
+        _follow(page, "form[action*='/u/'] button")
         yield "away"
     page.goto(_link(web, who, "u", 0, "plain"))
     yield "landing-all"
+
+
+def _follow(page: Page, selector: str) -> None:
+    """Click, and wait for the page that comes, with its stylesheets: a click returns before they are there."""
+    with page.expect_navigation(wait_until="load"):
+        page.locator(selector).click()
 
 
 def _away(*_: object) -> None:
