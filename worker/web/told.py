@@ -4,19 +4,17 @@ import asyncio
 import time
 
 from fastapi import APIRouter, Request
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from handlers.errors import Rejected, SignatureInvalid, Unavailable
+from handlers.errors import SignatureInvalid
 from handlers.forwarding import TELLERS
 from handlers.providers import PROVIDERS
 from handlers.providers.delivery import told_delivery
 from worker.forwarding import Target
 from worker.forwarding.heard import hear
 from worker.installation import Installation
+from worker.web.answers import ANSWERS, answer, answered, header_values
 from worker.web.body import read_body
-from worker.web.failure import place_of
-from worker.web.webhooks import ANSWERS, answer, header_values
 
 router = APIRouter()
 _MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -31,30 +29,21 @@ _MAX_BODY_BYTES = 4 * 1024 * 1024
 )
 async def receive_events(request: Request, provider: str, name: str) -> Response:
     """Take unsubscribes, resubscribes and complaints that a provider's own pages took, for a target of `forward add`."""
-    teller = TELLERS.get(provider)
-    if teller is None:
+    if provider not in TELLERS:
         return answer(404, "unknown_provider", f"expected one of {', '.join(sorted(TELLERS))}")
-    codes, installation = PROVIDERS[provider].CODES, request.app.state.installation
-    try:
-        body = await read_body(request, _MAX_BODY_BYTES)
-        target = await asyncio.to_thread(_target, installation, provider, name)
-        await asyncio.to_thread(teller.verify_told, header_values(request), body, [target.told_by], time.time())
-        await asyncio.to_thread(_hear, installation, target, body)
-    except SignatureInvalid as error:
-        status, word, detail = codes.auth_fail, "signature_invalid", str(error)
-    except Rejected as error:
-        status, word, detail = codes.drop, "payload_invalid", str(error)
-    except Unavailable as error:
-        status, word, detail = codes.retry, "unavailable", str(error)
-    except ClientDisconnect:
-        status, word, detail = codes.retry, "disconnected", "the body ended early"
-    except Exception as error:  # noqa: BLE001  a bug of ours: the provider keeps the event and comes again
-        status, word, detail = codes.retry, "failed", "a bug of ours: see the journal's failed"
-        await asyncio.to_thread(installation.journal.failed, "webhook", f"{provider}-events: {place_of(error)}")
-    else:
-        status, word, detail = codes.ack, "accepted", ""
-    await asyncio.to_thread(installation.journal.webhook, f"{provider}-events", word, detail)
-    return Response(status_code=status) if word == "accepted" else answer(status, word, detail)
+    journal = request.app.state.installation.journal
+    work = _told(request, provider, name)
+    return await answered(journal, f"{provider}-events", PROVIDERS[provider].CODES, work)
+
+
+async def _told(request: Request, provider: str, name: str) -> str:
+    installation = request.app.state.installation
+    body = await read_body(request, _MAX_BODY_BYTES)
+    target = await asyncio.to_thread(_target, installation, provider, name)
+    verify = TELLERS[provider].verify_told
+    await asyncio.to_thread(verify, header_values(request), body, [target.told_by], time.time())
+    await asyncio.to_thread(_hear, installation, target, body)
+    return "accepted"
 
 
 def _hear(installation: Installation, target: Target, body: bytes) -> None:

@@ -6,36 +6,28 @@ A status is a promise, and each provider owns its four (`handlers.providers`).
 
 import asyncio
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from handlers import message
-from handlers.errors import ContentTypeInvalid, CredentialsMissing, Rejected, SignatureInvalid, Unavailable, UnsubdError
+from handlers.errors import CredentialsMissing, Rejected, SignatureInvalid, Unavailable, UnsubdError
 from handlers.message import InboundMessage
-from handlers.providers import PROVIDERS, Codes, Headers, ProviderMessage, ses
+from handlers.providers import PROVIDERS, Headers, ProviderMessage, ses
 from handlers.providers.delivery import Delivery, signed_delivery
 from worker import habits
 from worker.deliveries import DeliveryForged
 from worker.hooks import Hook
 from worker.installation import Installation
 from worker.web import mailtrap, s3
+from worker.web.answers import ANSWERS, answer, answered, header_values
 from worker.web.body import read_body
-from worker.web.failure import Failure, place_of
+from worker.web.failure import place_of
 from worker.web.passing import pass_on
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # every provider's own limit is lower
-ANSWERS: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "model": Failure,
-        "description": "the code that makes this provider try again, give up, or keep the mail",
-    }
-}
 router = APIRouter()
 
 
@@ -94,33 +86,22 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     module = PROVIDERS.get(provider)
     if module is None:
         return answer(404, "unknown_provider", f"expected one of {', '.join(sorted(PROVIDERS))}")
-    codes: Codes = module.CODES
+    work = _received(request, provider, name)
+    return await answered(request.app.state.installation.journal, provider, module.CODES, work)
+
+
+async def _received(request: Request, provider: str, name: str) -> str:
     installation: Installation = request.app.state.installation
     try:
         body = await read_body(request, MAX_BODY_BYTES)
-        headers = header_values(request)
         hook = await asyncio.to_thread(find_hook, installation, provider, name)
-        repeated = await _take(request, hook, headers, body)
-    except CredentialsMissing as error:
-        status, word, detail = 401, "credentials_missing", str(error)
-    except SignatureInvalid as error:
-        status, word, detail = codes.auth_fail, "signature_invalid", str(error)
+        repeated = await _take(request, hook, header_values(request), body)
+    except CredentialsMissing:
+        raise
+    except SignatureInvalid:
         await asyncio.to_thread(_unproved, installation, provider, name)
-    except ContentTypeInvalid as error:
-        status, word, detail = 415, "content_type_invalid", str(error)
-    except Rejected as error:
-        status, word, detail = codes.drop, "payload_invalid", str(error)
-    except Unavailable as error:
-        status, word, detail = codes.retry, "unavailable", str(error)
-    except ClientDisconnect:
-        status, word, detail = codes.retry, "disconnected", "the body ended early"
-    except Exception as error:  # noqa: BLE001  a bug of ours: the provider keeps the mail and comes again
-        status, word, detail = codes.retry, "failed", "a bug of ours: see the journal's failed"
-        await asyncio.to_thread(installation.journal.failed, "webhook", f"{provider}: {place_of(error)}")
-    else:
-        status, word, detail = codes.ack, "repeated" if repeated else "accepted", ""
-    await asyncio.to_thread(installation.journal.webhook, provider, word, detail)
-    return Response(status_code=status) if word in ("accepted", "repeated") else answer(status, word, detail)
+        raise
+    return "repeated" if repeated else "accepted"
 
 
 def _unproved(installation: Installation, provider: str, name: str) -> None:
@@ -246,18 +227,3 @@ def _parts(installation: Installation, provider: str, headers: Headers, body: by
     except Exception as error:  # noqa: BLE001  a bug of ours must not cost a mail: a person gets the body as it came
         installation.journal.failed("webhook", f"{provider}: {place_of(error)}: quarantined")
         return [ProviderMessage(body, None, None)]
-
-
-def header_values(request: Request) -> Mapping[str, list[str]]:
-    """Return every header's values by lower-case name, latin-1."""
-    values: dict[str, list[str]] = {}
-    for name, value in request.headers.raw:
-        values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    return values
-
-
-def answer(status: int, word: str, detail: str) -> Response:
-    """Return a refusal as programs read it."""
-    content: dict[str, Any] = {"error": word, "detail": detail}
-    asked = {"WWW-Authenticate": 'Basic realm="unsubd"'} if word == "credentials_missing" else None
-    return JSONResponse(content, status_code=status, headers=asked)
