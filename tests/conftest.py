@@ -20,6 +20,7 @@ _ROOT = Path(__file__).parents[1]
 settings.register_profile("unsubd", deadline=None)  # a busy machine is no finding: timings live in benchmarks
 settings.load_profile("unsubd")
 _users = itertools.count(1)
+_homes_made = itertools.count(1)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -29,13 +30,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             processes.require(binary, processes.PACKAGES[binary])
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("homes")  # one for all: mktemp reads every name there is, ten thousand times
+
+
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, _homes: Path) -> None:
     """Keep the developer's own settings and data out of the test."""
     for name in [name for name in os.environ if name.startswith(("UNSUBD_", "AWS_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # or boto3 looks for credentials in the network
-    home = tmp_path_factory.mktemp("home")
+    home = _homes / str(next(_homes_made))
+    home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
 
