@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from handlers.address import one_address
-from handlers.errors import Rejected
+from handlers.errors import Rejected, UnsubdError
 from worker.accounts import Group
 from worker.installation import Installation
 from worker.store import Rows
@@ -77,6 +77,16 @@ class Question:
         return sha256(b"".join(len(part).to_bytes(2) + part for part in parts)).hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one call of `check` asks."""
+
+    sender: str
+    group: int
+    recipients: Sequence[str]
+    bypass: Collection[str] = ()
+
+
 def check(
     installation: Installation, sender: str, group: int, recipients: Sequence[str], bypass: Collection[str] = ()
 ) -> list[Answer]:
@@ -87,10 +97,37 @@ def check(
              Rejected        a bypass that nobody knows.    permanent
              Unavailable     the store or the accounts cannot be asked.    temporary
     """
-    question = Question.of(installation.groups.group(sender, group), bypass)
-    exact = [one_address(recipient) for recipient in recipients]
-    rows = installation.store.asked(sender, group, exact)
-    return [question.answer(recipient, each) for recipient, each in zip(exact, rows, strict=True)]
+    answers = check_each(installation, [Check(sender, group, recipients, bypass)])[0]
+    if isinstance(answers, Exception):
+        raise answers
+    return answers
+
+
+def check_each(installation: Installation, checks: Sequence[Check]) -> list[list[Answer] | Exception]:
+    """Return what `check` returns for each, or what it raises. One round trip for each sender and group among them."""
+    read = [_read(installation, each) for each in checks]
+    wanted: dict[tuple[str, int], list[str]] = {}
+    for each, found in zip(checks, read, strict=True):
+        if not isinstance(found, Exception):
+            wanted.setdefault((each.sender, each.group), []).extend(found[1])
+    rows = {place: iter(installation.store.asked(*place, recipients)) for place, recipients in wanted.items()}
+    return [
+        found if isinstance(found, Exception) else _answers(*found, rows[each.sender, each.group])
+        for each, found in zip(checks, read, strict=True)
+    ]
+
+
+def _read(installation: Installation, asked: Check) -> tuple[Question, list[str]] | Exception:
+    """The question and its exact recipients, or what is wrong with it."""
+    try:
+        question = Question.of(installation.groups.group(asked.sender, asked.group), asked.bypass)
+        return question, [one_address(recipient) for recipient in asked.recipients]
+    except UnsubdError as error:
+        return error
+
+
+def _answers(question: Question, recipients: list[str], rows: Iterator[Rows]) -> list[Answer]:
+    return [question.answer(recipient, next(rows)) for recipient in recipients]
 
 
 def as_json(answer: Answer) -> dict[str, Any]:

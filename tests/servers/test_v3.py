@@ -718,7 +718,7 @@ def test_accounts_that_are_away_are_503(acme: Account, monkeypatch: pytest.Monke
     def away(*_: object) -> None:
         raise QueueUnavailable("UNSUBD_REDIS_URL: the server does not answer")
 
-    monkeypatch.setattr(type(acme.accounts.keys), "find", away)
+    monkeypatch.setattr(type(acme.accounts.keys), "found", away)
 
     for name, call in calls(acme.api, 1).items():
         answer = heard(call)

@@ -15,6 +15,7 @@ from handlers.errors import QueueUnavailable, Rejected, UnknownAccount
 from handlers.tag import MAX_GROUP
 from worker.accounts import Accounts, Group, KnownGroups, Sender, Standing
 from worker.accounts.api_keys import SCOPES, ApiKey, ApiKeys
+from worker.accounts.key_calls import KeyCalls
 
 
 @pytest.fixture
@@ -322,11 +323,24 @@ def test_a_key_of_an_earlier_release_may_do_everything(client: redis.Redis, acco
     assert found == ApiKey(sha256(b"SG.old").hexdigest()[:12], "acme", f"key {found and found.id}", created_ms=5)
 
 
-def test_calls_are_counted_by_the_minute(accounts: Accounts) -> None:
+def test_calls_are_counted_by_the_minute(accounts: Accounts, client: redis.Redis) -> None:
     accounts.new_api_key("acme")
     [key] = accounts.keys.of("acme")
+    calls = KeyCalls(client)
 
-    assert [accounts.keys.calls(key, now_s) for now_s in (0, 59.9, 60)] == [1, 2, 1]
+    assert [calls.count([key] * times, now_s) for times, now_s in ((1, 0), (2, 59.9), (1, 60))] == [[1], [2, 3], [1]]
+
+
+def test_the_calls_of_several_processes_are_one_count(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, other, clock = ApiKey("0" * 12, "acme", "robot"), ApiKey("1" * 12, "acme", "robot"), [0.0]
+    monkeypatch.setattr("worker.accounts.key_calls.time.monotonic", lambda: clock[0])
+    here, there = KeyCalls(client), KeyCalls(client)
+
+    assert here.count([key, other, key], 0) == [1, 1, 2]
+    assert there.count([key], 0) == [1]  # what another took in this second is not known yet
+    clock[0] = 2.0
+    assert here.count([key], 0) == [3]
+    assert there.count([key], 0) == [4]  # 2 of here, told a moment ago, and its own 2
 
 
 # --- Redis away
@@ -349,7 +363,7 @@ ASK: dict[str, Callable[[Accounts], Any]] = {
     "keys.find": lambda accounts: accounts.keys.find("SG.x.y"),
     "keys.of": lambda accounts: accounts.keys.of("acme"),
     "keys.revoke": lambda accounts: accounts.keys.revoke("acme", "0" * 12),
-    "keys.calls": lambda accounts: accounts.keys.calls(ApiKey("0" * 12, "acme", "robot"), 0),
+    "keys.found": lambda accounts: accounts.keys.found(["SG.x.y"]),
     "api_keys": lambda accounts: accounts.api_keys("acme"),
     "revoke_api_key": lambda accounts: accounts.revoke_api_key("acme", "0" * 12),
 }

@@ -1,9 +1,8 @@
 """API keys: each belongs to one sender, may do what its scopes say, and is known by its digest alone.
 
-| key                          | type   | holds                                                          | lives |
-|------------------------------|--------|----------------------------------------------------------------|-------|
-| `unsubd:api-keys`            | HASH   | SHA-256 of a key -> JSON {sender, name, scopes, per_minute, …} | until revoked |
-| `unsubd:api-calls:ID:MINUTE` | STRING | how many calls the key with that id made in that minute        | 2 minutes |
+| key               | type | holds                                                          | lives         |
+|-------------------|------|----------------------------------------------------------------|---------------|
+| `unsubd:api-keys` | HASH | SHA-256 of a key -> JSON {sender, name, scopes, per_minute, …} | until revoked |
 """
 
 import json
@@ -20,7 +19,7 @@ import redis
 from handlers.errors import QueueUnavailable, Rejected
 from worker.server import away_as
 
-_API_KEYS, _CALLS = "unsubd:api-keys", "unsubd:api-calls"
+_API_KEYS = "unsubd:api-keys"
 _ID_DIGITS = 12
 _VERBS = ("create", "read", "update", "delete")
 _SUBJECTS = (
@@ -74,10 +73,14 @@ class ApiKeys:
 
     def find(self, key: str) -> ApiKey | None:
         """Return what is known of *key*; None for one that was never given out, or is revoked."""
-        digest = _digest(key)
+        return self.found([key])[0]
+
+    def found(self, keys: Sequence[str]) -> list[ApiKey | None]:
+        """Return what `find` does for each key, in order. One round trip."""
+        digests = [_digest(key) for key in keys]
         with _reachable():
-            row = cast(bytes | None, self._redis.hget(_API_KEYS, digest))
-        return _read(digest, row) if row else None
+            rows = cast(list[bytes | None], self._redis.hmget(_API_KEYS, digests)) if digests else []
+        return [_read(digest, row) if row else None for digest, row in zip(digests, rows, strict=True)]
 
     def of(self, sender: str) -> list[ApiKey]:
         """Return the keys of *sender*, oldest first."""
@@ -97,15 +100,6 @@ class ApiKeys:
             digests = cast(list[bytes], self._redis.hkeys(_API_KEYS))
             self._redis.hdel(_API_KEYS, *[each for each in digests if each.decode().startswith(key_id)])
         return found
-
-    def calls(self, key: ApiKey, now_s: float) -> int:
-        """Count a call of *key* and return how many it made in this minute."""
-        name = f"{_CALLS}:{key.id}:{int(now_s // WINDOW_S)}"
-        with _reachable():
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.incr(name)
-            pipeline.expire(name, 2 * WINDOW_S)
-            return int(pipeline.execute()[0])
 
 
 @contextmanager

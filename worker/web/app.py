@@ -3,14 +3,14 @@
 import asyncio
 import re
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 import httpx2
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
@@ -22,35 +22,16 @@ from worker.gather import Gatherer
 from worker.installation import Installation
 from worker.posted_lists import PostedLists
 from worker.web import api, failure, look, metrics, one_click, outgoing, preferences, sent, told, v1, v3, webhooks
+from worker.web.api import checks
+from worker.web.asker import key_calls
 from worker.web.doors import ONE_DOOR, Doors
+from worker.web.guard import Guard
 from worker.web.guesses import Guesses
 from worker.web.ops import console
 from worker.web.ops.times import ago
 from worker.web.peers import Peers
 from worker.web.sns import Sns
 from worker.web.v3 import door
-
-_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
-    " frame-ancestors 'none'; base-uri 'none'"
-)
-_HEADERS = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",  # the path of /u is a tag: it must not travel
-    "Cache-Control": "no-store",
-    "X-Robots-Tag": "noindex",
-}
-_CONSOLE_HEADERS = {**_HEADERS, "Referrer-Policy": "same-origin"}  # else a browser hides the Origin of our own forms
-Next = Callable[[Request], Awaitable[Response]]
-
-
-def _headers(path: str) -> dict[str, str]:
-    return _CONSOLE_HEADERS if path.startswith("/ops") else _HEADERS
-
-
-def _not_here() -> Response:
-    return JSONResponse({"error": "not_found", "detail": "Not Found"}, 404)
 
 
 def pages() -> Environment:
@@ -71,6 +52,8 @@ def create_app(
     app.state.installation = installation
     app.state.pages = pages()
     app.state.gatherer = Gatherer(installation.intake)
+    app.state.key_calls = key_calls(installation)
+    app.state.checks = checks(installation)
     app.state.sns = Sns(aws)
     app.state.posted_lists = PostedLists(installation)
     app.state.peers = Peers(installation.settings.trusted_proxies)
@@ -81,17 +64,7 @@ def create_app(
         app.include_router(part.router)
     failure.explain_failures(app)
     app.add_middleware(door.Door)
-
-    @app.middleware("http")
-    async def secure(request: Request, call_next: Next) -> Response:
-        try:
-            response = await call_next(request) if doors.admit(request.scope) else _not_here()
-        except Exception as error:  # noqa: BLE001  a bug: the asker hears so, the journal says where
-            response = failure.of_bug(request, error)
-            await asyncio.to_thread(installation.journal.failed, "web", failure.place_of(error))
-        for name, value in {**_headers(request.url.path), **door.headers(request)}.items():
-            response.headers.setdefault(name, value)
-        return response
+    app.add_middleware(Guard, installation=installation, doors=doors)
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:

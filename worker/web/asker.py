@@ -10,8 +10,11 @@ from starlette.exceptions import HTTPException
 
 from handlers.errors import UnknownAccount
 from worker.accounts.api_keys import PER_MINUTE, WINDOW_S, ApiKey
+from worker.accounts.key_calls import KeyCalls
 from worker.installation import Installation
+from worker.together import Together
 
+Call = tuple[ApiKey, int, float]  # the key, how many calls it made in this minute, this one among them, and when
 _ACCOUNT_ID = "account-id "
 BEARER = Depends(HTTPBearer(auto_error=False, description="a key of unsubd sender key"))
 """Says in the OpenAPI document that a route wants a key; `asker_of` asks for it."""
@@ -35,36 +38,42 @@ async def asker_of(request: Request, *scopes: str) -> Asker:
     """
     asker: Asker | None = getattr(request.state, "asker", None)
     if asker is None:  # else the door of /v3 asked already
-        asker = request.state.asker = await asyncio.to_thread(_found, request)
+        asker = request.state.asker = await _found(request)
     for scope in scopes:
         if scope not in asker.key.scopes:
             raise HTTPException(403, f"this key may not do that, expected one with the scope {scope}")
     return asker
 
 
-def _found(request: Request) -> Asker:
-    installation: Installation = request.app.state.installation
+async def _found(request: Request) -> Asker:
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
-    key = installation.accounts.keys.find(text.strip()) if scheme.lower() == "bearer" else None
-    if key is None:
+    counted = await request.app.state.key_calls.ask(text.strip()) if scheme.lower() == "bearer" else None
+    if counted is None:
         raise HTTPException(401, "expected Authorization: Bearer KEY, a key of unsubd sender key")
-    _count(request, installation, key)
-    return Asker(_acting_for(request, installation, key), key)
-
-
-def _count(request: Request, installation: Installation, key: ApiKey) -> None:
-    now_s = time.time()
-    calls = installation.accounts.keys.calls(key, now_s)
+    key, calls, now_s = counted
     request.state.rate = rate_headers(key.per_minute, key.per_minute - calls, now_s)
     if calls > key.per_minute:
         raise HTTPException(429, f"more than {key.per_minute} calls in a minute, expected fewer", request.state.rate)
+    if "on-behalf-of" not in request.headers:
+        return Asker(key.sender, key)
+    return Asker(await asyncio.to_thread(_acting_for, request, request.app.state.installation, key), key)
+
+
+def key_calls(installation: Installation) -> Together[str, Call | None]:
+    """Return what tells of a key's call, and counts it; None for a key that is not ours. One for each event loop."""
+    keys, calls = installation.accounts.keys, KeyCalls(installation.redis)
+
+    def counted(texts: list[str]) -> list[Call | None]:
+        found, now_s = keys.found(texts), time.time()
+        made = iter(calls.count([key for key in found if key], now_s))
+        return [(key, next(made), now_s) if key else None for key in found]
+
+    return Together(counted)
 
 
 def _acting_for(request: Request, installation: Installation, key: ApiKey) -> str:
     """The sender that is meant. On-Behalf-Of is never ignored: the parent must not get what is meant for its child."""
     named = request.headers.getlist("on-behalf-of")
-    if not named:
-        return key.sender
     child = named[0].strip().removeprefix(_ACCOUNT_ID).strip()
     try:
         if len(named) == 1 and installation.accounts.sender(child).parent == key.sender:
