@@ -125,10 +125,14 @@ class Journal:
         """Something is our fault: a message that broke the program, a job that ran out of tries."""
         self._write([{"event": "failed", "kind": kind, "detail": detail, **facts}], [f"unsubd_failures_total|{kind}"])
 
-    def webhook(self, provider: str, answer: str, detail: str = "") -> None:
-        """A post was answered with anything but plain acceptance."""
-        line = {"event": "webhook", "provider": provider, "answer": answer, "detail": detail}
-        self._write([line] if answer != "accepted" else [], [f"unsubd_webhook_answers_total|{provider}:{answer}"])
+    def webhooks(self, answers: Sequence[tuple[str, str, str]]) -> None:
+        """Posts were answered. Shape: (provider, answer, detail) of each; plain acceptance is counted and needs no line."""
+        lines = [
+            {"event": "webhook", "provider": provider, "answer": answer, "detail": detail}
+            for provider, answer, detail in answers
+            if answer != "accepted"
+        ]
+        self._write(lines, [f"unsubd_webhook_answers_total|{provider}:{answer}" for provider, answer, _ in answers])
 
     def source(self, name: str, state: str, detail: str = "") -> None:
         """A source changed its state: connected, idle, waiting, refused."""

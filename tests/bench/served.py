@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tests.harness.service import MASTERS, Service, until
 
 _ROOT = Path(__file__).parents[2]
 _PEOPLE, _BATCH, _CONNECTIONS, _SECONDS = 100_000, 1000, 32, 1
-_MAIL_KEY = "a-secret-for-the-bench"
+_MAIL_KEY = "bench:a-secret"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def _measured(folder: Path, redis: RedisServer) -> list[Row]:
-    service = Service(folder, redis_url=redis.url, secret_keys=MASTERS[0], in_relay=f"bearer:{_MAIL_KEY}", log="json")
+    service = Service(folder, redis_url=redis.url, secret_keys=MASTERS[0], in_relay=f"basic:{_MAIL_KEY}", log="json")
     service.last_line("sender", "add", "acme")
     service.last_line("group", "add", "acme", "News", "--id", "1")
     _suppress_every_tenth(service)
@@ -58,7 +59,7 @@ def _measured(folder: Path, redis: RedisServer) -> list[Row]:
         subprocess.run(["taskset", "-acp", "1", str(web.pid)], check=True, capture_output=True)
         one = _script(folder, "one", _CHECK % (1, authorization))
         many = _script(folder, "many", _CHECK % (_BATCH, authorization))
-        mail = _script(folder, "mail", _MAIL % (_MAIL_KEY, address(1)))
+        mail = _script(folder, "mail", _MAIL % (b64encode(_MAIL_KEY.encode()).decode(), address(1)))
         hello = _script(folder, "hello", 'wrk.method = "POST" wrk.body = "{}"')
         check = f"{service.url}/v1/check"
         with telling("check of one address"):
@@ -122,7 +123,7 @@ _MAIL = """
 local place, run = 0, os.time() .. "-" .. math.random(1e9)
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "message/rfc822"
-wrk.headers["Authorization"] = "Bearer %s"
+wrk.headers["Authorization"] = "Basic %s"
 function request()
   place = place + 1
   local mail = "From: person@example.com\\r\\nTo: %s\\r\\nSubject: unsubscribe\\r\\nMessage-ID: <" .. run .. "-" .. place

@@ -176,4 +176,4 @@ def _sources(installation: Installation) -> None:
     installation.hooks.add(Hook("relay", "fastmail", ("bearer:s3cret",), forwarded=True))
     for answer, count in (("accepted", 921), ("signature_invalid", 3)):
         for _ in range(count):
-            installation.journal.webhook("postmark", answer)
+            installation.journal.webhooks([("postmark", answer, "")])

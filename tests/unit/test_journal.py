@@ -75,8 +75,8 @@ def test_a_message_without_requests_has_one_line_with_its_reason(client: redis.R
 def test_counters_count_messages_and_effects(client: redis.Redis, journal: Journal) -> None:
     journal.recorded([(decided(), [result(), result(Effect.STALE)]), (decided("k2"), [result()])])
     journal.failed("batch", "ValueError: repeated one by one", messages=2)
-    journal.webhook("relay", "accepted")
-    journal.webhook("relay", "signature_invalid", "none of the secrets")
+    journal.webhooks([("relay", "accepted", "")])
+    journal.webhooks([("relay", "signature_invalid", "none of the secrets")])
     journal.told("policy", {"refused": 3})
 
     assert Journal.counters(client) == {
@@ -92,7 +92,7 @@ def test_counters_count_messages_and_effects(client: redis.Redis, journal: Journ
 
 
 def test_an_accepted_post_is_counted_and_not_told(client: redis.Redis, journal: Journal) -> None:
-    journal.webhook("relay", "accepted")
+    journal.webhooks([("relay", "accepted", "")])
 
     assert Journal.lines(client, 10) == []
 

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from handlers.errors import ContentTypeInvalid, CredentialsMissing, Rejected, SignatureInvalid, Unavailable
 from handlers.providers import Codes
 from worker.journal import Journal
+from worker.together import Together
 from worker.web.failure import Failure, place_of
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -23,7 +24,20 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def answered(journal: Journal, post: str, codes: Codes, work: Awaitable[str]) -> Response:
+Told = Together[tuple[str, str, str], None]
+
+
+def told(journal: Journal) -> Told:
+    """Return what tells the journal of answers: of those that come at once, together. One for each event loop."""
+
+    def tell(answers: list[tuple[str, str, str]]) -> list[None]:
+        journal.webhooks(answers)
+        return [None] * len(answers)
+
+    return Together(tell)
+
+
+async def answered(request: Request, post: str, codes: Codes, work: Awaitable[str]) -> Response:
     """Return the answer to a post: empty when `work` is durable, else a refusal in the provider's own code.
 
     Shape:   post: the journal's name of it, e.g. mailgun, mailgun-events.  work: returns its word, accepted or repeated
@@ -44,8 +58,9 @@ async def answered(journal: Journal, post: str, codes: Codes, work: Awaitable[st
         word, detail, status = "disconnected", "the body ended early", codes.retry
     except Exception as error:  # noqa: BLE001  a bug of ours: the provider keeps the post and comes again
         word, detail, status = "failed", "a bug of ours: see the journal's failed", codes.retry
+        journal = request.app.state.installation.journal
         await asyncio.to_thread(journal.failed, "webhook", f"{post}: {place_of(error)}")
-    await asyncio.to_thread(journal.webhook, post, word, detail)
+    await request.app.state.told.ask((post, word, detail))
     return answer(status, word, detail) if detail else Response(status_code=status)
 
 

@@ -21,7 +21,21 @@ from worker.ages import spell
 from worker.gather import Gatherer
 from worker.installation import Installation
 from worker.posted_lists import PostedLists
-from worker.web import api, failure, look, metrics, one_click, outgoing, preferences, sent, told, v1, v3, webhooks
+from worker.web import (
+    answers,
+    api,
+    failure,
+    look,
+    metrics,
+    one_click,
+    outgoing,
+    preferences,
+    sent,
+    told,
+    v1,
+    v3,
+    webhooks,
+)
 from worker.web.api import checks
 from worker.web.asker import key_calls
 from worker.web.doors import ONE_DOOR, Doors
@@ -53,6 +67,7 @@ def create_app(
     app.state.pages = pages()
     app.state.gatherer = Gatherer(installation.intake)
     app.state.key_calls = key_calls(installation)
+    app.state.told = answers.told(installation.journal)
     app.state.checks = checks(installation)
     app.state.sns = Sns(aws)
     app.state.posted_lists = PostedLists(installation)

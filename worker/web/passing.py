@@ -37,7 +37,7 @@ async def pass_on(
     if all(not is_foreign(each) for _, each in pairs) and pairs:
         return list(messages)
     await _post(hook.pass_on_url, headers, body)
-    installation.journal.webhook(hook.provider, "passed-on")
+    installation.journal.webhooks([(hook.provider, "passed-on", "")])
     return [inbound for inbound, each in pairs if not is_foreign(each) or each.suggestion]
 
 

@@ -31,9 +31,8 @@ async def receive_events(request: Request, provider: str, name: str) -> Response
     """Take unsubscribes, resubscribes and complaints that a provider's own pages took, for a target of `forward add`."""
     if provider not in TELLERS:
         return answer(404, "unknown_provider", f"expected one of {', '.join(sorted(TELLERS))}")
-    journal = request.app.state.installation.journal
     work = _told(request, provider, name)
-    return await answered(journal, f"{provider}-events", PROVIDERS[provider].CODES, work)
+    return await answered(request, f"{provider}-events", PROVIDERS[provider].CODES, work)
 
 
 async def _told(request: Request, provider: str, name: str) -> str:

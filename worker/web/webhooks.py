@@ -87,7 +87,7 @@ async def receive(request: Request, provider: str, name: str) -> Response:
     if module is None:
         return answer(404, "unknown_provider", f"expected one of {', '.join(sorted(PROVIDERS))}")
     work = _received(request, provider, name)
-    return await answered(request.app.state.installation.journal, provider, module.CODES, work)
+    return await answered(request, provider, module.CODES, work)
 
 
 async def _received(request: Request, provider: str, name: str) -> str:
