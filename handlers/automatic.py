@@ -75,7 +75,7 @@ def client_mark(message: InboundMessage) -> str:
 def _first_text(message: InboundMessage) -> bytes:
     # The marks are ASCII and stand at the beginning: no charset, no mail-parser, 8 KB.
     body = message.body[:_BODY_BYTES]
-    whole = Part(mime.content_type(message.headers), message.headers, body, 0)
+    whole = Part(message.content_type, message.headers, body, 0)
     leaves = mime.parts(message.headers, body) if whole.content_type.is_multipart else [whole]
     plain = [part.body() for part in leaves if part.content_type.name == "text/plain"]
     return b"\n".join(

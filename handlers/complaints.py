@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from handlers import mime
 from handlers.message import Candidate, InboundMessage, addresses, decoded, distinct
-from handlers.mime import Fields, Part
+from handlers.mime import Fields
 
 TAG_HEADER = "X-Unsubd-Tag"  # a tag or its whole address; for mail whose List-Unsubscribe a feedback loop removes
 NO_COMPLAINT = ("auth-failure", "not-spam", "virus")  # these say something else, and do nothing
@@ -51,15 +51,14 @@ class Complaint:
 
 def complaint(message: InboundMessage) -> Complaint | None:
     """Return what *message* complains about, None when it is no complaint (also for `NO_COMPLAINT`)."""
-    parts = mime.parts(message.headers, message.body)
-    kind = feedback_type(message, parts)
+    kind = feedback_type(message)
     if kind in NO_COMPLAINT:
         return None
     if kind is not None:
-        report = _feedback_fields(message, parts)
+        report = _feedback_fields(message)
         hint = mime.field(report, "original-rcpt-to")
-        return Complaint(_KINDS.get(kind, kind), distinct(_named(_original(message, parts))), _hint(hint))
-    if (original := _of_hotmail(message, parts)) is not None:
+        return Complaint(_KINDS.get(kind, kind), distinct(_named(_original(message))), _hint(hint))
+    if (original := _of_hotmail(message)) is not None:
         return Complaint("abuse", distinct(_named(original)), _hint(mime.field(original, _JMRP_RECIPIENT)))
     return None
 
@@ -69,32 +68,32 @@ def is_from_a_feedback_loop(message: InboundMessage) -> bool:
     authors = [*message.values("from"), *message.values("return-path")]
     if any(_JMRP_AUTHOR in author.lower() for author in authors):
         return True
-    return feedback_type(message, mime.parts(message.headers, message.body)) is not None
+    return feedback_type(message) is not None
 
 
-def feedback_type(message: InboundMessage, parts: list[Part]) -> str | None:
+def feedback_type(message: InboundMessage) -> str | None:
     """Return the Feedback-Type in lower case, "" when the report does not say, None when there is no report."""
-    if mime.report_type(message.headers, parts) != "feedback-report":
+    if mime.report_type(message.content_type, message.parts) != "feedback-report":
         return None
-    word = _WORD.match(mime.field(_feedback_fields(message, parts), "feedback-type").lower())
+    word = _WORD.match(mime.field(_feedback_fields(message), "feedback-type").lower())
     return word[0] if word else ""
 
 
-def _feedback_fields(message: InboundMessage, parts: list[Part]) -> Fields:
-    bodies = [part.body() for part in parts if part.content_type.name == "message/feedback-report"]
+def _feedback_fields(message: InboundMessage) -> Fields:
+    bodies = [part.body() for part in message.parts if part.content_type.name == "message/feedback-report"]
     # Without readable parts the report's fields are somewhere in the body: better than not to know a not-spam.
     return mime.read_fields(bodies[0].lstrip(b"\n") if bodies else message.body)
 
 
-def _original(message: InboundMessage, parts: list[Part]) -> Fields:
-    for part in parts:
+def _original(message: InboundMessage) -> Fields:
+    for part in message.parts:
         if part.content_type.name in _ORIGINALS:
             return mime.read_fields(mime.split_header(part.body().lstrip(b"\r\n"))[0])
     return ()
 
 
-def _of_hotmail(message: InboundMessage, parts: list[Part]) -> Fields | None:
-    original = _original(message, parts)
+def _of_hotmail(message: InboundMessage) -> Fields | None:
+    original = _original(message)
     if mime.field(original, _JMRP_RECIPIENT):
         return original
     if _JMRP_AUTHOR in message.value("from").lower() and "complaint about" in message.text("subject").lower():

@@ -13,7 +13,8 @@ import email.errors
 import email.header
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 
 import mailparser
@@ -46,7 +47,7 @@ class Candidate:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what deciding asks for again and again is read once
 class InboundMessage:
     """What arrived.
 
@@ -66,19 +67,29 @@ class InboundMessage:
     candidates: tuple[Candidate, ...]
     received_ms: int | None
     header_complete: bool
-    _by_name: dict[str, list[str]] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
         # Deciding asks for some fifty names; a hostile header has 80,000 fields.
         by_name: dict[str, list[str]] = {}
         for name, value in self.headers:
             by_name.setdefault(name, []).append(value)
-        object.__setattr__(self, "_by_name", by_name)
+        return by_name
 
-    @property
+    @cached_property
     def body(self) -> bytes:
         """Return what stands below the header, as far as it was looked at."""
         return mime.split_header(self.raw)[1]
+
+    @cached_property
+    def content_type(self) -> mime.ContentType:
+        """Return the media type of the whole, as `mime.content_type`."""
+        return mime.content_type(self.headers)
+
+    @cached_property
+    def parts(self) -> list[mime.Part]:
+        """Return the parts of a multipart, as `mime.parts`."""
+        return mime.parts(self.headers, self.body) if self.content_type.is_multipart else []
 
     @property
     def truncated(self) -> bool:
@@ -91,7 +102,8 @@ class InboundMessage:
 
     def value(self, name: str) -> str:
         """Return the topmost value of the header *name*, "" when there is none."""
-        return next(iter(self._by_name.get(name, ())), "")
+        found = self._by_name.get(name)
+        return found[0] if found else ""
 
     def text(self, name: str) -> str:
         """Return the topmost value of *name* with its encoded words decoded."""

@@ -215,13 +215,12 @@ def transfer_decoded(raw: bytes, encoding: str) -> bytes:
     return raw
 
 
-def report_type(fields: Fields, parts: list[Part]) -> str:
+def report_type(whole: ContentType, parts: list[Part]) -> str:
     """Return the kind of a machine's report, e.g. "delivery-status"; "" when it is none.
 
     Shape:   the report-type of a multipart/report, else the subtype of the first message/* part or of the message.
     Why:     only the first message/* part counts: what follows an embedded mail belongs to whoever forwarded it.
     """
-    whole = content_type(fields)
     if whole.name == "multipart/report" and (named := whole.parameters.get("report-type", "").lower()) in REPORT_TYPES:
         return named
     names = [part.content_type.name for part in parts] if whole.is_multipart else [whole.name]

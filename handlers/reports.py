@@ -32,16 +32,15 @@ _SETUP_NOTIFICATION = "AMAZON_SES_SETUP_NOTIFICATION"
 
 def report(message: InboundMessage) -> Outcome | None:
     """Return the outcome of a report that its structure betrays, None when the message is no report."""
-    parts = mime.parts(message.headers, message.body)
-    if any(name == "x-ms-journal-report" for name, _ in message.headers):
+    if message.values("x-ms-journal-report"):
         return Outcome.JOURNAL
-    if complaints.feedback_type(message, parts) in complaints.NO_COMPLAINT:
+    if complaints.feedback_type(message) in complaints.NO_COMPLAINT:
         return Outcome.REPORT
-    if found := _OUTCOMES.get(mime.report_type(message.headers, parts)):
+    if found := _OUTCOMES.get(mime.report_type(message.content_type, message.parts)):
         return found
     if complaints.complaint(message):
         return Outcome.COMPLAINT
-    if _is_aggregate(message, parts):
+    if _is_aggregate(message):
         return Outcome.REPORT
     if is_challenge(message):
         return Outcome.CHALLENGE
@@ -50,15 +49,15 @@ def report(message: InboundMessage) -> Outcome | None:
 
 def looks_like_report(message: InboundMessage) -> bool:
     """Say whether the whole structure should be seen before deciding: a cut may hide the part that makes a report."""
-    kind = mime.content_type(message.headers)
+    kind = message.content_type
     return kind.is_multipart or kind.name == "text/calendar" or report(message) is not None
 
 
-def _is_aggregate(message: InboundMessage, parts: list[Part]) -> bool:
+def _is_aggregate(message: InboundMessage) -> bool:
     """DMARC's and TLS's daily reports: by the registered type, the file's name, or the subject that RFC 7489 fixes."""
     if message.value("tls-report-domain") or re.match(r"\s{0,9}report domain:", message.text("subject"), re.I):
         return True
-    kinds = [mime.content_type(message.headers), *(part.content_type for part in parts)]
+    kinds = [message.content_type, *(part.content_type for part in message.parts)]
     return any(
         kind.name in _AGGREGATE_TYPES or _AGGREGATE_NAME.fullmatch(kind.parameters.get("name", "")) for kind in kinds
     )
@@ -90,9 +89,9 @@ def _is_robot(author: str) -> bool:
 
 def is_calendar_reply(message: InboundMessage) -> bool:
     """A text/calendar part, or the whole message, with METHOD REPLY: as a parameter or as a line."""
-    whole = Part(mime.content_type(message.headers), message.headers, message.body, 0)
+    whole = Part(message.content_type, message.headers, message.body, 0)
     return any(
         part.content_type.parameters.get("method", "").lower() in _REPLY_METHODS or _METHOD_REPLY.search(part.body())
-        for part in (whole, *mime.parts(message.headers, message.body))
+        for part in (whole, *message.parts)
         if part.content_type.name == "text/calendar"
     )

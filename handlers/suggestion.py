@@ -113,8 +113,8 @@ def suggest(
 
 def quoted_refs(message: InboundMessage) -> list[StoredTag]:
     """Return the stored tags that the body of an asking message may hold: fetch them for `suggest`, or do without."""
-    found = (ref for text in _tag_texts(message) for ref in tag.stored_refs(text)) if asks(message) else ()
-    return list(dict.fromkeys(found))
+    found = list(dict.fromkeys(ref for text in _tag_texts(message) for ref in tag.stored_refs(text)))
+    return found if found and asks(message) else []  # in this order: few messages hold one, and asking is dear
 
 
 def _quoted_tags(message: InboundMessage, keys: Keyring, rows: Mapping[StoredTag, Tag]) -> list[Tag]:
