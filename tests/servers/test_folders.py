@@ -192,6 +192,7 @@ def test_dry_run_prints_the_decisions_and_writes_nothing(tmp_path: Path, redis_u
     assert done.stdout.splitlines()[-1] == "nothing was marked, moved or written"
 
 
+@pytest.mark.fault
 def test_audit_counts_who_asked_and_applies_what_is_proved(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
     mails = [mail(address(number % 40), f"m-{number}") for number in range(60)]
     mails += [mail(f"list{number}@example.com", f"untagged-{number}") for number in range(5)]

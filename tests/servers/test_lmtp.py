@@ -464,6 +464,7 @@ def test_swaks_delivers_on_loopback(folder: Path, redis_url: str, free_port: Cal
         assert lmtp.recipients() == [recipient(1), recipient(2)]
 
 
+@pytest.mark.fault
 @pytest.mark.needs("swaks")
 def test_swaks_delivers_on_a_unix_socket_and_the_log_names_nobody(folder: Path, redis_url: str) -> None:
     service = _service(folder, redis_url)

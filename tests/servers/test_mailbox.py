@@ -49,6 +49,7 @@ def test_strange_mails_are_accounted_and_block_nobody(tmp_path: Path, redis_url:
     assert _outcomes(redis_url) == ["honour"] * 3 + ["quarantine:malformed"] * 2
 
 
+@pytest.mark.fault
 def test_1200_mails_at_once_while_idle(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
     service = _service(tmp_path, redis_url, dovecot)
 

@@ -140,6 +140,7 @@ def test_a_person_finds_looks_and_resolves(service: Service, tmp_path: Path) -> 
     assert service.command("quarantine", "show", entry["id"]).returncode == 65
 
 
+@pytest.mark.fault
 def test_a_key_that_was_missing_is_added_and_the_mail_replayed(service: Service, tmp_path: Path) -> None:
     delivered(
         service, tmp_path, mail(address(1, OLD), "old"), mail(address(2, NEW), "new"), mail(address(3, OLD), "old-3")
