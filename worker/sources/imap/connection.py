@@ -29,6 +29,7 @@ CONNECT_S = 20.0
 CALL_S = 30.0
 SLOW_CALL_S = 120.0  # SELECT, MOVE and COPY of a large Maildir: seconds, and minutes when the disk is busy
 _LOGOUT_S = 2.0
+_STILL_THERE_S = 10.0  # so often an idle server is asked, and so long it may take: a frozen one closes no connection
 _TEMPORARY_CODES = ("[UNAVAILABLE]", "[INUSE]", "[LIMIT]", "[SERVERBUG]", "[OVERQUOTA]")
 
 
@@ -66,13 +67,13 @@ class ImapConnection:
         error = task.exception() if task.done() and not task.cancelled() else None
         if isinstance(error, ssl.SSLCertVerificationError):
             raise MailboxRefused(
-                f"UNSUBD_IMAP_URL: the certificate of {self._address.host} is not trusted ({error.verify_message}):"
-                " set UNSUBD_IMAP_CA_FILE to the authority's PEM file"
+                f"UNSUBD_IMAP_URL: the certificate of {self._address.host} is not trusted ({error.verify_message})",
+                "set UNSUBD_IMAP_CA_FILE to the authority's PEM file",
             ) from error
         if error or not task.done() or task.cancelled():
             where, why = f"{self._address.host}:{self._address.port}", self._why(error, CONNECT_S)
             raise MailboxUnavailable(
-                f"UNSUBD_IMAP_URL: {where} does not answer ({why}): check host, port and firewall"
+                f"UNSUBD_IMAP_URL: {where} does not answer ({why})", "check host, port and firewall"
             ) from error
 
     async def _login(self, credential: Credential) -> None:
@@ -103,7 +104,7 @@ class ImapConnection:
         setting, remedy = ("UNSUBD_IMAP_PASSWORD", "check user and password")
         if credential.kind == "token":
             setting, remedy = ("UNSUBD_IMAP_OAUTH", "check user, scope and consent, or run: unsubd mailbox login URL")
-        raise MailboxRefused(f"{setting}: {host} refused the login of mailbox {name!r} ({reason}): {remedy}")
+        raise MailboxRefused(f"{setting}: {host} refused the login of mailbox {name!r} ({reason})", remedy)
 
     def can(self, capability: str) -> bool:
         """Say whether the server has *capability*."""
@@ -138,7 +139,7 @@ class ImapConnection:
         reason = _shown(response)
         if any(code in reason.upper() for code in _TEMPORARY_CODES):
             raise MailboxUnavailable(f"mailbox {self._address.name!r}: {folder!r} cannot be opened for now: {reason}")
-        raise MailboxRefused(f"UNSUBD_IMAP_URL: mailbox {folder!r} cannot be opened ({reason}): check its name")
+        raise MailboxRefused(f"UNSUBD_IMAP_URL: mailbox {folder!r} cannot be opened ({reason})", "check its name")
 
     async def search(self, *criteria: str) -> list[int]:
         """Return the UIDs that match, ascending."""
@@ -195,37 +196,47 @@ class ImapConnection:
 
     async def wait_for_mail(self, seconds: float) -> None:
         """Return when the server tells of new mail, or after *seconds*. Without IDLE: after *seconds*."""
-        if not self._idles or not self.can("IDLE") or not await self._idle(seconds):
-            self._idles = False
-            await asyncio.wait({self._lost}, timeout=seconds)
-            self._check_alive()
-            await self._checked(self._protocol.simple_command("NOOP"), "NOOP")
+        loop = asyncio.get_running_loop()
+        ends_at, came = loop.time() + seconds, False
+        while not came and (left_s := ends_at - loop.time()) > 0:
+            came = await self._rest(min(left_s, _STILL_THERE_S))
 
-    async def _idle(self, seconds: float) -> bool:
-        """One IDLE; False when the server refuses it."""
+    async def _rest(self, seconds: float) -> bool:
+        """Wait, then see that the server still answers; say whether it told of new mail."""
+        if self._idles and self.can("IDLE") and (came := await self._idle(seconds)) is not None:
+            return came
+        self._idles = False
+        await asyncio.wait({self._lost}, timeout=seconds)
         self._check_alive()
+        await self._checked(self._protocol.simple_command("NOOP"), "NOOP", min(CALL_S, _STILL_THERE_S))
+        return False
+
+    async def _idle(self, seconds: float) -> bool | None:
+        """One IDLE: whether the server told of new mail; None when it refuses to."""
+        self._check_alive()
+        bound_s = min(CALL_S, _STILL_THERE_S)
         idle: asyncio.Future[Any] = asyncio.ensure_future(self._protocol.idle())
         ready: asyncio.Future[Any] = asyncio.ensure_future(self._protocol.wait_for_idle_response())
         push: asyncio.Future[Any] = asyncio.ensure_future(self._next_arrival())
         try:
-            await asyncio.wait({idle, ready, self._lost}, timeout=CALL_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({idle, ready, self._lost}, timeout=bound_s, return_when=asyncio.FIRST_COMPLETED)
             if idle.done() and not idle.cancelled() and idle.exception() is None:
-                return False
+                return None
             self._check_alive()
             if not ready.done():
                 self.abort()
-                raise MailboxUnavailable(f"{self._where()}: no answer to IDLE within {CALL_S:g} s")
+                raise MailboxUnavailable(f"{self._where()}: no answer to IDLE within {bound_s:g} s")
             await asyncio.wait({push, self._lost}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             self._check_alive()
             self._protocol.idle_done()
-            await self._ask(idle)
+            await self._ask(idle, bound_s)
+            return push.done()
         except asyncio.CancelledError:
             self.abort()
             raise
         finally:
             for task in (idle, ready, push):
                 task.cancel()
-        return True
 
     async def _next_arrival(self) -> None:
         while True:
@@ -240,8 +251,8 @@ class ImapConnection:
     def _where(self) -> str:
         return f"mailbox {self._address.name!r}: {self._address.host}"
 
-    async def _checked(self, call: Coroutine[Any, Any, Any], name: str) -> Any:
-        response = await self._ask(call)
+    async def _checked(self, call: Coroutine[Any, Any, Any], name: str, seconds: float = 0) -> Any:
+        response = await self._ask(call, seconds)
         if response.result != "OK":
             self.abort()
             reason = _shown(response)

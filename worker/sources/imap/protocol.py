@@ -12,7 +12,7 @@ import ssl
 from typing import Any
 
 import aioimaplib
-from aioimaplib.aioimaplib import Command
+from aioimaplib.aioimaplib import Command, IdleCommand
 
 from worker.sources.imap.answers import words
 from worker.sources.imap.reader import Garbage, Part, ResponseReader
@@ -80,6 +80,8 @@ class Protocol(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             self._continuation(line)
         elif _TAGGED.match(line):
             self._octets = 0
+            if isinstance(self.pending_sync_command, IdleCommand):
+                self.pending_sync_command.flush()  # what came with the answer to DONE is for the next IDLE
             self._response_done(line)
         elif line:
             raise Garbage(f"a line of {len(line)} octets that is no response")
