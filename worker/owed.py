@@ -119,11 +119,16 @@ def _undecided_since_ms(source: dict[str, Any]) -> int:
 
 
 def _trouble(source: dict[str, Any]) -> str:
+    where = f" ({source['where']})" if source.get("where") else ""
+    return f"{source['name']}{where} {_state_of(source)}"
+
+
+def _state_of(source: dict[str, Any]) -> str:
     if source["state"] == "working":
-        return f"{source['name']} is being read"
+        return "is being read"
     if source["state"] == "silent":
-        return f"{source['name']} is silent"
-    return f"{source['name']} is {source['state']}" + (f": {source['detail']}" if source["detail"] else "")
+        return "is silent"
+    return f"is {source['state']}" + (f": {source['detail']}" if source["detail"] else "")
 
 
 def _working(state: dict[str, Any]) -> bool:
@@ -203,6 +208,11 @@ def _of_workers(state: dict[str, Any]) -> Iterator[Alarm]:
         if each["faults"]:
             what = f"Worker {each['name']} {each['faults'][0]}"
             yield Alarm("alarm", what, "stop it, and start unsubd run or unsubd work instead", "/ops/queue")
+        if not is_alive(each):
+            what = f"Worker {each['name']} was killed or hangs: no heartbeat for {each['heartbeat_s']:.0f} s"
+            yield Alarm(
+                "late", what, "unsubd run starts another; one that hangs: kill it. See: unsubd doctor", "/ops/queue"
+            )
     if not _working(state):
         yield Alarm("alarm", "No worker is alive", "start unsubd run, or unsubd work", "/ops/queue")
 

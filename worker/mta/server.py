@@ -48,7 +48,8 @@ class Server:
         server = await asyncio.start_server(self._connected, sock=listener, backlog=BACKLOG, limit=_BUFFER_BYTES)
         telling, stopping = asyncio.create_task(self._tell()), asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait([telling, stopping], return_when=asyncio.FIRST_COMPLETED)
+            async with self._report.beating():
+                await asyncio.wait([telling, stopping], return_when=asyncio.FIRST_COMPLETED)
             if telling.done():
                 telling.result()
         finally:

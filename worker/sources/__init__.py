@@ -5,8 +5,12 @@
 | `unsubd:sources` | HASH | source -> JSON: state, detail, when, messages taken, held back  | for good |
 """
 
+import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from threading import Lock
 from typing import Any, cast
 
 import redis
@@ -16,20 +20,25 @@ from worker.journal import Journal
 from worker.server import away_as
 
 _STATES = "unsubd:sources"
-SILENT_AFTER_S = 180
+SILENT_AFTER_S = 180  # without a word, whatever it does
+_BEAT_S, _BEATLESS_S = 5.0, 20.0  # a killed or frozen process is told within 30 s
 _KEPT = ("held", "left", "unread", "oldest_ms", "clear_ms", "login_ends_ms")
 
 
 class SourceReport:
     """What one source says of itself, for status, doctor and console; a change of state is also a journal line."""
 
-    def __init__(self, client: redis.Redis, journal: Journal, name: str) -> None:
+    def __init__(self, client: redis.Redis, journal: Journal, name: str, where: str = "") -> None:
+        """Shape: where: what it polls, for people; in no journal line."""
         self._redis = client
         self._journal = journal
         self._name = name
-        self._facts: dict[str, Any] = {"state": "", "detail": "", "messages": 0, "last_ms": 0} | dict.fromkeys(_KEPT, 0)
+        self._lock = Lock()  # of the facts: what is said and the beat come from different threads
+        self._facts: dict[str, Any] = {"state": "", "detail": "", "messages": 0, "last_ms": 0, "where": where}
+        self._facts |= dict.fromkeys(_KEPT, 0)
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             kept = cast(bytes | None, client.hget(_STATES, name))
+        self._said = bool(kept)  # at any time: before that, a beat would be the first word
         if kept:
             self._facts |= {fact: json.loads(kept).get(fact, 0) for fact in ("messages", "last_ms", *_KEPT)}
 
@@ -51,36 +60,63 @@ class SourceReport:
                  fetched. Idle means: everything else that came until now is taken. oldest_ms: event time of the oldest
                  of what is being taken, 0 = nothing is. login_ends_ms: when somebody must log in anew, 0 = not known.
         """
-        now_ms = time.time_ns() // 1_000_000
-        if (state, detail) != (self._facts["state"], self._facts["detail"]) and {
-            state,
-            self._facts["state"],
-        } - _ROUTINE:
-            self._journal.source(self._name, state, detail)
-        self._facts |= {"state": state, "detail": detail, "at_ms": now_ms, "oldest_ms": oldest_ms}
-        if taken:
-            self._facts |= {"messages": self._facts["messages"] + taken, "last_ms": now_ms}
-        counts = {"held": held, "left": left, "unread": unread, "clear_ms": now_ms if state == "idle" else None}
-        counts["login_ends_ms"] = login_ends_ms
-        self._facts |= {name: count for name, count in counts.items() if count is not None}
+        with self._lock:
+            now_ms = time.time_ns() // 1_000_000
+            before = self._facts["state"], self._facts["detail"]
+            if (state, detail) != before and {state, before[0]} - _ROUTINE:
+                self._journal.source(self._name, state, detail)
+            self._facts |= {"state": state, "detail": detail, "at_ms": now_ms, "oldest_ms": oldest_ms}
+            if taken:
+                self._facts |= {"messages": self._facts["messages"] + taken, "last_ms": now_ms}
+            counts = {"held": held, "left": left, "unread": unread, "clear_ms": now_ms if state == "idle" else None}
+            counts["login_ends_ms"] = login_ends_ms
+            self._facts |= {name: count for name, count in counts.items() if count is not None}
+            self._said = True
+            try:
+                self._redis.hset(_STATES, self._name, json.dumps(self._facts))
+            except redis.RedisError:
+                # Telling about the trouble needs what is in trouble; the journal line on stderr has said it.
+                self._facts["untold"] = True
+
+    @asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Say every 5 s of the block that this process lives: one that is killed or hangs is `silent` after 20 s."""
+        beats = asyncio.create_task(self._beats())
         try:
-            self._redis.hset(_STATES, self._name, json.dumps(self._facts))
-        except redis.RedisError:
-            # Telling about the trouble needs what is in trouble; the journal line on stderr has said it.
-            self._facts["untold"] = True
+            yield
+        finally:
+            beats.cancel()
+
+    async def _beats(self) -> None:
+        while True:
+            await asyncio.to_thread(self._beat)
+            await asyncio.sleep(_BEAT_S)
+
+    def _beat(self) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        with self._lock, suppress(redis.RedisError):  # the next beat tells
+            self._facts["beat_ms"] = now_ms
+            if self._said:
+                facts = {"at_ms": now_ms} | self._facts | {"state": self._facts["state"] or "connecting"}
+                self._redis.hset(_STATES, self._name, json.dumps(facts))
 
 
 _ROUTINE = {"idle", "working"}
 
 
 def source_states(client: redis.Redis) -> list[dict[str, Any]]:
-    """Return what each source last said, with its age; a source that stopped saying anything is `silent`."""
+    """Return what each source last said; one that says nothing any more is `silent`.
+
+    Units:   age_s: since it was last heard from.
+    """
     rows = cast(dict[bytes, bytes], client.hgetall(_STATES))
-    states = []
-    for name, row in sorted(rows.items()):
-        facts = json.loads(row)
-        age_s = round(time.time() - facts["at_ms"] / 1000, 1)
-        if age_s > SILENT_AFTER_S and facts["state"] not in ("refused", "stopped"):
-            facts["state"] = "silent"
-        states.append({"name": name.decode(), **facts, "age_s": age_s})
-    return states
+    return [_state(name.decode(), json.loads(row), time.time() * 1000) for name, row in sorted(rows.items())]
+
+
+def _state(name: str, facts: dict[str, Any], now_ms: float) -> dict[str, Any]:
+    beat_ms = facts.get("beat_ms", 0)
+    beatless = beat_ms and now_ms - beat_ms > _BEATLESS_S * 1000
+    speechless = now_ms - facts["at_ms"] > SILENT_AFTER_S * 1000 and facts["state"] != "refused"
+    if facts["state"] != "stopped" and (beatless or speechless):
+        facts["state"] = "silent"
+    return {"name": name, **facts, "age_s": round((now_ms - max(facts["at_ms"], beat_ms)) / 1000, 1)}

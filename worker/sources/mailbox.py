@@ -14,6 +14,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, date, datetime
 from hashlib import sha256
 
@@ -51,7 +52,7 @@ class Mailbox:
         self._address = address
         self._junk = junk
         self._source = f"imap:{name}"
-        self._report = SourceReport(installation.redis, installation.journal, self._source)
+        self._report = SourceReport(installation.redis, installation.journal, self._source, address.where)
         self._look = Look(installation.keys, self._source)
         self._kept = ProgressStore(installation.redis, name)
         self._progress = Progress()
@@ -62,8 +63,13 @@ class Mailbox:
         self._search_from = 1
         self._to_move: list[int] | None = None  # None: to be searched for
         self._backoff_s = 1.0
+        self._troubled = False
         self._move_again_at = 0.0
         self._notes: dict[str, str] = {}  # what the operator should know, by subject
+
+    def beating(self) -> AbstractAsyncContextManager[None]:
+        """As `SourceReport.beating`: for the time that this process watches the folder, or waits to."""
+        return self._report.beating()
 
     async def run(self, *, once: bool = False, strict: bool = False) -> None:
         """Poll until cancelled, coming back after every trouble.
@@ -106,6 +112,7 @@ class Mailbox:
         else:
             wait_s = self._backoff_s * random.uniform(0.5, 1.0)
             self._backoff_s = min(self._backoff_s * 2, _MAX_BACKOFF_S)
+        self._troubled = said[0] != "idle"
         await asyncio.to_thread(self._report.say, *said)
         return wait_s, said
 
@@ -113,13 +120,15 @@ class Mailbox:
         connection = await self._connect()
         try:
             held = await self._open(connection)
+            self._troubled = False
             self.opened.set()
             await self._session(connection, held, once=once)
         finally:
             await connection.close()
 
     async def _connect(self) -> ImapConnection:
-        await asyncio.to_thread(self._report.say, "connecting")
+        if not self._troubled:  # a try of 20 s must not hide why it is made
+            await asyncio.to_thread(self._report.say, "connecting")
         return await connect(self._settings, self._address)
 
     async def _open(self, connection: ImapConnection) -> int:
@@ -346,7 +355,8 @@ async def select(connection: ImapConnection, folder: str, folders: Folders, *, r
     except MailboxRefused as error:
         names = sorted(each.name for each in folders.known)
         more = ", …" if len(names) > 12 else ""
-        raise MailboxRefused(f"{error}; the account has {', '.join(names[:12])}{more}") from error
+        there = f"{error.remedy}; the account has {', '.join(names[:12])}{more}"
+        raise MailboxRefused(error.told, there) from error
 
 
 async def _first_since(connection: ImapConnection, day: date, uidnext: int) -> int:

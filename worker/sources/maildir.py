@@ -48,6 +48,10 @@ class Maildir:
 
     async def run(self) -> None:
         """Take what comes until cancelled."""
+        async with self._report.beating():
+            await self._run()
+
+    async def _run(self) -> None:
         backoff_s, quiet_s = _LOOK_EVERY_S, 60.0
         while True:
             try:

@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -65,6 +66,10 @@ class SqsQueue:
 
         Errors:  SqsRefused, Unavailable  only with once.
         """
+        async with nullcontext() if once else self._report.beating():
+            await self._run(once=once)
+
+    async def _run(self, *, once: bool) -> None:
         backoff_s = _FIRST_BACKOFF_S
         await asyncio.to_thread(self._report.say, "connecting")
         while True:

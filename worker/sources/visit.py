@@ -20,6 +20,7 @@ class Found:
     keywords: bool
     capabilities: tuple[str, ...]
     junk: str
+    watches_junk: bool
 
     def line(self) -> str:
         """Say it in one line."""
@@ -35,22 +36,22 @@ async def visit(address: MailboxAddress, credential: Credential, ca_file: Path |
     connection = await ImapConnection.open(address, credential, ca_file)
     try:
         folders = await connection.folders()
-        junk = await _junk(connection, folders)
+        junk, watches_junk = await _junk(connection, folders)
         # EXAMINE would change even less, but does not tell whether keywords are allowed.
         selected = await select(connection, folders.named(address.mailbox), folders)
         unmarked = len(await connection.search("UNKEYWORD", DONE))
         await connection.wait_for_mail(_IDLE_S)
         told = tuple(name for name in _TOLD if connection.can(name))
-        return Found(selected.exists, unmarked, selected.keywords, told, junk)
+        return Found(selected.exists, unmarked, selected.keywords, told, junk, watches_junk)
     finally:
         await connection.close()
 
 
-async def _junk(connection: ImapConnection, folders: Folders) -> str:
+async def _junk(connection: ImapConnection, folders: Folders) -> tuple[str, bool]:
     if (junk := folders.junk()) is None:
-        return "WARNING: no folder is marked \\Junk: requests that land in spam are not seen"
+        return "no folder is marked \\Junk: requests that land in spam are not seen", False
     try:
         selected = await connection.select(junk, readonly=True)
     except MailboxRefused as error:
-        return f"WARNING: Junk is not watched: {error}"
-    return f"Junk {junk!r}: {selected.exists} messages"
+        return f"Junk is not watched: {error}", False
+    return f"Junk {junk!r}: {selected.exists} messages", True

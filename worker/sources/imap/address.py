@@ -29,6 +29,11 @@ class MailboxAddress:
     mailbox: str
     name: str
 
+    @property
+    def where(self) -> str:
+        """Say where it is, for people: not for the journal, the user is an address as a rule."""
+        return f"{self.user} at {self.host}:{self.port}, {self.mailbox}"
+
     @classmethod
     def parse(cls, url: str) -> "MailboxAddress":
         """Errors: ConfigError  not such a URL, a password in it, or plain imap:// to another host."""

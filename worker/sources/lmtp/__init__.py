@@ -69,7 +69,8 @@ class Server:
         server = await loop.create_server(self._conversation, sock=listener, backlog=BACKLOG)
         telling = asyncio.create_task(self._tell())
         try:
-            await stop.wait()
+            async with self._report.beating():
+                await stop.wait()
         finally:
             server.close()
             await self._hang_up()

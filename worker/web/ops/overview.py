@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from worker import clock, habits
+from worker.crew import is_alive
 from worker.journal import Journal
 from worker.owed import owed
 from worker.status import status
@@ -46,6 +47,7 @@ def _facts(visit: Visit) -> dict[str, Any]:
     return {
         "owed": owed(installation, state),
         "state": state,
+        "alive": {each["name"] for each in state["workers"] if is_alive(each)},
         "today": clock.total(installation.redis, midnight_ms),
         "hours": hours,
         "habits": habits.habits(installation.redis),
