@@ -14,7 +14,14 @@ EX_CONFIG = 78
 
 
 class UnsubdError(Exception):
-    """Any failure that unsubd names itself."""
+    """Any failure that unsubd names itself.
+
+    Shape:   told: what is wrong. remedy: what to do, where that can be said apart. The text holds both.
+    """
+
+    def __init__(self, told: str = "", remedy: str = "") -> None:
+        super().__init__(_text(told, remedy))
+        self.told, self.remedy = told, remedy
 
 
 class Rejected(UnsubdError, ValueError):
@@ -74,7 +81,15 @@ class StoreUnavailable(Unavailable):
 
 
 class ConfigError(ValueError):
-    """A setting is wrong: refuse to start, never retry."""
+    """A setting is wrong: refuse to start, never retry. Shape: as `UnsubdError`."""
+
+    def __init__(self, told: str = "", remedy: str = "") -> None:
+        super().__init__(_text(told, remedy))
+        self.told, self.remedy = told, remedy
+
+
+def _text(told: str, remedy: str) -> str:
+    return f"{told}: {remedy}" if remedy else told
 
 
 def exit_code(error: BaseException) -> int:

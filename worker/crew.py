@@ -3,6 +3,10 @@
 RQ's worker registers a hash `rq:worker:NAME`. Ours adds one field, `unsubd_maintenance_s`: nothing else there tells
 whose class it runs. A worker that is not ours runs any function that a job names; one with two queues fetches by BLPOP,
 and a kill loses the job; one with RQ's default times brings a killed worker's job back after minutes.
+
+| key          | type   | holds                                               | lives    |
+|--------------|--------|-----------------------------------------------------|----------|
+| `unsubd:ran` | STRING | when a part of the service first started, ms UTC    | for good |
 """
 
 import os
@@ -17,8 +21,9 @@ from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from handlers.errors import ConfigError
+from handlers.errors import ConfigError, QueueUnavailable
 from worker.batch import UnsubdJob, give_back, take_out
+from worker.server import away_as
 
 REQUESTS = "unsubd"
 EVENTS = "unsubd-events"  # what goes out; each queue has worker processes of its own
@@ -28,6 +33,7 @@ _MAINTENANCE_S = 30
 _SILENT_S = _WORKER_TTL_S - 15 + 7.0  # an idle worker beats every ttl - 15 s (RQ), and wakes late on a busy machine
 _RQ_GRACE_S = 60  # RQ lets a worker's key live so much longer than worker_ttl
 _OURS = "unsubd_maintenance_s"
+_RAN = "unsubd:ran"
 
 
 class UnsubdWorker(Worker):
@@ -86,6 +92,21 @@ def new_worker(queue: Queue, name: str) -> UnsubdWorker:
         job_monitoring_interval=HEARTBEAT_S,
         log_job_description=False,
     )
+
+
+def note_run(client: Redis) -> None:
+    """Note that a part of the service started: from then on a missing worker is a failure. Repeat: the first stays."""
+    with suppress(RedisError):  # a full server must not keep a part from starting: the next start notes it
+        client.set(_RAN, str(time.time_ns() // 1_000_000), nx=True)
+
+
+def has_run(client: Redis) -> bool:
+    """Say whether any part ever ran on this Redis.
+
+    Errors:  QueueUnavailable  Redis is away.    temporary
+    """
+    with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        return bool(client.exists(_RAN))
 
 
 def workers(client: Redis) -> list[dict[str, Any]]:

@@ -13,14 +13,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from handlers.errors import EX_CONFIG, ConfigError, QueueUnavailable, Rejected, StoreUnavailable, Unavailable
 from worker import embedded, jobs
 from worker.archiving import archive_ended
+from worker.crew import note_run
 from worker.installation import Installation, open_installation, with_embedded_secrets
 from worker.journal import configure_logging
 from worker.listening import listening
@@ -39,6 +40,13 @@ _GRACE_S = 8.0
 _KILL_S = 2.0
 
 
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Installation]:
+    with open_installation(settings) as installation:
+        note_run(installation.redis)
+        yield installation
+
+
 def run_web(settings: Settings) -> None:
     """Serve HTTP until stopped."""
     from worker.web.app import serve
@@ -48,7 +56,7 @@ def run_web(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal once more when it has stopped: what is still to be closed must survive that.
         signal.signal(number, lambda *_: None)
-    with open_installation(settings) as installation:
+    with _opened(settings) as installation:
         serve(installation, sockets)
 
 
@@ -57,7 +65,7 @@ def run_poll(settings: Settings, *, once: bool = False, strict: bool = False) ->
 
     Errors:  ConfigError  there is nothing to poll.
     """
-    with open_installation(settings) as installation:
+    with _opened(settings) as installation:
         path = maildir_path(settings)
         if not _polls(settings):
             raise ConfigError(
@@ -111,7 +119,7 @@ def run_lmtp(settings: Settings) -> None:
     from worker.sources import lmtp
 
     place = _at(settings, "lmtp")
-    with open_installation(settings) as installation, place as listener:
+    with _opened(settings) as installation, place as listener:
         lmtp.serve(installation, listener)
 
 
@@ -123,7 +131,7 @@ def run_policy(settings: Settings) -> None:
     from worker.mta import policy
 
     place = _at(settings, "policy")
-    with open_installation(settings) as installation, place as listener:
+    with _opened(settings) as installation, place as listener:
         policy.serve(installation, listener)
 
 
@@ -135,7 +143,7 @@ def run_milter(settings: Settings) -> None:
     from worker.mta import milter
 
     place = _at(settings, "milter")
-    with open_installation(settings) as installation, place as listener:
+    with _opened(settings) as installation, place as listener:
         milter.serve(installation, listener)
 
 
@@ -149,7 +157,7 @@ def run_worker(settings: Settings) -> None:
     """Work on the queue until stopped: RQ forks for each job, so that a poison message kills only its own process."""
     import rq.utils  # noqa: F401  loaded before the fork, like everything a job needs
 
-    with open_installation(settings) as installation:
+    with _opened(settings) as installation:
         jobs.configure(installation.settings)
         worker = installation.queue.worker(f"{socket.gethostname().partition('.')[0]}-{os.getpid()}")
         worker.work(logging_level="WARNING")
@@ -160,7 +168,7 @@ def run_events(settings: Settings) -> None:
     import worker.events.jobs
     import worker.forwarding.jobs  # noqa: F401  loaded before the fork, like everything a job needs
 
-    with open_installation(settings) as installation:
+    with _opened(settings) as installation:
         jobs.configure(installation.settings)
         installation.events.worker(f"{socket.gethostname().partition('.')[0]}-{os.getpid()}").work(
             logging_level="ERROR"
@@ -177,7 +185,7 @@ def run_reaper(settings: Settings) -> None:
     kept: set[str] = set()
     looked_at = archived_at = 0.0
     excused_until = 0.0
-    with open_installation(settings) as installation:
+    with _opened(settings) as installation:
         while not stopped:
             try:
                 for reaper, memory in ((installation.queue.reaper, seen), (installation.events.reaper, seen_events)):

@@ -78,7 +78,7 @@ class Started:
             )
             return
         if isinstance(found, UnsubdError | ConfigError):
-            yield fail(self._layer, str(found))
+            yield fail(self._layer, found.told, found.remedy)
         elif isinstance(found, BaseException):
             raise found
         else:

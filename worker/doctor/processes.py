@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from handlers.errors import QueueUnavailable
-from worker.crew import EVENTS, REQUESTS, is_alive
+from worker.crew import EVENTS, REQUESTS, has_run, is_alive
 from worker.doctor.finding import Finding, fail, ok, warn
 from worker.installation import Installation
 from worker.server import away_as
@@ -30,7 +30,12 @@ def workers(installation: Installation) -> Iterator[Finding]:
         if not is_alive(each):
             told = f"{each['name'][:40]!r} was killed or hangs: no heartbeat for {each['heartbeat_s']:.0f} s"
             verdict = warn if ours else fail
-            yield verdict("worker", told, "its job comes back by itself; start unsubd run, or unsubd work")
+            yield verdict(
+                "worker", told, "its job comes back by itself; start unsubd run, or unsubd work; kill one that hangs"
+            )
+    if not known and not has_run(installation.redis):
+        yield warn("worker", "nothing runs yet: no part of unsubd ever ran on this Redis", "start unsubd run")
+        return
     if not ours:
         yield fail("worker", "no worker is alive, expected at least one", "start unsubd run, or unsubd work")
         return
@@ -44,9 +49,10 @@ def sources(installation: Installation) -> Iterator[Finding]:
     with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
         states = source_states(installation.redis)
     for each in states:
-        told = f"{each['name']} {each['state']}, {each['messages']:,} messages. {each['detail']}".rstrip(" .")
+        where = f" ({each['where']})" if each.get("where") else ""
+        told = f"{each['name']}{where} {each['state']}, {each['messages']:,} messages. {each['detail']}".rstrip(" .")
         if found := _TROUBLED.get(each["state"]):
-            yield found("source", f"{told}, since {each['age_s']:.0f} s", _REMEDIES[each["state"]])
+            yield found("source", f"{told}; heard from {each['age_s']:.0f} s ago", _REMEDIES[each["state"]])
         elif each.get("held"):
             yield warn("source", f"{told}; {each['held']:,} held", "release them with UNSUBD_IMAP_BACKLOG=all")
         else:

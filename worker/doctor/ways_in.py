@@ -5,8 +5,8 @@ import socket
 from collections.abc import Iterator
 
 from handlers import milter, postfix_policy
-from handlers.errors import ConfigError
-from worker.doctor.finding import Finding, fail, ok, warn
+from handlers.errors import ConfigError, MailboxUnavailable, UnsubdError
+from worker.doctor.finding import LIMIT_S, Finding, fail, ok, warn
 from worker.installation import Installation
 from worker.settings import Settings, setting_name, unix_path
 from worker.sources import oauth
@@ -20,6 +20,8 @@ _FIRST = {
     "policy": (b"request=smtpd_access_policy\n\n", b"action=" + postfix_policy.PERMIT.encode()),
     "milter": (milter.OPENING, milter.NEGOTIATE),
 }
+_VISIT_S = LIMIT_S - 2.0  # so that the line can say which mailbox
+_NO_MAILBOX = "start that server again, or see why it hangs; it is tried again by itself, and no mail is lost"
 
 
 def addresses(settings: Settings) -> list[MailboxAddress]:
@@ -37,10 +39,14 @@ def no_mailbox(settings: Settings) -> Iterator[Finding]:
 
 
 def mailbox(settings: Settings, address: MailboxAddress) -> Iterator[Finding]:
-    """Log in, look for the folders and Junk, wait for mail a moment. Errors as `visit`."""
-    found = asyncio.run(_visited(settings, address))
+    """Log in, look for the folders and Junk, wait for mail a moment."""
+    try:
+        found = asyncio.run(_visited(settings, address))
+    except (UnsubdError, ConfigError) as error:
+        yield fail("mailbox", f"{address.name} ({address.where}): {error.told}", error.remedy or _NO_MAILBOX)
+        return
     told = f"{address.name}: {found.line()}"
-    if "WARNING" in told:
+    if not found.watches_junk:
         yield warn("mailbox", told, "give the account a Junk folder that its server marks so, and that we may read")
     elif "MOVE" not in found.capabilities or "IDLE" not in found.capabilities:
         yield warn("mailbox", told, "nothing: without IDLE mail waits for the next poll, without MOVE it is copied")
@@ -49,7 +55,11 @@ def mailbox(settings: Settings, address: MailboxAddress) -> Iterator[Finding]:
 
 
 async def _visited(settings: Settings, address: MailboxAddress) -> Found:
-    return await visit(address, await oauth.credential(settings, address), settings.imap_ca_file)
+    try:
+        async with asyncio.timeout(_VISIT_S):
+            return await visit(address, await oauth.credential(settings, address), settings.imap_ca_file)
+    except TimeoutError:
+        raise MailboxUnavailable(f"no answer within {_VISIT_S:g} s") from None
 
 
 def asked(part: str, address: str) -> Iterator[Finding]:
