@@ -16,6 +16,8 @@ from handlers.providers.samples import SAMPLES
 from handlers.tag import Tag
 from worker.hooks import Hook
 from worker.installation import Installation
+from worker.settings import Settings
+from worker.unreached import unreached
 
 _EFFECT_S = 10.0
 _TIMEOUT_S = 15.0
@@ -42,11 +44,18 @@ def run(installation: Installation, hook: Hook, url: str) -> list[tuple[str, str
     try:
         answer = post(installation, url, content_type, body)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        return [*lines, ("failed", f"{url}: {type(error).__name__}, expected unsubd run (or web) to listen there")]
+        told, remedy = unreached(url, error, f"--url {here(installation.settings, hook)}")
+        return [*lines, ("failed", f"{told}: {remedy}")]
     lines.append(("answer", f"{answer.status_code} from {url}"))
     if answer.status_code != PROVIDERS[hook.provider].CODES.ack:
-        return [*lines, ("failed", f"{answer.text[:200]}")]
+        whole = "" if url.endswith(hook.path) else f"{url} is no whole endpoint, expected {hook.path} at its end"
+        return [*lines, ("failed", whole or f"{answer.text[:200]}")]
     return [*lines, _effect(installation, whom)]
+
+
+def here(settings: Settings, hook: Hook) -> str:
+    """Return the endpoint's URL on this machine, for as long as DNS and proxy do not lead to it."""
+    return f"http://{settings.http}{hook.path}"
 
 
 def post(installation: Installation, url: str, content_type: str, body: bytes) -> httpx2.Response:

@@ -9,6 +9,7 @@ from handlers.lint import Finding, Lint
 from handlers.tag import StoredTag, Tag
 from worker.installation import has_no_store, open_known
 from worker.settings import Settings
+from worker.unreached import unreached
 
 _TIMEOUT_S = 10.0
 
@@ -39,9 +40,8 @@ def _tried(link: str, network: httpx2.BaseTransport | None) -> Finding:
         with httpx2.Client(timeout=_TIMEOUT_S, follow_redirects=False, transport=network) as client:
             status = client.post(link, data={"List-Unsubscribe": "One-Click"}).status_code
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        return Finding(
-            "one-click-failed", f"one-click: {type(error).__name__}, expected an answer within {_TIMEOUT_S:g} s"
-        )
+        told, remedy = unreached(link, error)
+        return Finding("one-click-failed", f"one-click: {told}: {remedy}")
     if not 200 <= status < 300:
         return Finding("one-click-failed", f"one-click: answered {status}, expected 2xx without a redirect")
     return Finding(

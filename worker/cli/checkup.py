@@ -2,12 +2,15 @@
 
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from shutil import get_terminal_size
 from urllib.parse import quote
 
 import typer
 
 from worker.cli.output import say_json
+from worker.cli.progress import bar
 from worker.doctor import Finding, Verdict, examine
 from worker.installation import open_installation
 from worker.quarantine.shown import printable
@@ -15,6 +18,11 @@ from worker.settings import Settings
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 _INDENT = " " * 16
+_ASKED = """unsubd: UNSUBD_CANARY_SMTP_URL is not set, so send this mail yourself, now, from any account:
+  link     mailto:{link}?subject=unsubscribe
+  To       {address}
+  Subject  unsubscribe
+"""
 
 
 def say_findings(settings: Settings, *, as_json: bool) -> bool:
@@ -34,11 +42,17 @@ def say_canary(settings: Settings, limit_s: float, *, as_json: bool) -> bool:
     from worker.doctor.canary import fly
 
     def ask(address: str) -> None:
-        sys.stderr.write(f"unsubd: send a mail to this address, and wait: mailto:{quote(address, safe='@')}\n")
+        sys.stderr.write(_ASKED.format(link=quote(address, safe="@"), address=address))
+
+    @contextmanager
+    def watch(way: str) -> Iterator[Callable[[float], None]]:
+        with bar(f"canary by {way}", round(limit_s)) as moved:
+            yield lambda waited_s: moved(round(waited_s), f"{waited_s:.0f} of {limit_s:g} s at most")
 
     well = True
+    sys.stderr.write(f"unsubd: canaries are sent, then waited for: {limit_s:g} s at most (--limit SECONDS)\n")
     with open_installation(settings) as installation:
-        for finding in fly(installation, limit_s, ask):
+        for finding in fly(installation, limit_s, ask, watch):
             well &= finding.ok
             _say_json(finding) if as_json else _say(finding)
     return well

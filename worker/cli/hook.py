@@ -24,6 +24,9 @@ app = typer.Typer(help="Webhook endpoints: where a provider posts mail.", no_arg
 ProviderName = Annotated[str, typer.Argument(metavar="PROVIDER", help=", ".join(PROVIDERS))]
 Name = Annotated[str, typer.Argument(metavar="[NAME]", help="The last part of the URL; several of one provider.")]
 _HEADER = "x-unsubd-secret"
+_URL_HELP = (
+    "The whole endpoint, e.g. http://127.0.0.1:8125/in/sendgrid; default: at UNSUBD_PUBLIC_URL, else UNSUBD_HTTP."
+)
 
 
 @app.command("add")
@@ -137,7 +140,10 @@ def remove(name_of_provider: ProviderName, name: Name = "default") -> None:
 def try_endpoint(
     name_of_provider: ProviderName,
     name: Name = "default",
-    url: Annotated[str, typer.Option(help="Where to post; default: UNSUBD_PUBLIC_URL, else UNSUBD_HTTP.")] = "",
+    url: Annotated[
+        str,
+        typer.Option(help=_URL_HELP),
+    ] = "",
 ) -> None:
     """Post a sample of the provider's shape to the endpoint, and say what each hop made of it; suppresses nobody real."""
     settings = own_settings()

@@ -5,6 +5,7 @@ import secrets
 import smtplib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import httpx2
 
 from handlers import canary
 from handlers import tag as tags
-from handlers.errors import ConfigError
+from handlers.errors import ConfigError, Unavailable
 from handlers.providers.samples import SAMPLES
 from worker import hook_test
 from worker.canary import ACCEPTED, RECORDED, seen
@@ -22,11 +23,21 @@ from worker.doctor.finding import Finding, fail, ok
 from worker.hooks import Hook
 from worker.installation import Installation
 from worker.settings import Settings, unix_path
+from worker.unreached import unreached
 
 _LAYER = "canary"
 _TIMEOUT_S = 15.0
 _LOOK_EVERY_S = 0.1
 Send = Callable[[str], None]
+Watch = Callable[[str], AbstractContextManager[Callable[[float], None]]]
+
+
+class _Unreached(Unavailable):
+    """An endpoint of ours that cannot be posted to."""
+
+
+def _unwatched(_: str) -> AbstractContextManager[Callable[[float], None]]:
+    return nullcontext(lambda _: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +45,17 @@ class _Flight:
     way: str
     nonce: str
     sent_ms: int
-    trouble: str
+    trouble: str = ""
+    remedy: str = ""
 
 
-def fly(installation: Installation, limit_s: float, ask: Callable[[str], None]) -> Iterator[Finding]:
+def fly(
+    installation: Installation, limit_s: float, ask: Callable[[str], None], watch: Watch = _unwatched
+) -> Iterator[Finding]:
     """Send a canary by every way in, and yield what became of each. Suppresses nobody.
 
     Shape:   ask: told the address of a mail that a person has to send, where UNSUBD_CANARY_SMTP_URL is not set.
+             watch: opened for each way in that is waited for, and told the seconds waited so far.
     Errors:  ConfigError  UNSUBD_ADDRESS is not set, or UNSUBD_CANARY_SMTP_URL is no such URL.
              Unavailable  Redis is away.    temporary
     """
@@ -50,7 +65,9 @@ def fly(installation: Installation, limit_s: float, ask: Callable[[str], None]) 
         yield fail(_LAYER, "no way in is configured", "UNSUBD_IMAP_URL, UNSUBD_LMTP, or unsubd hook add")
     deadline = time.monotonic() + limit_s
     for flight in flights:
-        yield _landed(installation, flight, deadline, limit_s)
+        with watch(flight.way) as waited:
+            finding = _landed(installation, flight, deadline, limit_s, waited)
+        yield finding
 
 
 def _ways(installation: Installation, ask: Callable[[str], None]) -> list[tuple[str, Send]]:
@@ -75,15 +92,22 @@ def _started(installation: Installation, way: str, send: Send) -> _Flight:
         installation.tags.keep([(minted, whom)])
     try:
         send(minted.address)
-    except (OSError, smtplib.SMTPException, httpx2.HTTPError, httpx2.InvalidURL) as error:
-        return _Flight(way, nonce, sent_ms, f"cannot be sent ({type(error).__name__})")
-    return _Flight(way, nonce, sent_ms, "")
+    except _Unreached as error:
+        return _Flight(way, nonce, sent_ms, f"cannot be sent: {error.told}", error.remedy)
+    except (OSError, smtplib.SMTPException) as error:
+        return _Flight(
+            way, nonce, sent_ms, f"cannot be sent ({type(error).__name__})", "see the line of that way in above"
+        )
+    return _Flight(way, nonce, sent_ms)
 
 
-def _landed(installation: Installation, flight: _Flight, deadline: float, limit_s: float) -> Finding:
+def _landed(
+    installation: Installation, flight: _Flight, deadline: float, limit_s: float, waited: Callable[[float], None]
+) -> Finding:
     if flight.trouble:
-        return fail(_LAYER, f"{flight.way}: {flight.trouble}", "see the line of that way in above")
+        return fail(_LAYER, f"{flight.way}: {flight.trouble}", flight.remedy)
     while RECORDED not in (hops := seen(installation.redis, flight.nonce)) and time.monotonic() < deadline:
+        waited(limit_s - max(0.0, deadline - time.monotonic()))
         time.sleep(_LOOK_EVERY_S)
     spent = {name: (int(hops[name]) - flight.sent_ms) / 1000 for name in (ACCEPTED, RECORDED) if name in hops}
     if RECORDED in spent:
@@ -118,7 +142,11 @@ def _hand_over(lmtp: str, address: str) -> None:
 def _post(installation: Installation, hook: Hook, address: str) -> None:
     content_type, body = SAMPLES[hook.provider](address)
     base = installation.settings.public_url or f"http://{installation.settings.http}"
-    hook_test.post(installation, base + hook.path, content_type, body).raise_for_status()
+    try:
+        hook_test.post(installation, base + hook.path, content_type, body).raise_for_status()
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        command = f"unsubd hook test {hook.provider} {hook.name} --url {hook_test.here(installation.settings, hook)}"
+        raise _Unreached(*unreached(base, error, command)) from error
 
 
 def _mail(settings: Settings, address: str) -> None:
