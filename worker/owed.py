@@ -178,7 +178,7 @@ def _remedy(state: str) -> str:
         return "mend what it says; it is tried again every minute. See: unsubd doctor"
     if state == "silent":
         return "start unsubd run (or unsubd poll): nobody looks at this source"
-    return "nothing yet: it is tried again by itself. See: unsubd doctor"
+    return "mend what it says; it is tried again by itself. See: unsubd doctor"
 
 
 def _of_habits(installation: Installation, sources: list[dict[str, Any]], now_ms: int) -> Iterator[Alarm]:

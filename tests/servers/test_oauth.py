@@ -392,7 +392,7 @@ def test_login_by_browser_stores_visits_and_is_all_that_polling_needs(
     assert stored.stat().st_mode & 0o777 == 0o600
     assert stored.parent.stat().st_mode & 0o777 == 0o700
     assert f"stored {stored} (mode 0600)" in out
-    assert "mailbox news: 1 messages, 1 not marked, IDLE, MOVE, UIDPLUS, WARNING: no folder is marked" in out
+    assert "mailbox news: 1 messages, 1 not marked, IDLE, MOVE, UIDPLUS, no folder is marked" in out
     _no_secret(server, out)
 
     login.env |= {

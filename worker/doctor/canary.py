@@ -95,9 +95,8 @@ def _started(installation: Installation, way: str, send: Send) -> _Flight:
     except _Unreached as error:
         return _Flight(way, nonce, sent_ms, f"cannot be sent: {error.told}", error.remedy)
     except (OSError, smtplib.SMTPException) as error:
-        return _Flight(
-            way, nonce, sent_ms, f"cannot be sent ({type(error).__name__})", "see the line of that way in above"
-        )
+        remedy = "start unsubd run: nobody takes it there; see the lines above"
+        return _Flight(way, nonce, sent_ms, f"cannot be sent ({type(error).__name__})", remedy)
     return _Flight(way, nonce, sent_ms)
 
 

@@ -325,6 +325,8 @@ def _quoted(text: str) -> str:
 
 def _named(error: BaseException) -> str:
     """An exception's name, and its words where they cannot repeat what we sent."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
     text = str(error).splitlines()[0][:120] if str(error) and isinstance(error, OSError) else ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
