@@ -194,7 +194,7 @@ def test_a_test_says_where_it_ended(web: Web, free_port: Any) -> None:
     nowhere = run(web.installation, hook, f"http://127.0.0.1:{web.port}/in/relay/other")
 
     assert nobody[-1][0] == nowhere[-1][0] == "failed"
-    assert "expected unsubd run" in nobody[-1][1]
+    assert "start unsubd run" in nobody[-1][1]
     assert "signature_invalid" in nowhere[-1][1]
 
 
