@@ -25,13 +25,14 @@ _WAIT_MS = 4000  # less than the socket's time-out, or nobody hears the answer
 def connect(url: str) -> redis.Redis:
     """Return a client of *url*; nothing is sent yet.
 
-    Units:   5 s to connect and to answer; one quick retry, because the callers wait and repeat by themselves.
+    Units:   5 s to connect and to answer; one quick retry of a connection that was lost, because the callers wait and
+             repeat by themselves; none of one that is silent: a frozen server would cost 20 s a call.
     """
     return redis.Redis.from_url(
         url,
         socket_connect_timeout=_TIMEOUT_S,
         socket_timeout=_TIMEOUT_S,
-        retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1),
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(redis.ConnectionError,)),
         health_check_interval=30,
     )
 
