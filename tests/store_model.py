@@ -105,9 +105,14 @@ class RegisterModel:
         unchanged = row == self.versions.get(request.seen_version)
         if not unchanged or not row.suppressed or (row.held and kind not in ("operator", "api")):
             return Effect.NOT_LIFTED, row
-        row = row.read_at(now_ms)
-        time_ms = max(now_ms, row.time_ms + 1)
-        lifted = ModelRow(False, False, False, row.first_seen_s, time_ms, kind, _evidence(request), row.time_ms)
+        counted, at_ms = row.read_at(now_ms), now_ms
+        if kind == "provider":
+            # Reading: §2 dates by now what somebody asks here; what a provider tells of happened there, and later wins (§3).
+            at_ms = max(0, min(request.at_ms, now_ms))
+            if at_ms <= counted.time_ms:
+                return Effect.NOT_LIFTED, row
+        time_ms = max(at_ms, counted.time_ms + 1)
+        lifted = ModelRow(False, False, False, row.first_seen_s, time_ms, kind, _evidence(request), counted.time_ms)
         return Effect.LIFTED, lifted
 
 
@@ -130,7 +135,7 @@ GROUPS = (0, 12, 13)
 RECIPIENTS = ("jane@example.com", "jörg@example.org")
 BUSY = (0, 12, RECIPIENTS[0])
 STOPPING = ("imap:INBOX", "sendgrid", "lmtp", *("one-click", "page") * 2, "api", "operator", "import", "provider")
-LIFTING = ("page", "page", "api", "operator", "import")
+LIFTING = ("page", "page", "api", "operator", "import", "provider", "provider")
 _names = count()
 
 clock_steps = st.one_of(
@@ -171,7 +176,7 @@ stopping_wishes = st.builds(
 lifting_wishes = st.builds(
     Wish,
     action=st.just(Action.RESUBSCRIBE),
-    place=places, beside=st.just("now"), distance=st.just(0),
+    place=places, beside=st.sampled_from(["now", "now", "time"]), distance=distances,
     source=st.sampled_from(LIFTING), age=st.sampled_from([0, 0, 0, 0, 1, 2]),
 )  # fmt: skip
 wishes = st.one_of(stopping_wishes, lifting_wishes)

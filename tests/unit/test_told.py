@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +19,7 @@ from handlers import events
 from handlers.errors import PayloadInvalid, SignatureInvalid, Unavailable
 from handlers.forwarding import mailgun, postmark, sendgrid
 from handlers.forwarding.told import Told
-from handlers.request import Action
+from handlers.request import Action, Request, request_id
 from tests.harness.far_side import KEY, FarSide, far_side
 from tests.unit import house
 from worker import by_hand, jobs
@@ -193,6 +194,75 @@ def test_who_may_not_lift_a_held_row_there_is_stopped_there_again(acme: Installa
 
     assert _suppressed(acme)
     assert far.lists["103"] == {"jane@example.com"}
+
+
+def _by_mail(acme: Installation, at_ms: int, group: int = 12) -> None:
+    """An unsubscribe of the recipient's own, which holds nothing."""
+    action, key = Action.UNSUBSCRIBE, f"mail {at_ms} {group}"
+    wish = Request(request_id(key, "acme", group, "jane@example.com", action), action, "acme", group, "jane@example.com",
+                   at_ms, "imap:INBOX", key)  # fmt: skip
+    acme.intake.record([house.decided(key, requests=(wish,))])
+
+
+def test_who_comes_back_there_is_lifted_here_and_no_call_is_made(acme: Installation, far: FarSide) -> None:
+    target, now_ms = _target(acme, far.url), house.now_ms()
+    _by_mail(acme, now_ms - 60_000)
+    for job in acme.events.rq.get_jobs():
+        job.delete()  # it was told long ago: a call of the last 5 s would be one that crosses
+
+    back = _told(action=Action.RESUBSCRIBE, at_ms=now_ms + 60_000)  # its clock is ahead: counts as now
+    hear(acme, target, [back])
+    hear(acme, target, [back])
+    _drain(acme)
+
+    assert not _suppressed(acme)
+    assert far.calls == []
+
+
+def test_an_unsubscribe_that_crosses_the_way_back_wins_whichever_is_heard_first(acme: Installation) -> None:
+    """He came back there 40 minutes ago and left by mail 20 minutes later: what is told late must not undo that."""
+    target, now_ms = _target(acme), house.now_ms()
+    back = _told(action=Action.RESUBSCRIBE, at_ms=now_ms - 40 * 60_000)
+
+    _by_mail(acme, now_ms - 60 * 60_000)
+    hear(acme, target, [back])
+    assert not _suppressed(acme)
+    _by_mail(acme, now_ms - 20 * 60_000)  # far more than the 10 minutes that lean towards it before our own clock's now
+    assert _suppressed(acme)
+
+    hear(acme, target, [replace(back, id="told late"), back])
+    assert _suppressed(acme)
+
+
+def test_who_comes_back_there_lifts_one_place_and_nothing_that_is_held(acme: Installation, far: FarSide) -> None:
+    target, now_ms = _target(acme, far.url), house.now_ms()
+    _by_mail(acme, now_ms - 60_000, group=0)
+    _by_mail(acme, now_ms - 60_000)
+    hear(acme, target, [_told("complained", "103", Action.COMPLAINT, now_ms - 50_000)])
+
+    hear(acme, target, [_told(action=Action.RESUBSCRIBE, at_ms=now_ms - 10_000)])
+    _drain(acme)
+
+    assert (_suppressed(acme, 0), _suppressed(acme)) == (True, True)
+    assert far.lists["103"] == {"jane@example.com"}
+
+
+def test_a_stream_that_somebody_came_back_to_is_stopped_again_by_what_stops_everything(acme: Installation) -> None:
+    with far_side("postmark") as far:
+        target, now_ms = (
+            acme.forwards.add(Target("", "acme", "postmark", KEY, {12: "broadcast"}, "", far.url)),
+            house.now_ms(),
+        )
+        for group in (0, 12):
+            _by_mail(acme, now_ms - 60_000, group)
+        _drain(acme)
+        far.lists["broadcast"].clear()
+
+        hear(acme, target, [_told(place="broadcast", action=Action.RESUBSCRIBE, at_ms=house.now_ms() + 60_000)])
+        _drain(acme)
+
+        assert (_suppressed(acme, 0), _suppressed(acme)) == (True, False)
+        assert far.lists["broadcast"] == {"jane@example.com"}
 
 
 @pytest.mark.parametrize("seed", [1, 11])

@@ -2,10 +2,15 @@
 
 Where the register knows better (the request is stale, or a tag may not lift the row), or where a call of ours came after
 what is told, the far side is made equal again by a job.
+
+Who comes back at a provider lifts what a tag would: the row of that very place's group, if nothing holds it (semantics §3: a
+complaint, an import, an API's, operator's or provider's own entry does) and nothing came after, by event time. It is dated by
+what happened there, so that an unsubscribe which crosses it on a slower way still wins.
 """
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 from handlers.address import one_address
@@ -15,7 +20,7 @@ from handlers.request import Action, DecidedMessage, Effect, Outcome, Request, r
 from worker.forwarding import Target
 from worker.installation import Installation
 
-_AGREED = (Effect.ADDED.value, Effect.ALREADY_PRESENT.value, Effect.LIFTED.value)
+_AGREED = (Effect.ADDED.value, Effect.ALREADY_PRESENT.value)
 
 
 def hear(installation: Installation, target: Target, told: Sequence[Told]) -> int:
@@ -24,13 +29,26 @@ def hear(installation: Installation, target: Target, told: Sequence[Told]) -> in
     Errors:  Unavailable  the store or the queue is away: the provider must come again.    temporary
     Repeat:  safe: an event's id makes the request's.
     """
-    messages = [found for each in told if (found := _message(target, each))]
+    messages = _seeing(installation, [found for each in told if (found := _message(target, each))])
     results = installation.intake.record(messages)
     for message, made in zip(messages, results, strict=True):
         (wish,) = message.requests
-        is_agreed = bool(made) and made[0]["effect"] in _AGREED
+        is_agreed = bool(made) and _agrees(target, made[0]["effect"])
         _settle(installation, target, wish, is_agreed=is_agreed)
     return len(messages)
+
+
+def _seeing(installation: Installation, messages: list[DecidedMessage]) -> list[DecidedMessage]:
+    """Let each resubscribe name the row that is there now: what changes it meanwhile is not lifted unseen."""
+    back = [each.requests[0] for each in messages if each.requests[0].action is Action.RESUBSCRIBE]
+    rows = installation.store.rows([(each.sender, each.group, each.recipient) for each in back]) if back else []
+    seen = {each.id: replace(each, seen_version=row.version.hex()) for each, row in zip(back, rows, strict=True) if row}
+    return [replace(each, requests=(seen.get(each.requests[0].id, each.requests[0]),)) for each in messages]
+
+
+def _agrees(target: Target, effect: str) -> bool:
+    """Say whether the register now has what was told: one place's lift is not all, where it has no list for everything."""
+    return effect in _AGREED or (effect == Effect.LIFTED.value and target.has_global)
 
 
 def _message(target: Target, told: Told) -> DecidedMessage | None:

@@ -23,7 +23,7 @@ from handlers.request import Action, Effect, Request
 from handlers.tag import is_forgotten
 from worker.server import away_as, check_confirmed, confirm
 from worker.store.forgotten import ForgottenNames
-from worker.store.row import Row, holds, releases, source_code, unpack
+from worker.store.row import Row, holds, is_dated, releases, source_code, unpack
 
 _SETTING = "UNSUBD_STORE_URL"
 _REGISTER = files("worker.store").joinpath("register.lua").read_text()
@@ -99,9 +99,10 @@ class Store:
 
     def _args(self, request: Request, now_ms: int | None) -> list[Any]:
         if request.action is Action.RESUBSCRIBE:
-            privileged = releases(request.source)
+            privileged, undated = releases(request.source), not is_dated(request.source)
         else:
             privileged = request.action is Action.COMPLAINT or holds(request.source)
+            undated = request.undated
         return [
             request.recipient,
             _CODES[request.action],
@@ -113,7 +114,7 @@ class Store:
             "" if now_ms is None else now_ms,
             self._names(request.sender, request.recipient),
             request.group,
-            "1" if request.undated else "0",
+            "1" if undated else "0",
         ]
 
     def asked(self, sender: str, group: int, recipients: Sequence[str]) -> list[Rows]:

@@ -2,7 +2,8 @@
 -- KEYS[1] hash of (sender, group)  [2] the sender's groups that have rows  [3] the sender's forgotten names  [4] its counts
 -- ARGV[1] recipient  [2] "u" unsubscribe, "c" complaint, "r" resubscribe  [3] event time ms  [4] evidence, 8 bytes
 -- ARGV[5] source code 0..255  [6] "1": this entry holds the row / may lift a held one  [7] the row that a resubscribe's actor saw
--- ARGV[8] now in ms, "" = the server's TIME  [9] the recipient's name once forgotten  [10] group  [11] "1": an import without a date
+-- ARGV[8] now in ms, "" = the server's TIME  [9] the recipient's name once forgotten  [10] group  [11] "1": an import without
+-- a date; of a resubscribe: its actor saw the row now, so it happens now ("0": elsewhere, at its event time)
 -- Returns the effect.
 -- Row: first seen s (4), time ms (6), flags (1: 1 suppressed, 2 held, 4 complaint), source (1), evidence (8), and while
 -- resubscribed the time of the row that was lifted (6). string.byte and string.char only: fakeredis runs this too.
@@ -69,7 +70,8 @@ if action == 'r' then
   if not packed then return 'not-lifted' end
   if kept == evidence and not suppressed then return 'lifted' end  -- a repeat hears its first effect
   if ARGV[7] ~= packed or not suppressed or (held and not holds) then return 'not-lifted' end
-  lifted, time = time, math.max(now, time + 1)
+  if ARGV[11] == '0' and at <= time then return 'not-lifted' end  -- what the row says came later; a tie is the unsubscribe's
+  lifted, time = time, math.max(ARGV[11] == '1' and now or at, time + 1)
   suppressed, held, complaint, kept = false, false, false, evidence
   write(source)
   return 'lifted'

@@ -10,6 +10,7 @@ SOURCE_KINDS = (
 )  # fmt: skip
 _HOLDING = ("api", "operator", "import", "provider")
 _RELEASING = ("api", "operator")
+_DATED = ("provider",)
 _NAMING = ("api", "operator", "import")
 
 
@@ -61,6 +62,11 @@ def holds(source: str) -> bool:
 def releases(source: str) -> bool:
     """Say whether a resubscribe by this source may lift a held row: an import can add, never remove."""
     return source.partition(":")[0] in _RELEASING
+
+
+def is_dated(source: str) -> bool:
+    """Say whether a resubscribe by this source counts from its event time: it was made elsewhere, and we heard of it later."""
+    return source.partition(":")[0] in _DATED
 
 
 def names_group(source: str) -> bool:
