@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from handlers.errors import Rejected
-from handlers.forwarding import mailgun, postmark, sendgrid, sparkpost
+from handlers.forwarding import mailgun, postmark, sendgrid, ses, sparkpost
 
 FORWARDERS: dict[str, ModuleType] = {
     "sendgrid": sendgrid,
     "mailgun": mailgun,
     "postmark": postmark,
     "sparkpost": sparkpost,
+    "ses": ses,
 }
 # What documentation leaves open, and nobody tried with a live account.
 UNCONFIRMED = {
@@ -24,7 +25,11 @@ UNCONFIRMED = {
     "mailgun": "that a delete may name one tag",
     "postmark": "that a recipient who complained there stays suppressed",
     "sparkpost": "",
+    "ses": "what taking back everything leaves of each topic",
 }
+# Seconds before each call, and how many recipients are a job's, where a provider takes calls slowly: a job ends in 300 s.
+PACE_S = {"ses": 1.1}
+JOB_SIZE = {"ses": 20}
 
 
 def forwarder(provider: str) -> ModuleType:
@@ -35,6 +40,29 @@ def forwarder(provider: str) -> ModuleType:
     if provider not in FORWARDERS:
         raise Rejected(f"provider {provider[:30]!r}: expected one of {', '.join(FORWARDERS)}")
     return FORWARDERS[provider]
+
+
+def check_places(provider: str, account: str, places: dict[int, str]) -> None:
+    """Errors: Rejected  no place at all, or one that needs more.    permanent"""
+    if not places:
+        raise Rejected(f"groups: none, expected e.g. 12=PLACE: {provider} has no list for everything")
+    if provider == "mailgun" and not account:
+        raise Rejected("account: expected the domain that Mailgun sends for")
+    if provider == "ses" and not account and set(places.values()) != {ses.ACCOUNT_LIST}:
+        raise Rejected(f"account: expected the name of the contact list, or --group 0={ses.ACCOUNT_LIST}")
+    if provider == "ses" and any(group and place == ses.ACCOUNT_LIST for group, place in places.items()):
+        raise Rejected(f"groups: {ses.ACCOUNT_LIST} stops every mail, expected it for group 0 alone")
+
+
+def warnings_of(provider: str, places: dict[int, str]) -> list[str]:
+    """Return what whoever adds a target must know of it."""
+    found = [f"unconfirmed with a live account: {UNCONFIRMED[provider]}"] if UNCONFIRMED[provider] else []
+    if provider == "ses" and ses.ACCOUNT_LIST in places.values():
+        found.append(
+            f"over-broad: {ses.ACCOUNT_LIST} stops all mail of this AWS account and region to a recipient: essential mail"
+            " (receipts, passwords) and that of other senders as well"
+        )
+    return found
 
 
 # Who tells of changes on his own lists, by a webhook.

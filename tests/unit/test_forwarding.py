@@ -7,18 +7,20 @@ from typing import Any
 import fakeredis
 import pytest
 
-from handlers.errors import Rejected, Unavailable
+from handlers import forwarding
+from handlers.errors import ConfigError, Rejected, Unavailable
 from handlers.request import Action, Effect, Request, request_id
-from tests.harness.far_side import KEY, FarSide, far_side
+from tests.harness.far_side import AWS_ID, AWS_SECRET, KEY, FarSide, far_side
 from tests.unit import house
 from worker import by_hand, forget, jobs
-from worker.forwarding import Target
+from worker.forwarding import Target, sigv4
 from worker.installation import Installation
 
-PROVIDERS = ["sendgrid", "mailgun", "postmark", "sparkpost"]
+PROVIDERS = ["sendgrid", "mailgun", "postmark", "sparkpost", "ses"]
 PLACES = {
     "sendgrid": {12: "103", 13: "104"}, "mailgun": {12: "news", 13: "offers"},
     "postmark": {12: "broadcast", 13: "outbound"}, "sparkpost": {},
+    "ses": {12: "news", 13: "offers"},
 }  # fmt: skip
 
 
@@ -29,6 +31,7 @@ def acme(monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
         for group, name in ((12, "Weekly news"), (13, "Offers")):
             found.accounts.add_group("acme", name, "", group)
         monkeypatch.setattr(jobs, "_settings", found.settings)
+        monkeypatch.setitem(forwarding.PACE_S, "ses", 0.0)
         yield found
 
 
@@ -39,8 +42,12 @@ def far(request: pytest.FixtureRequest) -> Iterator[FarSide]:
 
 
 def _add(acme: Installation, provider: str, far: FarSide) -> Target:
-    domain = "mg.example.com" if provider == "mailgun" else ""
-    return acme.forwards.add(Target("", "acme", provider, KEY, PLACES[provider], domain, far.url))
+    account = {"mailgun": "mg.example.com", "ses": "people"}.get(provider, "")
+    return acme.forwards.add(Target("", "acme", provider, _key(provider), PLACES[provider], account, far.url))
+
+
+def _key(provider: str) -> str:
+    return f"{AWS_ID}:{AWS_SECRET}" if provider == "ses" else KEY
 
 
 def _enter(acme: Installation, action: Action, group: int, *recipients: str) -> None:
@@ -199,7 +206,9 @@ def test_one_job_a_target_at_a_time(acme: Installation, monkeypatch: pytest.Monk
     [
         ({"provider": "carrier-pigeon"}, "expected one of sendgrid"), ({"base": "http://api.example.com"}, "expected https"),
         ({"provider": "mailgun"}, "domain that Mailgun"), ({"provider": "postmark"}, "no list for everything"),
-        ({"name": "Acme!"}, "expected 1 to 40"),
+        ({"name": "Acme!"}, "expected 1 to 40"), ({"provider": "ses", "secret": "a:b"}, "name of the contact list"),
+        ({"provider": "ses", "secret": "AKID"}, "ACCESS_KEY_ID:SECRET"),
+        ({"provider": "ses", "secret": "a:b", "account": "people", "places": {12: forwarding.ses.ACCOUNT_LIST}}, "group 0 alone"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_target(facts: dict[str, Any], expected: str, acme: Installation) -> None:
@@ -207,6 +216,104 @@ def test_what_cannot_be_a_target(facts: dict[str, Any], expected: str, acme: Ins
 
     with pytest.raises(Rejected, match=expected):
         acme.forwards.add(Target(**given))
+
+
+# --- SES
+
+
+@pytest.mark.parametrize("far", ["ses"], indirect=True)
+def test_a_contact_keeps_what_is_not_ours(far: FarSide, acme: Installation) -> None:
+    _add(acme, "ses", far)
+    theirs = {"TopicName": "theirs", "SubscriptionStatus": "OPT_OUT"}
+    far.contacts["jane@example.com"] = {"TopicPreferences": [theirs], "UnsubscribeAll": False, "AttributesData": "{}"}
+
+    _enter(acme, Action.UNSUBSCRIBE, 12, "jane@example.com")
+    _drain(acme)
+    assert far.contacts["jane@example.com"] == {
+        "TopicPreferences": [theirs, {"TopicName": "news", "SubscriptionStatus": "OPT_OUT"}],
+        "UnsubscribeAll": False, "AttributesData": "{}",
+    }  # fmt: skip
+
+    _enter(acme, Action.RESUBSCRIBE, 12, "jane@example.com")
+    _drain(acme)
+    topics = far.contacts["jane@example.com"]["TopicPreferences"]
+    assert topics == [theirs, {"TopicName": "news", "SubscriptionStatus": "OPT_IN"}]
+
+
+@pytest.mark.parametrize("far", ["ses"], indirect=True)
+def test_nothing_is_written_to_a_contact_that_is_so_already(far: FarSide, acme: Installation) -> None:
+    target = _add(acme, "ses", far)
+    out = [{"TopicName": "news", "SubscriptionStatus": "OPT_OUT"}]
+    far.contacts["jane@example.com"] = {"TopicPreferences": out, "UnsubscribeAll": False}
+
+    _enter(acme, Action.UNSUBSCRIBE, 12, "jane@example.com")
+    acme.forwards.enqueue(target, [(12, "nobody@example.com")])
+    _drain(acme)
+
+    assert {call.split()[0] for call in far.calls} == {"GET"}
+
+
+@pytest.mark.parametrize("far", ["ses"], indirect=True)
+def test_a_list_that_is_gone_is_never_taken_for_a_contact_that_is(far: FarSide, acme: Installation) -> None:
+    acme.forwards.add(Target("", "acme", "ses", _key("ses"), {12: "news"}, "gone", far.url))
+    _enter(acme, Action.UNSUBSCRIBE, 12, "jane@example.com")
+    (job,) = acme.events.rq.get_jobs()
+
+    with pytest.raises(Unavailable, match="GET answered 404 for place news of group 12"):
+        job.perform()
+
+
+@pytest.mark.parametrize("far", ["ses"], indirect=True)
+def test_the_account_list_follows_group_0_and_keeps_what_ses_put_there(far: FarSide, acme: Installation) -> None:
+    everything = forwarding.ses.ACCOUNT_LIST
+    target = acme.forwards.add(Target("", "acme", "ses", _key("ses"), {0: everything}, "", far.url))
+    far.by_itself = {"bounced@example.com"}
+    far.lists[everything] = {"bounced@example.com"}
+    who = ["jane@example.com", "joe@example.com", "bounced@example.com"]
+    far.fails = 0.17
+
+    _enter(acme, Action.UNSUBSCRIBE, 0, *who)
+    _drain(acme)
+    assert far.lists[everything] == set(who)
+    _enter(acme, Action.RESUBSCRIBE, 0, *who[1:])
+    _drain(acme)
+
+    assert far.lists[everything] == {"jane@example.com", "bounced@example.com"}
+    assert "over-broad" in "".join(forwarding.warnings_of("ses", target.places))
+
+
+@pytest.mark.parametrize("far", ["ses"], indirect=True)
+def test_what_ses_takes_too_fast_is_tried_again(far: FarSide, acme: Installation) -> None:
+    target = _add(acme, "ses", far)
+    far.per_s = 1.0
+    acme.forwards.enqueue(target, [(12, f"r{number}@example.com") for number in range(45)])
+    assert [len(job.kwargs["batch"]) for job in acme.events.rq.get_jobs()] == [20, 20, 5]
+    _enter(acme, Action.UNSUBSCRIBE, 12, "jane@example.com")
+
+    with pytest.raises(Unavailable, match="answered 429"):
+        acme.events.rq.get_jobs()[-1].perform()
+    far.per_s = 0.0
+    _drain(acme)
+
+    assert far.lists["news"] == {"jane@example.com"}
+
+
+@pytest.mark.parametrize("far", ["ses"], indirect=True)
+def test_a_wrong_signature_is_refused_and_the_key_named_nowhere(far: FarSide, acme: Installation) -> None:
+    acme.forwards.add(Target("", "acme", "ses", f"{AWS_ID}:wrong-secret", {}, "people", far.url))
+    _enter(acme, Action.UNSUBSCRIBE, 0, "jane+tag@example.com")
+    (job,) = acme.events.rq.get_jobs()
+
+    with pytest.raises(Unavailable, match="GET answered 403") as failure:
+        job.perform()
+    assert "wrong-secret" not in str(failure.value)
+
+
+def test_ses_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sigv4, "find_spec", lambda _: None)
+
+    with pytest.raises(ConfigError, match=r"pip install 'unsubd\[ses\]'"):
+        sigv4.SigV4("a:b", "https://email.eu-west-1.amazonaws.com")
 
 
 def test_a_removed_target_hears_no_more(acme: Installation) -> None:

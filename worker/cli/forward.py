@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from handlers.errors import Rejected
-from handlers.forwarding import FORWARDERS, UNCONFIRMED, groups_told
+from handlers.forwarding import FORWARDERS, groups_told, warnings_of
 from worker.cli.accounts import Id
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.forwarding import Target
+from worker.forwarding.sigv4 import require_signer
 from worker.installation import Installation, open_installation
 
 app = typer.Typer(help="Providers whose own lists follow a sender's suppressions.", no_args_is_help=True)
@@ -20,11 +21,14 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="As `forward list` pr
 def forward_add(
     sender: Id,
     provider: Annotated[str, typer.Argument(metavar="PROVIDER", help=", ".join(FORWARDERS))],
-    key_file: Annotated[Path, typer.Option(help="File that holds the provider's API key or token.")],
+    key_file: Annotated[
+        Path,
+        typer.Option(help="File that holds the provider's API key or token; ses: ACCESS_KEY_ID:SECRET_ACCESS_KEY."),
+    ],
     group: Annotated[
-        list[str] | None, typer.Option(help="GROUP=PLACE: a group there, a tag, a stream; repeat it.")
+        list[str] | None, typer.Option(help="GROUP=PLACE: a group there, a tag, a stream, a topic; repeat it.")
     ] = None,
-    account: Annotated[str, typer.Option(help="The domain that Mailgun sends for.")] = "",
+    account: Annotated[str, typer.Option(help="The domain that Mailgun sends for, or SES's contact list.")] = "",
     base: Annotated[
         str, typer.Option(help="Where the API is, e.g. https://api.eu.mailgun.net; default: the provider's.")
     ] = "",
@@ -34,16 +38,22 @@ def forward_add(
         typer.Option(help="What proves its event webhook: public key, signing key, or basic:USER:PASSWORD."),
     ] = None,
 ) -> None:
-    """From now on write each change of a sender there, too; `forward sync` brings what is there already."""
+    """From now on write each change of a sender there, too; `forward sync` brings what is there already.
+
+    SES: topics of one contact list. --group 0=account-suppression-list instead stops every mail of that account to a
+    recipient, essential mail as well: only for who sends nothing else there.
+    """
     secret, told_by = _read("key-file", key_file), _read("told-by-file", told_by_file) if told_by_file else ""
     places = dict(map(_place, group or []))
+    if provider == "ses":
+        require_signer()
     with open_installation(own_settings()) as installation:
         for each in [0, *places]:
             installation.accounts.group(sender, each)
         kept = installation.forwards.add(Target(name, sender, provider, secret, places, account, base, told_by))
     _say(kept, as_json=False)
-    if UNCONFIRMED[provider]:
-        say(f"unconfirmed with a live account: {UNCONFIRMED[provider]}")
+    for warning in warnings_of(provider, kept.places):
+        say(warning)
     if told_by:
         say(f"its event webhook goes to: /in/{provider}-events/{kept.name}")
     say(f"next: unsubd forward sync {kept.name}")

@@ -26,7 +26,7 @@ from rq import Queue
 
 from handlers.errors import ConfigError, QueueUnavailable, Rejected, Unavailable
 from handlers.events import changes
-from handlers.forwarding import forwarder, groups_told
+from handlers.forwarding import JOB_SIZE, check_places, forwarder, groups_told, ses
 from handlers.request import DecidedMessage
 from handlers.tag import Keyring
 from worker.batch import FORWARD, new_outgoing
@@ -51,8 +51,8 @@ _GIVE_UP = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS
 class Target:
     """A provider's lists that follow a sender's suppressions.
 
-    Shape:   places: our group -> its place there. account: Mailgun's domain, else "". base: where the API is. told_by: the proof
-             that the provider's own event webhook brings, "" = it tells us nothing.
+    Shape:   places: our group -> its place there. account: Mailgun's domain, SES's contact list, else "". base: where the API is.
+             told_by: the proof that the provider's own event webhook brings, "" = it tells us nothing.
     """
 
     name: str
@@ -97,9 +97,11 @@ class Forwards:
     def enqueue(self, target: Target, items: Iterable[tuple[int, str]]) -> int:
         """Enqueue (group, recipient)s to be made equal at *target*; return how many. Repeat: one call at most."""
         found = list(dict.fromkeys(items))
-        for start in range(0, len(found), AT_ONCE):
+        size = JOB_SIZE.get(target.provider, AT_ONCE)
+        for start in range(0, len(found), size):
             batch = [
-                {"sender": target.sender, "group": group, "recipient": each} for group, each in found[start:][:AT_ONCE]
+                {"sender": target.sender, "group": group, "recipient": each}
+                for group, each in found[start : start + size]
             ]
             job = new_outgoing(self._queue, FORWARD, f"{len(batch)} of {target.name}", target=target.name, batch=batch)
             with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
@@ -252,9 +254,8 @@ def _checked(target: Target) -> Target:
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         raise Rejected(f"base {base[:80]!r}: expected https://…, or http:// on this machine")
-    if target.provider == "mailgun" and not target.account:
-        raise Rejected("account: expected the domain that Mailgun sends for")
+    if target.provider == "ses":
+        ses.key_pair(target.secret)
     places = {**({0: module.GLOBAL} if module.GLOBAL else {}), **target.places}
-    if not places:
-        raise Rejected(f"groups: none, expected e.g. 12=PLACE: {target.provider} has no list for everything")
+    check_places(target.provider, target.account, places)
     return Target(name, target.sender, target.provider, target.secret, places, target.account, base, target.told_by)

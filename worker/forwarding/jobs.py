@@ -1,19 +1,21 @@
 """What RQ runs to make a provider's lists equal. The function's dotted name and its arguments are wire format."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx2
 
 from handlers.errors import Unavailable
-from handlers.forwarding import forwarder
+from handlers.forwarding import PACE_S, forwarder
 from handlers.forwarding.call import Call
 from handlers.tag import is_forgotten
 from worker import jobs
 from worker.calls import called
 from worker.check import check
 from worker.forwarding import Target
+from worker.forwarding.sigv4 import SigV4
 from worker.installation import Installation, open_installation
 
 _WAIT_S = 20.0
@@ -45,8 +47,9 @@ def forward(target: str, batch: list[dict[str, Any]]) -> int:
 
 def _client(target: Target) -> httpx2.Client:
     headers = {**forwarder(target.provider).headers(target.secret), "Accept-Encoding": "identity"}
+    auth = SigV4(target.secret, target.base) if target.provider == "ses" else None
     return httpx2.Client(
-        base_url=target.base, headers=headers, timeout=_WAIT_S, follow_redirects=False, trust_env=False
+        base_url=target.base, headers=headers, auth=auth, timeout=_WAIT_S, follow_redirects=False, trust_env=False
     )
 
 
@@ -106,7 +109,8 @@ class _Place:
         return f"{self._group}:{self._installation.pseudonyms.bare(recipient)}"
 
     def _say(self, call: Call) -> None:
-        """Make one call. Its path spells an address, so no error does."""
+        """Make one call, and those that follow from its answer. Its path spells an address, so no error does."""
+        time.sleep(PACE_S.get(self._target.provider, 0.0))
         self._renew()
         request = self._client.build_request(call.method, call.path, json=call.content)
         status, content = called(self._client, request, self._target.name, within_s=_WAIT_S)
@@ -115,6 +119,8 @@ class _Place:
             raise Unavailable(f"{self._target.name}: {call.method} answered {status} for {where}, expected 2xx")
         if content and status < 300 and (refused := self._module.failed(_json(content))):
             raise Unavailable(f"{self._target.name}: {refused}, expected none")
+        for each in call.then(status, _json(content)) if call.then else ():
+            self._say(each)
 
 
 def _json(content: bytes) -> Any:
