@@ -12,7 +12,7 @@ mail's own event time; a crash may count that twice. A hash that is full counts 
 | `unsubd:clock:m:MONTH`    | HASH | as unsubd:clock:h:HOUR, by the MONTH of the event                           | 400 days |
 | `unsubd:clock:m:MONTH:by` | HASH | the same by source and sender                                               | 400 days |
 | `unsubd:clock:m:MONTH:worst` | ZSET | the 20 oldest requests (message digest, source, sender, hops) by age, ms | 400 days |
-| `unsubd:clock:totals:KIND` | HASH | what /metrics shows, by KIND: age, hop, source, sender, reason              | for good |
+| `unsubd:clock:totals:KIND` | HASH | what /metrics shows, by KIND: age, hop, source, sender, reason, forward    | for good |
 """
 
 import time
@@ -38,6 +38,7 @@ from worker.server import away_as
 LEVELS_S = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 36 * 3600, 48 * 3600)  # what /metrics counts up to
 KINDS = ("honoured", "complaint", "ignored", "quarantined")
 OTHER = "other"
+FORWARD = "forward"  # a kind of total: from the event until a target's provider knows
 OPERATOR = "operator"  # a source: somebody's own entry, or what was made of a quarantined message
 _HOUR, _MONTH, _TOTALS = "unsubd:clock:h:", "unsubd:clock:m:", "unsubd:clock:totals:"
 _HOUR_LIFE_S, _MONTH_LIFE_S = 45 * 86400, 400 * 86400
@@ -155,6 +156,17 @@ class Clock:
         )
         pipeline.execute()
 
+    def forwarded(self, target: str, events_ms: Sequence[int]) -> None:
+        """Count changes that a target's provider knows from now on, by the times of their events. Errors: as `recorded`."""
+        now_ms = time.time_ns() // 1_000_000
+        try:
+            sheets = _Sheets(now_ms)
+            for at_ms in events_ms:
+                sheets.add_forwarded(target, max(0, now_ms - at_ms))
+            self._script(keys=list(sheets.by_key), args=sheets.arguments())
+        except Exception as error:  # noqa: BLE001  as said: nothing of this may reach the job
+            self._journal.failed("clock", f"{type(error).__name__}: not counted", changes=len(events_ms))
+
 
 class _Requests:
     """The requests of a batch, those that are alike together: what is written costs a batch, not a message."""
@@ -232,6 +244,9 @@ class _Sheets:
         if queued:
             self._total("hop").level("arrival", arrival_level, count, age_ms - queue_ms)
             self._total("hop").level("queue", queue_level, count, queue_ms)
+
+    def add_forwarded(self, target: str, age_ms: int) -> None:
+        self._total(FORWARD).level(_name(target), _level(age_ms), 1, age_ms)
 
     def arguments(self) -> list[Any]:
         return [each for sheet in self.by_key.values() for each in sheet.arguments()]

@@ -144,6 +144,7 @@ def _alarms(installation: Installation, state: dict[str, Any], now_ms: int) -> I
             what = f"{count} posts to {endpoint} in two hours do not prove themselves"
             yield Alarm("alarm", what, "compare the secret there with ours: unsubd hook show", "/ops/sources")
     yield from _of_sent(installation, now_ms)
+    yield from _of_forwards(state["forwards"])
 
 
 def _of_sources(sources: list[dict[str, Any]], now_ms: int) -> Iterator[Alarm]:
@@ -215,6 +216,16 @@ def _of_workers(state: dict[str, Any]) -> Iterator[Alarm]:
             )
     if not _working(state):
         yield Alarm("alarm", "No worker is alive", "start unsubd run, or unsubd work", "/ops/queue")
+
+
+def _of_forwards(forwards: list[dict[str, Any]]) -> Iterator[Alarm]:
+    for each in forwards:
+        if each["level"] != "good":
+            changes = f"{each['changes']:,} change{'s wait' if each['changes'] > 1 else ' waits'}"
+            why = f": {each['why']}" if each["why"] else ""
+            what = f"{changes} for {each['target']}, the oldest since {spell(each['age_s'])}{why}"
+            waiting = "nothing if it shrinks; else see that a worker of the queue unsubd-events is alive"
+            yield Alarm(each["level"], what, each["remedy"] or waiting, f"/ops/senders/{each['sender']}")
 
 
 def _of_sent(installation: Installation, now_ms: int) -> Iterator[Alarm]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from handlers.errors import QueueUnavailable
 from worker import backlog, clock
+from worker.forwarding.state import forwards_state
 from worker.installation import Installation
 from worker.owed import owed
 from worker.server import away_as
@@ -20,6 +21,7 @@ def status(installation: Installation) -> dict[str, Any]:
     Shape:   queue: RQ's counts of jobs, `requests` and `messages` by the same states, `oldest_s`.
              workers: name, state, job, `heartbeat_s`, `queues`, `faults`. sources: what each last said.
              quarantine: `total`, `by_reason`. outgoing: jobs of events and forwarders by state, `oldest_s`.
+             forwards: of each target, what it was not told yet (`worker/forwarding/state.py`).
              owed: `level`, `text`, `oldest_s`, `alarms` (`worker/owed.py`). ages_s: `count`, `p50`, `p99`, `max` of the
              requests that took effect in the last 24 hours.
              clock: the server's time and how far ours is from it.
@@ -42,4 +44,5 @@ def status(installation: Installation) -> dict[str, Any]:
         "outgoing": {name: outgoing[name] for name in (*backlog.STATES, "oldest_s")},
         "ages_s": {"count": ages.count, "p50": ages.p50_s, "p99": ages.p99_s, "max": ages.max_s},
     }
+    state["forwards"] = forwards_state(installation)
     return state | {"owed": asdict(owed(installation, state))}

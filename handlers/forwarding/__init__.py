@@ -6,6 +6,7 @@ anything is written to a place, `calls(account, place, added, lifted)`: what mak
 answer says no. The other way: `verify_told` and `told` read what its event webhook tells.
 """
 
+import re
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -63,6 +64,26 @@ def warnings_of(provider: str, places: dict[int, str]) -> list[str]:
             " (receipts, passwords) and that of other senders as well"
         )
     return found
+
+
+_REMEDIES = (
+    (re.compile(r"answered 40[13]\b"), "its key is not taken: unsubd forward add it again, with one that holds"),
+    (re.compile(r"answered 404\b"), "the place is gone there: compare unsubd forward list with the provider"),
+    (re.compile(r"answered 429\b"), "nothing yet: it is asked again, later"),
+    (re.compile(r"answered 4\d\d\b|refused"), "it refuses what we send: compare unsubd forward list with the provider"),
+    (re.compile("not installed"), "install what it names, and start the workers again"),
+)
+
+
+def remedy(target: str, why: str) -> str:
+    """Return what to do about a try that failed.
+
+    Example:
+        >>> remedy("acme-ses", "acme-ses: GET answered 403 for place news of group 12, expected 2xx")
+        'its key is not taken: unsubd forward add it again, with one that holds'
+    """
+    known = (said for pattern, said in _REMEDIES if pattern.search(why))
+    return next(known, f"nothing for 26 hours: it is tried again. Later: unsubd forward sync {target}")
 
 
 # Who tells of changes on his own lists, by a webhook.

@@ -11,6 +11,7 @@ from handlers.request import Action, DecidedMessage, Outcome, Request, request_i
 from handlers.tag import AddressTemplate, Keyring, Tag, mint
 from worker import by_hand
 from worker.clock import Clock
+from worker.forwarding import Target, owing
 from worker.hooks import Hook
 from worker.installation import Installation
 from worker.sources import SourceReport
@@ -44,6 +45,23 @@ def furnish(installation: Installation) -> None:
     quarantine(installation, mails(installation))
     failed_job(installation)
     _sources(installation)
+    _forwards(installation)
+
+
+def _forwards(installation: Installation) -> None:
+    """A target that refuses our key since this morning, and one that is up to date."""
+    places, now_ms = {0: "global", NEWS: "103"}, time.time_ns() // 1_000_000
+    base = "http://127.0.0.1:1"
+    refused = installation.forwards.add(Target("", "acme", "sendgrid", "key", places, "", base))
+    installation.forwards.add(Target("north-mailgun", "north", "mailgun", "key", {}, "mg.example.com", base))
+    items = {(NEWS, f"reader{number}@example.com"): now_ms - 2 * HOUR_MS for number in range(3)}
+    installation.forwards.enqueue(refused, items, items)
+    owing.failed(
+        installation.redis,
+        refused.name,
+        f"{refused.name}: POST answered 401 for place 103 of group {NEWS}, expected 2xx",
+    )
+    installation.intake.clock.forwarded("north-mailgun", [now_ms - each for each in (900, 4000, 90_000, 5000)])
 
 
 def _two_days(installation: Installation) -> None:

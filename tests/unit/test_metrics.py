@@ -97,7 +97,7 @@ def test_a_histogram_adds_up(installation: Installation) -> None:
     assert totals == {f"{name}_count": 4, f"{name}_sum": pytest.approx(1_100_030, abs=5)}
     hops = {each.labels["hop"]: each.value for each in samples if each.name == "unsubd_hop_seconds_count"}
     assert hops == {"arrival": 4, "queue": 4}
-    assert set(HISTOGRAMS) == {name, "unsubd_hop_seconds"}
+    assert set(HISTOGRAMS) == {name, "unsubd_hop_seconds", "unsubd_forward_age_seconds"}
 
 
 def test_labels_are_bounded_and_nothing_is_left_out() -> None:

@@ -101,7 +101,7 @@ def forward_remove(name: _Name) -> None:
 
 @app.command("sync")
 def forward_sync(name: _Name) -> None:
-    """Bring everybody who is suppressed there, as after an import; who is known to be there is not called for."""
+    """Bring everybody who is suppressed there, and what ran out of tries; who is known to be there is not called for."""
     with open_installation(own_settings()) as installation:
         target = installation.forwards.find(name)
         if target is None:
@@ -110,7 +110,7 @@ def forward_sync(name: _Name) -> None:
 
 
 def _sync(installation: Installation, target: Target) -> int:
-    count = 0
+    count = installation.forwards.again(target)
     for group in dict.fromkeys([0, *target.places]):
         told = groups_told(target.places, group, has_global=target.has_global)
         items: list[tuple[int, str]] = []

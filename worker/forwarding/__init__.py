@@ -15,7 +15,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -23,18 +23,21 @@ from urllib.parse import urlsplit
 
 import redis
 from rq import Queue
+from rq.serializers import JSONSerializer
 
 from handlers.errors import ConfigError, QueueUnavailable, Rejected, Unavailable
 from handlers.events import changes
 from handlers.forwarding import JOB_SIZE, check_places, forwarder, groups_told, ses
 from handlers.request import DecidedMessage
 from handlers.tag import Keyring
-from worker.batch import FORWARD, new_outgoing
+from worker.batch import FORWARD, UnsubdJob, new_outgoing
+from worker.forwarding import owing
+from worker.forwarding.owing import TARGETS
 from worker.journal import Journal
 from worker.keys import seal, unseal
 from worker.server import away_as
 
-_TARGETS, _FAR, _LEASE = "unsubd:forwards", "unsubd:far:", "unsubd:forwarding:"
+_FAR, _LEASE = "unsubd:far:", "unsubd:forwarding:"
 _PURPOSE = b"unsubd-forward-1"
 _NAME = re.compile(r"[a-z0-9-]{1,40}")
 _FRESH_S = 5.0
@@ -86,27 +89,53 @@ class Forwards:
         """Enqueue what changed, for each target of its sender; one that told us of a change itself does not hear it."""
         changed = [each for message, results in entries for each in changes(message, results)]
         for target in self._fresh() if changed else []:
-            items = [
-                (group, each["recipient"])
-                for each in changed
-                if each["sender"] == target.sender and each["source"] != f"provider:{target.name}"
-                for group in groups_told(target.places, each["group"], has_global=target.has_global)
-            ]
-            self.enqueue(target, items)
+            times: dict[tuple[int, str], int] = {}
+            for each in changed:
+                if each["sender"] == target.sender and each["source"] != f"provider:{target.name}":
+                    for group in groups_told(target.places, each["group"], has_global=target.has_global):
+                        item = (group, each["recipient"])
+                        times[item] = min(each["at_ms"], times.get(item, each["at_ms"]))
+            self.enqueue(target, times, times)
 
-    def enqueue(self, target: Target, items: Iterable[tuple[int, str]]) -> int:
-        """Enqueue (group, recipient)s to be made equal at *target*; return how many. Repeat: one call at most."""
-        found = list(dict.fromkeys(items))
+    def enqueue(
+        self, target: Target, items: Iterable[tuple[int, str]], times: Mapping[tuple[int, str], int] | None = None
+    ) -> int:
+        """Enqueue (group, recipient)s to be made equal at *target*; return how many. Repeat: one call at most.
+
+        Units:   times: of their events, ms UTC; None = now.
+        """
+        found, times, now_ms = list(dict.fromkeys(items)), times or {}, time.time_ns() // 1_000_000
         size = JOB_SIZE.get(target.provider, AT_ONCE)
         for start in range(0, len(found), size):
             batch = [
-                {"sender": target.sender, "group": group, "recipient": each}
+                {"sender": target.sender, "group": group, "recipient": each, "at_ms": times.get((group, each), now_ms)}
                 for group, each in found[start : start + size]
             ]
-            job = new_outgoing(self._queue, FORWARD, f"{len(batch)} of {target.name}", target=target.name, batch=batch)
-            with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-                self._queue.enqueue_job(job)
+            self._enqueue(target, batch)
         return len(found)
+
+    def _enqueue(self, target: Target, batch: list[dict[str, Any]]) -> None:
+        entry, about = owing.new_entry(len(batch)), f"{len(batch)} of {target.name}"
+        job = new_outgoing(self._queue, FORWARD, about, target=target.name, batch=batch, owed=entry)
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), self._redis.pipeline() as pipeline:
+            self._queue.enqueue_job(job, pipeline=pipeline)
+            owing.note(pipeline, target.name, entry, min(each["at_ms"] for each in batch))
+            pipeline.execute()
+
+    def again(self, target: Target) -> int:
+        """Take up again what ran out of tries; return how many recipients. Repeat: one call at most."""
+        registry, count = self._queue.failed_job_registry, 0
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            found = UnsubdJob.fetch_many(registry.get_job_ids(cleanup=False), self._redis, JSONSerializer)
+            for job in found:
+                batch = job.carried(FORWARD) if isinstance(job, UnsubdJob) else None
+                if job is None or not batch or job.kwargs.get("target") != target.name:
+                    continue
+                self._enqueue(target, [{"at_ms": time.time_ns() // 1_000_000, **each} for each in batch])
+                owing.settle(self._redis, target.name, str(job.kwargs.get("owed", "")))
+                registry.remove(job, delete_job=True)
+                count += len(batch)
+        return count
 
     def _fresh(self) -> list[Target]:
         if self._known is None or time.monotonic() - self._known[0] > _FRESH_S:
@@ -116,7 +145,7 @@ class Forwards:
     def _readable(self) -> list[Target]:
         """The targets, without those that no active key opens: they must stop nobody's request."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            rows = cast(dict[bytes, bytes], self._redis.hgetall(_TARGETS))
+            rows = cast(dict[bytes, bytes], self._redis.hgetall(TARGETS))
         found = []
         for name, row in sorted(rows.items()):
             try:
@@ -130,7 +159,7 @@ class Forwards:
     def every(self) -> list[Target]:
         """Return every target, by name."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            rows = cast(dict[bytes, bytes], self._redis.hgetall(_TARGETS))
+            rows = cast(dict[bytes, bytes], self._redis.hgetall(TARGETS))
         return [self._read(name.decode(), json.loads(row)) for name, row in sorted(rows.items())]
 
     def find(self, name: str) -> Target | None:
@@ -150,14 +179,15 @@ class Forwards:
         }  # fmt: skip
         self._known = None
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            self._redis.hset(_TARGETS, kept.name, json.dumps(row))
+            self._redis.hset(TARGETS, kept.name, json.dumps(row))
         return kept
 
     def remove(self, name: str) -> bool:
         """Forward no more; say whether there was such a target. Jobs that wait end with nothing said."""
         self._known = None
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            return bool(self._redis.hdel(_TARGETS, name))
+            owing.end(self._redis, name)
+            return bool(self._redis.hdel(TARGETS, name))
 
     def _read(self, name: str, row: dict[str, Any]) -> Target:
         secret, complete = unseal(row["sealed"], self._keys.masters, _PURPOSE)

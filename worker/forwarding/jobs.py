@@ -3,18 +3,19 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 
-from handlers.errors import Unavailable
+from handlers.errors import ConfigError, Unavailable, UnsubdError
 from handlers.forwarding import PACE_S, forwarder
 from handlers.forwarding.call import Call
 from handlers.tag import is_forgotten
 from worker import jobs
 from worker.calls import called
 from worker.check import check
-from worker.forwarding import Target
+from worker.forwarding import Target, owing
 from worker.forwarding.sigv4 import SigV4
 from worker.installation import Installation, open_installation
 
@@ -22,10 +23,10 @@ _WAIT_S = 20.0
 _ROUNDS = 5  # so often the register may change under our hands; then the change's own job goes on
 
 
-def forward(target: str, batch: list[dict[str, Any]]) -> int:
+def forward(target: str, batch: list[dict[str, Any]], owed: str = "") -> int:
     """Make *target* equal to the register for the recipients of *batch*; return for how many calls said so.
 
-    Shape:   a recipient who was forgotten meanwhile is left out: the address is gone.
+    Shape:   a recipient who was forgotten meanwhile is left out: the address is gone. owed: the job's entry in `owing`.
     Errors:  Unavailable  the provider did not take a call: RQ tries again, at intervals that grow to an hour.    temporary
     Repeat:  safe: who is known to be equal is not called for.
     """
@@ -37,12 +38,31 @@ def forward(target: str, batch: list[dict[str, Any]]) -> int:
         for each in batch:
             if each["group"] in found.places and not is_forgotten(each["recipient"]):
                 by_group.setdefault(each["group"], []).append(each["recipient"])
-        with installation.forwards.alone(found) as renew, _client(found) as client:
+        with (
+            installation.forwards.alone(found) as renew,
+            _failures_told(installation, target),
+            _client(found) as client,
+        ):
             told = sum(
                 _Place(installation, found, client, renew, group).equalize(who) for group, who in by_group.items()
             )
+        owing.settle(installation.redis, target, owed)
+        installation.intake.clock.forwarded(target, [each["at_ms"] for each in batch if "at_ms" in each])
         installation.journal.service("forwarded", target=target, recipients=told)
     return told
+
+
+@contextmanager
+def _failures_told(installation: Installation, target: str) -> Iterator[None]:
+    """Let ops see why a try failed, before RQ tries again."""
+    try:
+        yield
+    except (UnsubdError, ConfigError) as error:
+        owing.failed(installation.redis, target, str(error))  # names no address
+        raise
+    except Exception as error:
+        owing.failed(installation.redis, target, f"{target}: {type(error).__name__}")
+        raise
 
 
 def _client(target: Target) -> httpx2.Client:

@@ -4,6 +4,7 @@ Labels are bounded: 200 senders and 100 reasons and sources at most, the most fr
 """
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from worker import clock, sent
 from worker.backlog import STATES
 from worker.clock import OTHER
 from worker.crew import REQUESTS, is_alive
+from worker.forwarding.state import told_by_level
 from worker.installation import Installation
 from worker.journal import METRICS, Journal
 from worker.owed import LEVELS, owed
@@ -37,16 +39,24 @@ GAUGES = {
     "unsubd_owed_seconds": ("", "Age of the oldest message not yet decided or applied, wherever it waits"),
     "unsubd_alarms": ("level", "What ops should look at, by level"),
     "unsubd_source_up": ("source", "1 when a source works, 0 when it is refused, silent or waiting"),
+    "unsubd_forward_waiting": ("target", "Changes that a forward target was not told yet"),
+    "unsubd_forward_oldest_seconds": ("target", "Age of the oldest of them, from its event; other: the greatest"),
+    "unsubd_forward_failing_seconds": ("target", "How long every try has failed, 0 when the last one succeeded"),
     "unsubd_workers": ("", "Living workers of the requests"),
 }
 COUNTERS = {
     "unsubd_source_messages_total": ("source, outcome", "Messages by source and what became of them, each once"),
     "unsubd_sender_requests_total": ("sender, effect", "Requests by sender and effect, each once"),
     "unsubd_reasons_total": ("outcome, reason", "Messages by outcome and why, each once"),
+    "unsubd_forward_told_total": (
+        "target, level",
+        "Changes by how late the provider knew: good, late, alarm, page, red",
+    ),
     "unsubd_mailed_after_total": ("sender", "Mails reported as sent after a suppression took effect"),
 }
 HISTOGRAMS = {
     "unsubd_request_age_seconds": ("source", "From the event to the effect of a request"),
+    "unsubd_forward_age_seconds": ("target", "From the event of a change until the target's provider knows"),
     "unsubd_hop_seconds": ("hop", "Parts of that: arrival (until it is in the queue) and queue (until its effect)"),
 }
 ALL = METRICS | GAUGES | COUNTERS | HISTOGRAMS
@@ -71,6 +81,9 @@ class _Installation(Collector):
         mailed = bounded({(sender, ""): count for sender, count in self._mailed_after().items()}, 0, _MOST_SENDERS)
         yield _counter("unsubd_mailed_after_total", mailed)
         yield _histogram("unsubd_request_age_seconds", bounded(clock.totals(client, "age"), 0, _MOST_OTHERS))
+        forwarded = bounded(clock.totals(client, clock.FORWARD), 0, _MOST_OTHERS)
+        yield _counter("unsubd_forward_told_total", told_by_level(forwarded))
+        yield _histogram("unsubd_forward_age_seconds", forwarded)
         yield _histogram("unsubd_hop_seconds", clock.totals(client, "hop"))
 
     def _journal(self) -> Iterator[Metric]:
@@ -96,6 +109,7 @@ class _Installation(Collector):
         yield _gauge("unsubd_alarms", {level: levels[level] for level in LEVELS[1:]})
         down = ("refused", "silent", "waiting")
         yield _gauge("unsubd_source_up", {each["name"]: each["state"] not in down for each in state["sources"]})
+        yield from _forwards(state["forwards"])
         yield _gauge(
             "unsubd_workers", {"": sum(REQUESTS in each["queues"] and is_alive(each) for each in state["workers"])}
         )
@@ -131,6 +145,20 @@ def _gauge(name: str, values: Mapping[str, float]) -> GaugeMetricFamily:
     for value, number in values.items():
         family.add_metric([value] if label else [], number)
     return family
+
+
+def _forwards(forwards: list[dict[str, Any]]) -> Iterator[Metric]:
+    """Of the targets that wait longest; of the rest together the worst."""
+    now_s = time.time()
+    shown: dict[str, dict[str, float]] = {"waiting": {}, "oldest_seconds": {}, "failing_seconds": {}}
+    for at, each in enumerate(forwards):
+        name = each["target"] if at < _MOST_OTHERS else OTHER
+        failing_s = now_s - each["failing_ms"] / 1000 if each["failing_ms"] else 0.0
+        shown["waiting"][name] = shown["waiting"].get(name, 0) + each["changes"]
+        for kind, value in (("oldest_seconds", each["age_s"]), ("failing_seconds", failing_s)):
+            shown[kind][name] = max(value, shown[kind].get(name, 0.0))
+    for kind, values in shown.items():
+        yield _gauge(f"unsubd_forward_{kind}", values)
 
 
 def _counter(name: str, counts: Mapping[Names, int]) -> CounterMetricFamily:

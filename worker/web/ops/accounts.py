@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from worker import adoption
 from worker import keys as key_ring
+from worker.forwarding.state import forwards_state
 from worker.web.ops import gate
 from worker.web.ops.gate import Visit
 from worker.web.ops.paging import PAGE, page_of
@@ -55,7 +56,10 @@ async def sender(request: Request, sender: str) -> Response:
 def _sender(visit: Visit, sender: str) -> dict[str, Any]:
     accounts = visit.installation.accounts
     found = accounts.sender(sender)
-    return {"sender": found, "groups": accounts.groups(sender), "api_keys": accounts.api_keys(sender)}
+    forwards = [each for each in forwards_state(visit.installation) if each["sender"] == sender]
+    return {
+        "sender": found, "groups": accounts.groups(sender), "api_keys": accounts.api_keys(sender), "forwards": forwards,
+    }  # fmt: skip
 
 
 @router.post("/senders")

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from worker import joblist
 from worker.backlog import STATES
+from worker.forwarding.state import forwards_state
 from worker.web.ops import gate
 from worker.web.ops.gate import Visit
 from worker.web.ops.paging import PAGE, page_of
@@ -30,7 +31,9 @@ def _listed(visit: Visit, state: str, number: int) -> dict[str, Any]:
         state = next((each for each in ("failed", "started", "queued", "scheduled") if counts[each]), "finished")
     page = page_of("/ops/queue", {"state": state}, number, counts[state])
     rows = joblist.page(visit.installation, state, page.start, PAGE)
-    return {"counts": counts, "state": state, "rows": rows, "page": page, "workers": visit.installation.queue.workers()}
+    forwards = forwards_state(visit.installation)
+    workers = visit.installation.queue.workers()
+    return {"counts": counts, "state": state, "rows": rows, "page": page, "workers": workers, "forwards": forwards}
 
 
 @router.get("/{job_id}")
