@@ -7,7 +7,7 @@ First layout, behind this interface (a later one is smaller):
 | `unsubd:supp:{SENDER}:GROUP`   | HASH | canonical recipient, or a forgotten one's name -> row (`row.py`) | for good |
 | `unsubd:supp:{SENDER}`         | SET  | the sender's groups that have rows                             | for good |
 | `unsubd:forgotten:{SENDER}`    | SET  | names of recipients whose rows lie under them                  | for good |
-| `unsubd:counts:{SENDER}`       | HASH | group -> its suppressed rows; `GROUP:changes` -> how often one changed | for good |
+| `unsubd:counts:{SENDER}`       | HASH | group -> its suppressed rows; `GROUP:changes` and `GROUP:whole` | for good |
 
 A sender's keys lie in one slot; `tags.py`, `ledger.py` and `archive.py` keep the rest of the store.
 """
@@ -23,10 +23,11 @@ from handlers.request import Action, Effect, Request
 from handlers.tag import is_forgotten
 from worker.server import away_as, check_confirmed, confirm
 from worker.store.forgotten import ForgottenNames
-from worker.store.row import Row, holds, is_dated, releases, source_code, unpack
+from worker.store.row import Row, holds, is_dated, is_suppressed, releases, source_code, unpack
 
 _SETTING = "UNSUBD_STORE_URL"
 _REGISTER = files("worker.store").joinpath("register.lua").read_text()
+_RECOUNT = files("worker.store").joinpath("recount.lua").read_text()
 _FORGET = files("worker.store").joinpath("forget.lua").read_text()
 _CODES = {Action.UNSUBSCRIBE: "u", Action.COMPLAINT: "c", Action.RESUBSCRIBE: "r"}
 
@@ -78,6 +79,7 @@ class Store:
         self._names = names
         self._min_replicas = min_replicas
         self._register = client.register_script(_REGISTER)
+        self._recount = client.register_script(_RECOUNT)
         self._forget = client.register_script(_FORGET)
 
     def apply(self, requests: Sequence[Request], *, now_ms: int | None = None) -> list[Effect]:
@@ -153,13 +155,31 @@ class Store:
             return sorted(key.decode().partition("{")[2].removesuffix("}") for key in keys)
 
     def counted(self, sender: str, groups: Sequence[int]) -> list[tuple[int, int]]:
-        """Return for each group how many are suppressed, forgotten ones among them, and a number that every change raises."""
-        fields = [field for group in groups for field in (str(group), f"{group}:changes")]
+        """Return for each group how many are suppressed, forgotten ones among them, and a number that every change raises.
+
+        Why:     rows may be older than the counting: a group that was never counted whole is, by its first reader.
+        """
+        fields = [field for group in groups for field in (str(group), f"{group}:changes", f"{group}:whole")]
         with away_as(StoreUnavailable, _SETTING):
             found = cast(list[bytes | None], self._redis.hmget(_counts_key(sender), fields)) if fields else []
+        rows = zip(groups, found[::3], found[1::3], found[2::3], strict=True)
         return [
-            (max(0, int(count or 0)), int(changes or 0)) for count, changes in zip(found[::2], found[1::2], strict=True)
+            (max(0, int(count or 0)) if whole else self._recounted(sender, group, changes), int(changes or 0))
+            for group, count, changes, whole in rows
         ]
+
+    def _recounted(self, sender: str, group: int, changes: bytes | None) -> int:
+        """Count a group row by row, and keep that for good unless it changes meanwhile: then the next reader counts again.
+
+        Limits:  1,000,000 rows take about 3 s, once. While something changes in each such time, each reader pays it.
+        """
+        with away_as(StoreUnavailable, _SETTING):
+            if not self._redis.exists(_key(sender, group)):
+                return 0
+            rows = self._redis.hscan_iter(_key(sender, group), count=5000)
+            count = len({hash(recipient) for recipient, packed in rows if is_suppressed(packed)})  # one may come twice
+            self._recount(keys=[_counts_key(sender)], args=[group, changes or b"", count])
+        return count
 
     def now_ms(self) -> int:
         """Return what the store's clock says, in ms UTC: it dates what a person or program enters now (semantics §2)."""

@@ -80,7 +80,9 @@ end
 if not packed then
   first, time, suppressed, held, complaint, kept = math.floor(at / 1000), at, true, holds, action == 'c', evidence
   write(source)
-  redis.call('SADD', KEYS[2], ARGV[10])
+  if redis.call('SADD', KEYS[2], ARGV[10]) == 1 then
+    redis.call('HSET', KEYS[4], ARGV[10] .. ':whole', 1)  -- no row is older than the counting
+  end
   return 'added'
 end
 local code = string.byte(packed, 12)

@@ -37,7 +37,7 @@ def unpack(packed: bytes) -> Row:
     """Return the row that *packed* (20 or 26 bytes) holds."""
     flags, code = packed[10], packed[11]
     return Row(
-        suppressed=bool(flags & 1),
+        suppressed=is_suppressed(packed),
         held=bool(flags & 2),
         complaint=bool(flags & 4),
         first_seen_s=int.from_bytes(packed[:4]),
@@ -46,6 +46,11 @@ def unpack(packed: bytes) -> Row:
         evidence=packed[12:20],
         version=packed,
     )
+
+
+def is_suppressed(packed: bytes) -> bool:
+    """Say whether a row suppresses: the one thing that counting a million of them asks."""
+    return bool(packed[10] & 1)
 
 
 def source_code(source: str) -> int:
