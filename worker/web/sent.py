@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from handlers.errors import Rejected
 from worker import sent
+from worker.check import BYPASSES
 from worker.installation import Installation
 from worker.web.api import asking_sender
 from worker.web.asker import BEARER
@@ -28,7 +29,10 @@ class SentMail(BaseModel):
     recipient: str = Field(description="address, any spelling")
     group: int = Field(ge=0, le=4294967295, description="id of the group; 0 = none")
     at: _Time = Field(description="when it was sent: ISO 8601 (UTC where it names no zone), or seconds since 1970")
-    bypass: list[str] = Field(default=[], max_length=4, description="as it was asked for at /v1/check")
+    bypass: list[str] = Field(
+        default=[], max_length=4, description="as it was asked for at /v1/check",
+        json_schema_extra={"items": {"type": "string", "enum": list(BYPASSES)}},
+    )  # fmt: skip
 
 
 class SentReport(BaseModel):

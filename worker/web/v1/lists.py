@@ -54,11 +54,17 @@ _LIST: dict[str, Any] = {
         },
     }
 }
+_UNFIT: dict[int | str, dict[str, Any]] = {
+    422: {
+        "model": Failure,
+        "description": "no list, no address in it, or columns that are not those of the format named",
+    }
+}
 _TOO_LARGE: dict[int | str, dict[str, Any]] = {413: {"model": Failure, "description": "a list of more than 1 GiB"}}
 
 
 @router.post("/imports", status_code=202, response_model=ImportAnswer, summary="Import a list", openapi_extra=_LIST,
-             responses=documented(404, 422) | _TOO_LARGE)  # fmt: skip
+             responses=documented(404) | _UNFIT | _TOO_LARGE)  # fmt: skip
 async def take(
     request: Request,
     group: Group,

@@ -48,7 +48,10 @@ def scopes(asker: Asking) -> Response:
 @router.get("/tracking_settings/subscription", response_model=Tracking, summary="Subscription tracking settings",
             dependencies=[may("tracking_settings.subscription.read")], responses=documented())  # fmt: skip
 def settings(house: House, asker: Asking) -> Response:
-    """All of them. We send no mail, so they are kept for whoever asks."""
+    """All of them. Nothing here uses them: SendGrid writes them into mail that it sends, and we send none.
+
+    Stamping writes header fields and fills the tags of a body that is already there; it adds no text to anybody's mail.
+    """
     return JSONResponse(tracking(house.redis, asker.sender))
 
 

@@ -67,7 +67,7 @@ def _row(group: Group, address: str, created: int) -> dict[str, Any]:
     return {"email": address, "group_id": group.id, "group_name": group.name, "created_at": created}
 
 
-@router.get("/{email:path}", response_model=GroupsOfRecipient, summary="The groups of a recipient",
+@router.get("/{email:address}", response_model=GroupsOfRecipient, summary="The groups of a recipient",
             dependencies=[may("asm.groups.suppressions.read")], responses=documented(400))  # fmt: skip
 def of_recipient(house: House, asker: Asking, email: Email) -> Response:
     """All groups of the account, each with whether this recipient left it; a global entry turns none on."""

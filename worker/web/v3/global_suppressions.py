@@ -43,7 +43,7 @@ def add(house: House, asker: Asking, body: reading.Body) -> Response:
     return JSONResponse({"recipient_emails": list(wanted.values())}, 201)
 
 
-@router.get("/asm/suppressions/global/{email:path}", response_model=Suppressed, summary="Is it suppressed everywhere?",
+@router.get("/asm/suppressions/global/{email:address}", response_model=Suppressed, summary="Is it suppressed everywhere?",
             dependencies=[may("asm.suppressions.global.read")], responses=documented(400))  # fmt: skip
 def one(house: House, asker: Asking, email: Email) -> Response:
     """The address, or `{}`: never 404."""
@@ -52,7 +52,7 @@ def one(house: House, asker: Asking, email: Email) -> Response:
     return JSONResponse({"recipient_email": address} if row and row.suppressed else {})
 
 
-@router.delete("/asm/suppressions/global/{email:path}", status_code=204, summary="Lift a global suppression",
+@router.delete("/asm/suppressions/global/{email:address}", status_code=204, summary="Lift a global suppression",
                dependencies=[may("asm.suppressions.global.delete")], responses=documented(400))  # fmt: skip
 def remove(house: House, asker: Asking, email: Email) -> Response:
     """Safe to repeat; what a recipient left by group is left as it is."""

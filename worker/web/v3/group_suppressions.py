@@ -57,7 +57,7 @@ def search(house: House, asker: Asking, group_id: str, body: Body) -> Response:
     return JSONResponse([each for each, row in zip(wanted, rows, strict=True) if row and row.suppressed])
 
 
-@router.delete("/{email:path}", status_code=204, summary="Let a recipient back into a group",
+@router.delete("/{email:address}", status_code=204, summary="Let a recipient back into a group",
                dependencies=[may("asm.groups.suppressions.delete")], responses=documented(400, 404))  # fmt: skip
 def remove(house: House, asker: Asking, group_id: str, email: Email) -> Response:
     """Safe to repeat; the global list is left as it is."""

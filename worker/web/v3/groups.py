@@ -13,7 +13,7 @@ from worker.entries import live_group, live_groups
 from worker.installation import Installation
 from worker.web.v3 import reading
 from worker.web.v3.reading import Asking, Body, House, may
-from worker.web.v3.shape import documented, no_group, wrong
+from worker.web.v3.shape import described, documented, no_group, wrong
 
 router = APIRouter(prefix="/asm/groups", tags=["groups"])
 _MAX_ID = 10**15 - 1
@@ -59,7 +59,8 @@ _FILTER = {
 
 
 @router.post("", status_code=201, response_model=GroupAnswer, summary="Add a group",
-             dependencies=[may("asm.groups.create")], responses=documented(400, 413, 415),
+             dependencies=[may("asm.groups.create")],
+             responses=documented(400, 413, 415) | described(400, "another shape, a name that is taken, or too many groups"),
              openapi_extra=_body("name", "description"))  # fmt: skip
 def add(house: House, asker: Asking, body: Body) -> Response:
     """Ids are never used again. Nothing is cut: a name that is too long is refused."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from handlers.address import one_address
 from handlers.errors import AddressError, Rejected
@@ -59,6 +60,13 @@ async def _asker(request: Request) -> Asker:
     return found
 
 
+class _RestOfPath(PathConvertor):
+    """As `path`, line breaks included: what is no address is answered as one, not as a path that nobody knows."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("address", _RestOfPath())
 Email = Annotated[
     str, Path(json_schema_extra={"format": "email"}, description="any spelling; takes the rest of the path")
 ]

@@ -66,3 +66,8 @@ def documented(*more: int) -> dict[int | str, dict[str, Any]]:
             404: "the group does not exist", 413: "more than we take", 415: "not JSON", 429: "asked too often",
             503: "the store is away: say it again"}  # fmt: skip
     return {status: {"model": Errors, "description": told[status]} for status in sorted({401, 403, 429, 503, *more})}
+
+
+def described(status: int, what: str) -> dict[int | str, dict[str, Any]]:
+    """Return one failure that has more reasons than its status tells, for the OpenAPI document."""
+    return {status: {"model": Errors, "description": what}}
