@@ -48,9 +48,9 @@ def scopes(asker: Asking) -> Response:
 @router.get("/tracking_settings/subscription", response_model=Tracking, summary="Subscription tracking settings",
             dependencies=[may("tracking_settings.subscription.read")], responses=documented())  # fmt: skip
 def settings(house: House, asker: Asking) -> Response:
-    """All of them. Nothing here uses them: SendGrid writes them into mail that it sends, and we send none.
+    """All of them. Nothing here uses them: they are for the mail that SendGrid sends, and we send none.
 
-    Stamping writes header fields and fills the tags of a body that is already there; it adds no text to anybody's mail.
+    Stamping has its own: the sender's footers (`unsubd sender edit --footer-text --footer-html`) and the call's `tag`.
     """
     return JSONResponse(tracking(house.redis, asker.sender))
 
