@@ -15,8 +15,10 @@ from rq.serializers import JSONSerializer
 
 from handlers import message
 from handlers.errors import AddressError, QueueUnavailable, Rejected, UnknownAccount
+from handlers.request import Outcome
 from worker.backlog import why_failed
 from worker.batch import UnsubdJob
+from worker.counted import word_of
 from worker.evidence import pseudonyms, told
 from worker.installation import Installation
 from worker.journal import Journal
@@ -124,7 +126,8 @@ def _of_digests(installation: Installation, digests: Sequence[str]) -> Iterator[
 
 def _record(key: str, record: dict[str, Any]) -> Iterator[Event]:
     effects = ", ".join(f"{each['sender']} {each['group']} {each['effect']}" for each in record["requests"])
-    told_as = f"{record['outcome']} from {record['source']}: {record['reason']} -> {effects or 'nothing'}"
+    word = word_of(Outcome(record["outcome"]), record["evidence"])
+    told_as = f"{word} from {record['source']}: {record['reason']} -> {effects or 'nothing'}"
     yield Event(record["received_ms"], "ledger", f"{told_as} (message {key[:12]})")
     for each in record.get("resolutions", []):
         yield Event(each["at_ms"], "ledger", f"{each['action']} by {each['actor']}: {each['reason']}")

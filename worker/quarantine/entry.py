@@ -10,6 +10,7 @@ from typing import Any
 
 from handlers.message import InboundMessage
 from handlers.request import DecidedMessage, Outcome, Suggestion
+from worker.counted import kind_of
 from worker.quarantine.shelf import Shelf
 
 RECORD_BYTES = 300
@@ -68,7 +69,7 @@ class Entry:
 
 def needs_a_person(decided: DecidedMessage) -> bool:
     """Say whether a message goes to quarantine, besides the queue."""
-    return decided.outcome.quarantined or "review" in decided.evidence
+    return kind_of(decided.outcome, decided.evidence) == "quarantined" or "review" in decided.evidence
 
 
 def entry_of(message: InboundMessage, decided: DecidedMessage, kept_ms: int) -> Entry:
