@@ -151,7 +151,9 @@ class Clock:
         self._script(keys=list(sheets.by_key), args=sheets.arguments(), client=pipeline)
         requests.write_worst(pipeline)
         self._habits.arrived(
-            pipeline, [(_name(each.source), each.received_ms) for each in arrived if ":" in each.source], now_ms
+            pipeline,
+            [(_name(each.source), each.received_ms) for each in arrived if ":" in each.source and not apart(each)],
+            now_ms,
         )
         pipeline.execute()
 
