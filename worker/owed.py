@@ -142,7 +142,7 @@ def _alarms(installation: Installation, state: dict[str, Any], now_ms: int) -> I
     for endpoint, count in habits.unproved_posts(installation.redis).items():
         if count >= UNPROVED_POSTS:
             what = f"{count} posts to {endpoint} in two hours do not prove themselves"
-            yield Alarm("alarm", what, "compare the secret there with ours: unsubd hook show", "/ops/sources")
+            yield Alarm("alarm", what, "compare the secret there with ours: unsubd hook list", "/ops/sources")
     yield from _of_sent(installation, now_ms)
 
 
