@@ -1,4 +1,4 @@
-"""deploy/: the example of the settings, the Dockerfile and compose.yaml hold what their heads promise, and their linters agree."""
+"""deploy/: settings, Dockerfile and compose.yaml hold what their heads promise, and their linters agree."""
 
 import os
 import re
