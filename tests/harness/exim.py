@@ -93,7 +93,7 @@ def _unpack(packages: Path, root: Path) -> None:
     (packages / "partial").mkdir()
     fetch = ["apt-get", "-qq", "-y", "--no-install-recommends", "--download-only", "-o", f"Dir::Cache::archives={packages}",
              "-o", "Acquire::Retries=3", "install", "exim4-daemon-light"]  # fmt: skip
-    done = subprocess.run(fetch, capture_output=True, text=True, timeout=100, env=os.environ | {"LC_ALL": "C"})
+    done = subprocess.run(fetch, capture_output=True, text=True, timeout=300, env=os.environ | {"LC_ALL": "C"})
     if done.returncode:
         unavailable(f"Exim's packages cannot be fetched: {done.stderr.strip()[:200]}")
     for package in packages.glob("*.deb"):

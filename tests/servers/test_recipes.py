@@ -14,7 +14,7 @@ from tests.harness.postfix import Postfix
 from tests.harness.processes import PACKAGES, require
 from tests.harness.service import MASTERS, Service, until
 
-pytestmark = pytest.mark.fault  # starts a mail server, and waits for its queue
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(400)]  # starts a mail server, and waits for its queue
 
 KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
 
@@ -43,9 +43,9 @@ def test_a_recipe_holds(folder: Path, tmp_path: Path, redis_url: str, server: Ca
         )  # unsubd is not there: the queue keeps it
         with service.running("run"):
             if isinstance(mta, Postfix):
-                until(lambda: len(mta.waiting()) == 1, 30, "the queue")
+                until(lambda: len(mta.waiting()) == 1, 60, "the queue")
                 mta.flush()
-            until(lambda: _suppressed(service) == {recipient(1), recipient(2)}, 40, "both requests")
+            until(lambda: _suppressed(service) == {recipient(1), recipient(2)}, 90, "both requests")
             rows = [json.loads(line) for line in service.command("doctor", "--canary", "--json").stdout.splitlines()]
 
     flights = {row["detail"]: row["ok"] for row in rows if row["layer"] == "canary"}

@@ -14,7 +14,7 @@ import pytest
 from tests.harness import service as harness
 from tests.harness.service import Service, until
 
-pytestmark = pytest.mark.fault  # builds, and installs some forty packages
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]  # builds, and installs some forty packages
 
 ROOT = Path(__file__).parents[2]
 _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
@@ -22,7 +22,7 @@ _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 def _run(*words: str | Path, folder: Path) -> str:
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("UNSUBD_", "PYTHON"))}
-    done = subprocess.run(words, cwd=folder, env=plain, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(words, cwd=folder, env=plain, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
