@@ -22,6 +22,7 @@ from handlers.errors import EX_CONFIG, ConfigError, QueueUnavailable, Rejected, 
 from worker import embedded, jobs
 from worker.archiving import archive_ended
 from worker.crew import note_run
+from worker.dumps import leave_no_dump
 from worker.installation import Installation, open_installation, with_embedded_secrets
 from worker.journal import configure_logging
 from worker.listening import listening
@@ -374,6 +375,7 @@ def main(name: str, parent: str) -> int:
     from worker.cli.failure import explained
 
     _end_with_parent(int(parent))
+    leave_no_dump()
     configure_logging()
     with explained():
         PARTS[name](with_embedded_secrets(load_settings()))

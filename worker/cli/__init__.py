@@ -30,6 +30,7 @@ from worker.cli import (
     trace,
 )
 from worker.cli.failure import explained
+from worker.dumps import leave_no_dump
 from worker.journal import configure_logging
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ app.add_typer(quarantine.app, name="quarantine")
 
 def main() -> None:
     """Run a command and exit with its code."""
+    leave_no_dump()
     try:
         _main()
     except SystemExit as stop:
