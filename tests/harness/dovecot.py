@@ -131,7 +131,7 @@ class Dovecot(Server):
         (folder / "homes").mkdir()
         os.chown(folder / "homes", self.uid, self.gid)
         key = folder / "key.pem"
-        _write_certificate(self.ca_file, key)
+        write_certificate(self.ca_file, key)
         configuration = folder / "dovecot.conf"
         configuration.write_text(
             _CONFIGURATION.format(
@@ -252,7 +252,7 @@ def _ok(answer: tuple[str, list[Any]]) -> list[Any]:
     return answer[1]
 
 
-def _write_certificate(certificate: Path, key: Path) -> None:
+def write_certificate(certificate: Path, key: Path) -> None:
     """Write a self-signed certificate for localhost that Python 3.13's strict checks accept as its own authority."""
     secret = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])

@@ -3,13 +3,14 @@
 import os
 import secrets
 import smtplib
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx2
 
@@ -26,6 +27,7 @@ from worker.settings import Settings, unix_path
 from worker.unreached import unreached
 
 _LAYER = "canary"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _TIMEOUT_S = 15.0
 _LOOK_EVERY_S = 0.1
 Send = Callable[[str], None]
@@ -152,13 +154,28 @@ def _mail(settings: Settings, address: str) -> None:
     url = urlsplit(settings.canary_smtp_url.get_secret_value() if settings.canary_smtp_url else "")
     if url.scheme not in ("smtp", "smtps") or not url.hostname:
         raise ConfigError("UNSUBD_CANARY_SMTP_URL: expected smtps://user:password@host:465, or smtp://host:587")
-    kind = smtplib.SMTP_SSL if url.scheme == "smtps" else smtplib.SMTP
-    with kind(url.hostname, url.port or (465 if url.scheme == "smtps" else 587), timeout=_TIMEOUT_S) as link:
-        if url.scheme == "smtp" and link.has_extn("starttls"):
-            link.starttls()
+    with _smtp(url) as link:
         if url.username:
             link.login(unquote(url.username), unquote(url.password or ""))
         user = unquote(url.username or "")
         # Whose mail it is: a domain that exists and takes mail. Postfix refuses a bare IP address there, Exim one in brackets.
         author = user if "@" in user else f"canary@{settings.template().domain}"
         link.sendmail(author, [address], _letter(address))
+
+
+def _smtp(url: SplitResult) -> smtplib.SMTP:
+    """Connect under TLS to a server that proves its name: smtplib's own default believes any certificate."""
+    trusted, host = ssl.create_default_context(), url.hostname or ""
+    if url.scheme == "smtps":
+        return smtplib.SMTP_SSL(host, url.port or 465, timeout=_TIMEOUT_S, context=trusted)
+    link = smtplib.SMTP(host, url.port or 587, timeout=_TIMEOUT_S)
+    try:
+        link.ehlo()  # without it, smtplib knows of no extension
+        if link.has_extn("starttls"):
+            link.starttls(context=trusted)
+        elif url.username and host not in _LOOPBACK:
+            raise ConfigError(f"UNSUBD_CANARY_SMTP_URL: {host} offers no TLS, expected it before a password is sent")
+    except BaseException:
+        link.close()
+        raise
+    return link
