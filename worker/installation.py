@@ -20,6 +20,7 @@ from worker import embedded
 from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
 from worker.accounts.look import Looks
+from worker.anomalies import Anomalies
 from worker.clock import Clock
 from worker.deliveries import Deliveries
 from worker.endpoints import Endpoints
@@ -255,7 +256,7 @@ def _built(
     forwards = Forwards(client, events.rq, ring)
     intake = Intake(
         client, store, tags, ledger, accounts, quarantine, queue, events, forwards, journal, Clock(client, journal),
-        ring, policies, sources,
+        ring, policies, sources, Anomalies(client, pseudonyms.bare),
     )  # fmt: skip
     hooks = Hooks(client, settings, ring)
     return Installation(

@@ -25,6 +25,7 @@ from handlers.request import Action, DecidedMessage, Effect, Outcome, Request
 from handlers.tag import Keyring, StoredTag, Tag
 from worker import canary
 from worker.accounts import Accounts, Standing
+from worker.anomalies import Anomalies
 from worker.clock import Clock
 from worker.counted import LEFT
 from worker.events import Events
@@ -70,6 +71,7 @@ class Intake:
     keys: Keyring
     policies: Policies
     sender_sources: SenderSources
+    anomalies: Anomalies
 
     def decide(self, messages: Sequence[InboundMessage], *, remember: bool = True) -> list[DecidedMessage]:
         """Return what each message means; `remember` False leaves no trace (for explain).
@@ -95,6 +97,7 @@ class Intake:
         if decided:
             self.journal.accepted(decided[0].source, len(decided), job_ids)
             canary.note(self.redis, decided, canary.ACCEPTED)
+            self.anomalies.accepted(zip(messages, decided, strict=True))
         return Accepted(decided, job_ids)
 
     def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
@@ -177,6 +180,7 @@ class Intake:
         fresh = self.ledger.write(entries)
         # Before what may fail and be repeated: then the records are no longer new.
         self.clock.recorded(entries, fresh, queued_ms=queued_ms)
+        self.anomalies.recorded([message for message, _ in entries], fresh)
         self.events.tell(entries)
         self.forwards.tell(entries)
         self.journal.recorded(entries)

@@ -13,6 +13,7 @@ from typing import Any
 from handlers.errors import StoreUnavailable
 from worker import habits, sent
 from worker.ages import spell
+from worker.anomalies import described
 from worker.batch import describe
 from worker.clock import month_of
 from worker.crew import REQUESTS, is_alive
@@ -143,6 +144,9 @@ def _alarms(installation: Installation, state: dict[str, Any], now_ms: int) -> I
         if count >= UNPROVED_POSTS:
             what = f"{count} posts to {endpoint} in two hours do not prove themselves"
             yield Alarm("alarm", what, "compare the secret there with ours: unsubd hook list", "/ops/sources")
+    for anomaly in installation.intake.anomalies.open():
+        remedy = f"look, then undo or dismiss it: unsubd anomaly undo {anomaly.id}"
+        yield Alarm("alarm", described(anomaly), remedy, "/ops/anomalies")
     yield from _of_sent(installation, now_ms)
     yield from _of_forwards(state["forwards"])
 

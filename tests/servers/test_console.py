@@ -90,7 +90,7 @@ def _writes() -> list[str]:
 def _concrete(web: Web, path: str) -> str:
     """A path that would do something, were it let."""
     [entry_id] = web.installation.quarantine.ids(Selection(), 1)
-    values = {"sender": "acme", "group_id": "101", "entry_id": entry_id, "name": "0" * 64}
+    values = {"sender": "acme", "group_id": "101", "entry_id": entry_id, "anomaly_id": "0" * 12, "name": "0" * 64}
     return re.sub(r"{(\w+)(?::\w+)?}", lambda name: values[name[1]], path)
 
 

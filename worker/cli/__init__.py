@@ -11,6 +11,7 @@ import typer
 from handlers.errors import EX_SOFTWARE, EX_TEMPFAIL, EX_USAGE
 from worker.cli import (
     accounts,
+    anomaly,
     check,
     events,
     forward,
@@ -52,6 +53,7 @@ app.add_typer(mailbox.app, name="mailbox")
 app.add_typer(hook.app, name="hook")
 app.add_typer(forward.app, name="forward")
 app.add_typer(mta.app, name="mta")
+app.add_typer(anomaly.app, name="anomaly")
 app.add_typer(quarantine.app, name="quarantine")
 
 

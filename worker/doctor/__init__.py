@@ -71,5 +71,6 @@ def _of_redis(settings: Settings, installation: Installation) -> list[tuple[str,
         ("clock", partial(server.clock, installation.redis)),
         ("worker", partial(processes.workers, installation)),
         ("source", partial(processes.sources, installation)),
+        ("anomaly", partial(processes.anomalies, installation)),
         ("webhook", partial(ways_in.webhooks, installation)),
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from handlers.errors import QueueUnavailable
+from worker.anomalies import described
 from worker.crew import EVENTS, REQUESTS, has_run, is_alive
 from worker.doctor.finding import Finding, fail, ok, warn
 from worker.installation import Installation
@@ -57,3 +58,12 @@ def sources(installation: Installation) -> Iterator[Finding]:
             yield warn("source", f"{told}; {each['held']:,} held", "release them with UNSUBD_IMAP_BACKLOG=all")
         else:
             yield ok("source", told)
+
+
+def anomalies(installation: Installation) -> Iterator[Finding]:
+    """Say what is odd and waits for a person."""
+    found = installation.intake.anomalies.open()
+    for each in found:
+        yield warn("anomaly", described(each), f"look, then: unsubd anomaly undo {each.id} (or dismiss)")
+    if not found:
+        yield ok("anomaly", "nothing is odd: no burst of a source, no tag that many use")

@@ -7,6 +7,7 @@ is queued, a stored tag's unread; only when that fails too does the page (`failu
 
 import asyncio
 import secrets
+import time
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from handlers import tag
 from handlers.errors import StoreUnavailable
+from handlers.request import Effect
 from worker.accounts import Group
 from worker.accounts.look import REASONS
 from worker.installation import Installation
@@ -55,12 +57,16 @@ async def unsubscribe(request: Request, text: str) -> Response:
         await asyncio.to_thread(queue_unread, installation, [each.ref for each in tag.stored_refs(text)], nonce)
         return recipient.page(request, "safe.html", Words(request), None)
     wishes = Wishes(installation, found, nonce, "page" if "page" in form else "one-click")
-    made = await asyncio.to_thread(_stop, wishes, found.group)
+    made = await asyncio.to_thread(_stop, wishes, found.group, request.app.state.peers.source(request))
     return await done(request, text, wishes, made)
 
 
-def _stop(wishes: Wishes, group: int) -> Made:
-    return wishes.make([Want(group, stop=True)])[0]
+def _stop(wishes: Wishes, group: int, peer: str) -> Made:
+    at_ms = time.time_ns() // 1_000_000
+    made = wishes.make([Want(group, stop=True)])[0]
+    if made.effect is not Effect.QUEUED:  # else a server is away, and nobody waits for a count
+        wishes.installation.intake.anomalies.used(wishes.tag, peer, at_ms)
+    return made
 
 
 async def done(request: Request, text: str, wishes: Wishes, made: Made) -> Response:
