@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test crash browser fuzz lint bench pictures constraints clean
+SECONDS ?= 120
+.PHONY: help setup run test crash soak browser fuzz lint bench pictures constraints clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +22,10 @@ crash: ## kill poller and workers with -9 while they work, and see that nothing 
 	@deploy/setup --servers
 	.venv/bin/pytest tests/crash --override-ini=addopts='-ra --strict-markers'
 	.venv/bin/pytest tests/servers -m fault --override-ini=addopts='-ra --strict-markers -p no:schemathesis'
+
+soak: ## ask by every way in for SECONDS=120 while things fail at random, and count who was lost
+	@deploy/setup --servers
+	UNSUBD_SOAK_SECONDS=$(SECONDS) .venv/bin/pytest tests/soak --override-ini=addopts='-ra --strict-markers -p no:schemathesis'
 
 browser: ## drive console and pages in a real Chromium
 	@deploy/setup --servers

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +14,9 @@ from urllib.parse import urlencode
 import pytest
 from starlette.routing import Route
 
-from handlers.request import Action
+from handlers.anomaly import MANY_ASKERS
+from handlers.request import Action, Effect
+from handlers.tag import Tag
 from tests.browser import scene
 from tests.harness.processes import free_port
 from tests.harness.redis_server import RedisServer
@@ -28,6 +31,7 @@ from worker.web.app import server
 from worker.web.doors import Doors, listen
 from worker.web.ops import console, session
 from worker.web.ops.session import Role
+from worker.web.wishes import Want, Wishes
 
 LOGINS = {"/ops/login", "/ops/logout"}  # they change no more than the visitor's own session
 READS = {"/ops/search"}
@@ -470,3 +474,30 @@ def test_the_operators_door_is_apart(tmp_path: Path, valkey_url: str) -> None:
     assert served == [200, 303, 200, 200, 200, 307]
     assert elsewhere == ["not_found"] * 4
     assert both == [200] * 4
+
+
+# --- anomalies
+
+
+def test_an_anomaly_is_undone_by_its_button_and_noted(web: Web, anna: Person, visitor: Person) -> None:
+    here, now_ms = web.installation, time.time_ns() // 1_000_000
+    whom = Tag("acme", 101, "forwarded@example.com")
+    for number in range(MANY_ASKERS):
+        here.intake.anomalies.used(whom, f"192.0.2.{number}", now_ms - 1000)
+    wishes = Wishes(here, whom, "nonce-of-a-forwarded-mail", "one-click")
+    assert wishes.make([Want(101, stop=True)])[0].effect is Effect.ADDED
+    [found] = here.intake.anomalies.open()
+
+    overview, looked = anna.get("/ops").text, visitor.get("/ops/anomalies").text
+    answer = anna.post(f"/ops/anomalies/{found.id}/undo", reason="it was forwarded")
+    after = anna.get("/ops/anomalies").text
+
+    assert "used the tag of one recipient of acme" in overview
+    assert ("Is anything odd?" in looked, "Undo it" in looked, "forwarded@" in looked) == (True, False, False)
+    assert (answer.status, answer.headers["location"]) == (303, "/ops/anomalies")
+    assert "Undone: 1 recipient gets mail again; 0 stay stopped" in after
+    row = here.store.row("acme", 101, "forwarded@example.com")
+    assert row is not None
+    assert not row.suppressed
+    assert "undo anomaly" in anna.get("/ops/audit").text
+    assert anna.post("/ops/anomalies/000000000000/undo").status >= 400

@@ -1,0 +1,1 @@
+"""A soak: unsubd under load and faults for a given time."""
