@@ -149,7 +149,7 @@ class Anomalies:
         """Return all, newest first. Errors: QueueUnavailable  Redis is away.    temporary"""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             rows = cast(dict[bytes, bytes], self._redis.hgetall(_ANOMALIES))
-        return sorted((Anomaly(**json.loads(row)) for row in rows.values()), key=lambda each: -each.from_ms)
+        return sorted(map(_read, rows.values()), key=lambda each: -each.from_ms)
 
     def open(self) -> list[Anomaly]:
         """Return those that nobody has settled. Errors: as `every`."""
@@ -166,6 +166,13 @@ class Anomalies:
         """Keep what somebody made of it. Errors: as `every`. Repeat: the last word counts."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             self._redis.hset(_ANOMALIES, anomaly.id, json.dumps(asdict(replace(anomaly, state=state, said=said))))
+
+
+def _read(row: bytes) -> Anomaly:
+    known = json.loads(row)
+    return Anomaly(
+        **{name: known[name] for name in Anomaly.__slots__ if name in known}
+    )  # another release may have more
 
 
 def _id(*facts: object) -> str:

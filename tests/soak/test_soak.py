@@ -130,7 +130,8 @@ def test_soak(
     escapes += ["a traceback in the log"] * service.log.read_text(errors="replace").count("Traceback (most recent")
     with capsys.disabled():
         print(
-            f"\nways in: {dict(Counter(crowd.accepted.values()))}; tries: {dict(crowd.tries)}; faults: {dict(faults.done)}; at rest {rest_s:.0f} s later"
+            f"\nways in: {dict(Counter(crowd.accepted.values()))}; tries: {dict(crowd.tries)};"
+            f" faults: {dict(faults.done)}; at rest {rest_s:.0f} s later"
         )
         print(f"bad inputs tried {crowd.bad}, escapes={len(escapes)}")
         print(
