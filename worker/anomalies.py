@@ -32,6 +32,7 @@ from worker.store.row import holds
 _PACE, _ASKERS, _ANOMALIES = "unsubd:pace", "unsubd:askers:", "unsubd:anomalies"
 _WEEK_MS, _ASKERS_LIFE_S, _LIFE_S = 604_800_000, 8 * 86400, 30 * 86400
 _MOST_TAGS, _MOST_ANOMALIES = 100_000, 200
+_AT_ONCE = 500
 _ONE_BURST_MS = 3_600_000  # slots so near to each other are one
 # The habit halves in 14 days. A slot teaches twice the habit at most, so that a burst is not the next one's habit.
 _LEARN = """
@@ -53,19 +54,41 @@ for at = 1, #ARGV, 3 do
 end
 return found
 """
+# One look and one write however many tags: a batch costs what a message does.
 _USE = """
-local kept = redis.call('HGET', KEYS[1], ARGV[1])
-if not kept and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then return false end
-local first, askers = string.match(kept or (ARGV[3] .. ' '), '(%d+) (%x*)')
-local is_new = true
-for at = 1, #askers, 8 do
-  if string.sub(askers, at, at + 7) == ARGV[2] then is_new = false end
+local most, many, names = tonumber(ARGV[1]), tonumber(ARGV[2]), {}
+for at = 4, #ARGV, 3 do names[#names + 1] = ARGV[at] end
+local kept, known = redis.call('HMGET', KEYS[1], unpack(names)), {}
+local room = most - redis.call('HLEN', KEYS[1])
+local full, changed = {}, {}
+for number, name in ipairs(names) do
+  local asker, used = ARGV[3 * number + 2], ARGV[3 * number + 3]
+  local row = known[name] or kept[number]
+  if not row and room > 0 then
+    row, room = used .. ' ', room - 1
+  end
+  full[number] = false
+  if row then
+    local first, askers = string.match(row, '(%d+) (%x*)')
+    local is_new = #askers < 8 * many
+    for at = 1, #askers, 8 do
+      if string.sub(askers, at, at + 7) == asker then is_new = false end
+    end
+    if is_new then askers = askers .. asker end
+    if tonumber(used) < tonumber(first) then first = used end
+    known[name] = first .. ' ' .. askers
+    if is_new and #askers == 8 * many then full[number] = first end
+  end
 end
-if is_new and #askers < 8 * tonumber(ARGV[5]) then askers = askers .. ARGV[2] else is_new = false end
-if tonumber(ARGV[3]) < tonumber(first) then first = ARGV[3] end
-redis.call('HSET', KEYS[1], ARGV[1], first .. ' ' .. askers)
-redis.call('EXPIRE', KEYS[1], ARGV[6])
-return is_new and first .. ' ' .. askers
+for name, row in pairs(known) do
+  changed[#changed + 1] = name
+  changed[#changed + 1] = row
+end
+if #changed > 0 then
+  redis.call('HSET', KEYS[1], unpack(changed))
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+end
+return full
 """
 
 
@@ -97,14 +120,15 @@ class Anomalies:
         if not asked:
             return
         with suppress(redis.RedisError):
-            pipeline = self._redis.pipeline(transaction=False)
-            for tag, asker, at_ms in asked:
-                args = [self._name(tag), asker, at_ms, _MOST_TAGS, MANY_ASKERS, _ASKERS_LIFE_S]
-                self._use(keys=[key], args=args, client=pipeline)
-            for (tag, _, _), kept in zip(asked, pipeline.execute(), strict=True):
-                first, _, askers = (kept or b"0 ").decode().partition(" ")
-                if len(askers) == 8 * MANY_ASKERS:
-                    self._shared(tag, int(first))
+            for start in range(0, len(asked), _AT_ONCE):
+                self._use_some(key, asked[start : start + _AT_ONCE])
+
+    def _use_some(self, key: str, asked: list[tuple[Tag, str, int]]) -> None:
+        rows = [each for tag, asker, at_ms in asked for each in (self._name(tag), asker, at_ms)]
+        full = cast(list[Any], self._use(keys=[key], args=[_MOST_TAGS, MANY_ASKERS, _ASKERS_LIFE_S, *rows]))
+        for (tag, _, _), first in zip(asked, full, strict=True):
+            if first:
+                self._shared(tag, int(first))
 
     def _name(self, tag: Tag) -> str:
         return str(self._bare(f"{tag.sender}\0{tag.group}\0{tag.recipient}"))
