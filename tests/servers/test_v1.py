@@ -353,3 +353,15 @@ def test_a_store_that_is_away_is_503(acme: Account, monkeypatch: pytest.MonkeyPa
         if name not in ("add group", "import", "list imports", "an import", "rejected"):
             answer = acme.call(*call)
             assert (answer.status, answer.json["error"]) == (503, "unavailable"), name
+
+
+def test_a_posted_lists_name_is_a_label_and_no_path(acme: Account) -> None:
+    name = "../../../../evil.csv"
+
+    done = acme.imported(b"email\njane@example.com\nno address\n", f"&name={name}")
+    asked = [acme.call("GET", f"imports/{each}/rejected").status for each in ("..%2F..%2Fetc%2Fpasswd", "....", "%00")]
+
+    assert done["state"] == "done"
+    assert set(asked) == {404}
+    folder = acme.web.installation.settings.data_dir
+    assert [*folder.rglob("*evil*"), *(each for each in folder.parents if (each / "evil.csv").exists())] == []
