@@ -33,6 +33,7 @@ from handlers.request import DecidedMessage, Outcome
 from worker.ages import Figures, figures_of, spell, step_of
 from worker.habits import Habits
 from worker.journal import Journal
+from worker.points import point
 from worker.server import away_as
 
 LEVELS_S = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 36 * 3600, 48 * 3600)  # what /metrics counts up to
@@ -154,7 +155,8 @@ class Clock:
         self._habits.arrived(
             pipeline, [(_name(each.source), each.received_ms) for each in arrived if ":" in each.source], now_ms
         )
-        pipeline.execute()
+        with point("store.clock"):
+            pipeline.execute()
 
     def forwarded(self, target: str, events_ms: Sequence[int]) -> None:
         """Count changes that a target's provider knows from now on, by the times of their events. Errors: as `recorded`."""

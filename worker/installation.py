@@ -20,6 +20,7 @@ from worker import embedded
 from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
 from worker.accounts.look import Looks
+from worker.begun import Begun
 from worker.clock import Clock
 from worker.deliveries import Deliveries
 from worker.events import Events
@@ -253,7 +254,7 @@ def _built(
     forwards = Forwards(client, events.rq, ring)
     intake = Intake(
         client, store, tags, ledger, accounts, quarantine, queue, events, forwards, journal, Clock(client, journal),
-        ring, policies, sources,
+        ring, policies, sources, Begun(client, min_replicas=settings.min_replicas),
     )  # fmt: skip
     hooks = Hooks(client, settings, ring)
     return Installation(
