@@ -165,7 +165,8 @@ class Clock:
             sheets = _Sheets(now_ms)
             for at_ms in events_ms:
                 sheets.add_forwarded(target, max(0, now_ms - at_ms))
-            self._script(keys=list(sheets.by_key), args=sheets.arguments())
+            with point("forward.clock"):
+                self._script(keys=list(sheets.by_key), args=sheets.arguments())
         except Exception as error:  # noqa: BLE001  as said: nothing of this may reach the job
             self._journal.failed("clock", f"{type(error).__name__}: not counted", changes=len(events_ms))
 

@@ -297,7 +297,7 @@ def told(house: House, number: int) -> Sent:
 
 DOOR = ("intake.receipt", "intake.decide", "quarantine.write", "queue.enqueue", "queue.confirm", "journal.write")
 TOLD = ("store.apply", "store.ledger", "store.clock", "events.enqueue", "forward.enqueue", "journal.write")
-OUT = ("events.post", "forward.call", "forward.remember", "journal.write")
+OUT = ("events.post", "forward.call", "forward.remember", "forward.settle", "forward.clock", "journal.write")
 BOTH = {"worker-job": ("self", "worker")}
 _DEAD = ("job.record", "before", "worker-job")
 
