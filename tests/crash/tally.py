@@ -20,7 +20,8 @@ class Tally:
     def __str__(self) -> str:
         requests = sum(len(each.who) for each in self.sent)
         messages = sum(len(each.mails) for each in self.sent)
-        ended = "not counted, the last test did not run" if self.lost is None else f"lost={self.lost} duplicated={self.duplicated}"
+        counted = f"lost={self.lost} duplicated={self.duplicated}"
+        ended = "not counted, the last test did not run" if self.lost is None else counted
         return f"{len(self.points)} points, {self.kills} kills, {requests} requests, {messages} mails: {ended}"
 
 
