@@ -1,9 +1,10 @@
 """The clock: how long every request took from its event to its effect, by hour and by month, in bounded space.
 
 Ages lie in a histogram with four steps per doubling: a percentile is the upper end of its step, never too low and at most
-19 % too high. Counted is what the ledger recorded for the first time, so a mail that is read again counts once; a crash
-between ledger and clock leaves one batch out. What an operator decides of a quarantined message counts as well, from the
-mail's own event time; a crash may count that twice. A hash that is full counts the rest as `other`.
+19 % too high. Counted is what a recipient asked for (`counted.py`) and the ledger recorded for the first time, so a mail
+that is read again counts once; a crash between ledger and clock leaves one batch out. What an operator decides of a
+quarantined message counts as well, from the mail's own event time; a crash may count that twice. A hash that is full
+counts the rest as `other`.
 
 | key                       | type | holds                                                                       | lives    |
 |---------------------------|------|-----------------------------------------------------------------------------|----------|
@@ -29,15 +30,15 @@ from typing import Any, cast
 import redis
 
 from handlers.errors import QueueUnavailable
-from handlers.request import DecidedMessage, Outcome
+from handlers.request import Action, DecidedMessage
 from worker.ages import Figures, figures_of, spell, step_of
+from worker.counted import KINDS, apart, kind_of, word_of
 from worker.habits import Habits
 from worker.journal import Journal
 from worker.points import point
 from worker.server import away_as
 
 LEVELS_S = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 36 * 3600, 48 * 3600)  # what /metrics counts up to
-KINDS = ("honoured", "complaint", "ignored", "quarantined")
 OTHER = "other"
 FORWARD = "forward"  # a kind of total: from the event until a target's provider knows
 OPERATOR = "operator"  # a source: somebody's own entry, or what was made of a quarantined message
@@ -52,6 +53,7 @@ Entry = tuple[DecidedMessage, Results]
 Alike = tuple[
     int, str, str, str, int, tuple[int, int, int]
 ]  # day, source, sender, effect, step, levels of age and hops
+Facts = tuple[int, str, str, str, str]  # day, source, kind, word, reason
 Sums = tuple[int, int, int, int]  # requests, ms from event to effect, ms of that in the queue, greatest age
 
 
@@ -142,18 +144,18 @@ class Clock:
         requests = _Requests(now_ms, queued_ms)
         arrived = [message for (message, _), new in counted if new]
         for (message, results), _ in counted:
-            requests.add(message, results)
+            requests.add(message, [] if apart(message) else results)
         pipeline = self._redis.pipeline(transaction=False)
         sheets = _Sheets(now_ms)
-        sheets.add_messages(
-            Counter((each.received_ms // _DAY_MS, each.source, each.outcome, each.reason) for each in arrived)
-        )
+        sheets.add_messages(Counter(map(_facts, arrived)))
         for names, sums in requests.sums.items():
             sheets.add_requests(names, sums, queued=queued_ms is not None)
         self._script(keys=list(sheets.by_key), args=sheets.arguments(), client=pipeline)
         requests.write_worst(pipeline)
         self._habits.arrived(
-            pipeline, [(_name(each.source), each.received_ms) for each in arrived if ":" in each.source], now_ms
+            pipeline,
+            [(_name(each.source), each.received_ms) for each in arrived if ":" in each.source and not apart(each)],
+            now_ms,
         )
         with point("store.clock"):
             pipeline.execute()
@@ -186,6 +188,8 @@ class _Requests:
         levels = _level(age_ms), _level(age_ms - queue_ms), _level(queue_ms)
         when, step = message.received_ms // _DAY_MS, step_of(age_ms)
         for result in results:
+            if result.get("action") == Action.RESUBSCRIBE.value:
+                continue  # of a form that stops one thing and starts another: the clock is of what must stop
             names = when, message.source, result["sender"], result["effect"], step, levels
             count, age_sum, queue_sum, most = self.sums.get(names, (0, 0, 0, 0))
             self.sums[names] = count + 1, age_sum + age_ms, queue_sum + queue_ms, max(most, age_ms)
@@ -226,11 +230,10 @@ class _Sheets:
             self._sheet(f"{_MONTH}{month}{tail}", _MONTH_LIFE_S, most),
         )
 
-    def add_messages(self, counts: Mapping[tuple[int, str, Outcome, str], int]) -> None:
-        for (day, source, outcome, reason), count in counts.items():
-            for sheet in self._both(day, "", _FEW):
-                sheet.add(f"o|{kind_of(outcome)}", f"o|{OTHER}", count)
-            word = outcome.value
+    def add_messages(self, counts: Mapping[Facts, int]) -> None:
+        for (day, source, kind, word, reason), count in counts.items():
+            for sheet in self._both(day, "", _FEW) if kind else ():
+                sheet.add(f"o|{kind}", f"o|{OTHER}", count)
             self._total("source").add(f"{_name(source)}|{word}", f"{OTHER}|{word}", count)
             self._total("reason").add(f"{word}|{_name(reason)}", f"{word}|{OTHER}", count)
 
@@ -255,6 +258,13 @@ class _Sheets:
         return [each for sheet in self.by_key.values() for each in sheet.arguments()]
 
 
+def _facts(message: DecidedMessage) -> Facts:
+    """What is counted of a message; one that no recipient sent has no kind, and its own word."""
+    day, other = message.received_ms // _DAY_MS, apart(message)
+    kind = "" if other else kind_of(message.outcome, message.evidence)
+    return day, message.source, kind, other or word_of(message.outcome, message.evidence), message.reason
+
+
 def _level(length_ms: int) -> int:
     return bisect_left(LEVELS_S, length_ms / 1000)
 
@@ -276,15 +286,6 @@ def _hour_key(hour: int) -> str:
 def month_of(at_ms: float) -> str:
     """Return the month of a time, as the ledger names it. Example: month_of(0) is "1970-01"."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m")
-
-
-def kind_of(outcome: Outcome) -> str:
-    """Return which of KINDS an outcome is."""
-    if outcome is Outcome.HONOUR:
-        return "honoured"
-    if outcome is Outcome.COMPLAINT:
-        return "complaint"
-    return "quarantined" if outcome.quarantined else "ignored"
 
 
 # --- what is read

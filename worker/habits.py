@@ -2,7 +2,7 @@
 
 | key                       | type | holds                                                                            | lives    |
 |---------------------------|------|----------------------------------------------------------------------------------|----------|
-| `unsubd:habit`            | HASH | source -> last event, usual and longest gap in ms, arrivals: four numbers        | for good |
+| `unsubd:habit`            | HASH | source -> last event, usual and longest gap in ms, arrivals, first event         | for good |
 | `unsubd:arrivals:MINUTE`  | HASH | source -> messages whose event was in that minute; MINUTE since 1970             | 2 hours  |
 | `unsubd:unproved:HOUR`    | HASH | endpoint -> posts with a wrong or no signature, 500 endpoints at most            | 2 days   |
 """
@@ -23,14 +23,16 @@ _ARRIVALS_LIFE_S, _UNPROVED_LIFE_S = 7200, 2 * 86400
 _LOOK_BACK_MINUTES = 15
 _MAX_ENDPOINTS = 500
 _ENOUGH = 50  # arrivals before a silence means anything
+_SPOKEN, _SPOKEN_MS = 20, 3_600_000  # arrivals, and the time they came in, before a gap is called usual
 _SHORTEST_S = 3600.0
 # The usual gap follows by a tenth an arrival; the longest one halves in 14 days, so that nights and weekends stay known.
 _LEARN = """
 for at = 1, #ARGV, 3 do
   local source, newest, count = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local kept = redis.call('HGET', KEYS[1], source)
-  local last, usual, longest, total = newest, 0, 0, 0
-  if kept then last, usual, longest, total = string.match(kept, '(%d+) (%d+) (%d+) (%d+)') end
+  local last, usual, longest, total, first = newest, 0, 0, 0, newest
+  if kept then last, usual, longest, total, first = string.match(kept, '(%d+) (%d+) (%d+) (%d+) ?(%d*)') end
+  first = tonumber(first) or tonumber(last)
   last, usual, longest, total = tonumber(last), tonumber(usual), tonumber(longest), tonumber(total)
   local gap = newest - last
   if kept and gap > 0 then
@@ -39,7 +41,7 @@ for at = 1, #ARGV, 3 do
     longest = math.max(gap, longest * 0.5 ^ (gap / 1209600000))
     last = newest
   end
-  redis.call('HSET', KEYS[1], source, string.format('%.0f %.0f %.0f %.0f', last, usual, longest, total + count))
+  redis.call('HSET', KEYS[1], source, string.format('%.0f %.0f %.0f %.0f %.0f', last, usual, longest, total + count, first))
 end
 """
 _COUNT = """
@@ -52,12 +54,18 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """How often a source brings mail. Units: gaps in seconds; last_ms: event time. Shape: count: arrivals so far."""
+    """How often a source brings mail. Units: gaps in seconds; first_ms, last_ms: event time. Shape: count: arrivals so far."""
 
     last_ms: int
     usual_s: float
     longest_s: float
     count: int
+    first_ms: int = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Say whether enough came, for long enough, to say how often usually."""
+        return self.count >= _SPOKEN and self.last_ms - self.first_ms >= _SPOKEN_MS
 
     def silent_s(self, now_ms: int) -> float:
         """Return how long the source is silent, if far longer than its habit; else 0.0."""
@@ -97,8 +105,8 @@ def habits(client: redis.Redis) -> dict[str, Habit]:
         rows = cast(dict[bytes, bytes], client.hgetall(_HABIT))
     found = {}
     for source, row in rows.items():
-        last, usual, longest, count = map(int, row.split())
-        found[source.decode()] = Habit(last, usual / 1000, longest / 1000, count)
+        last, usual, longest, count, *first = map(int, row.split())
+        found[source.decode()] = Habit(last, usual / 1000, longest / 1000, count, first[0] if first else last)
     return found
 
 

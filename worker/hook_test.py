@@ -14,6 +14,7 @@ from handlers.errors import Rejected
 from handlers.providers import PROVIDERS
 from handlers.providers.samples import SAMPLES
 from handlers.tag import Tag
+from worker.counted import HOOK_TEST
 from worker.hooks import Hook
 from worker.installation import Installation
 from worker.settings import Settings
@@ -21,7 +22,6 @@ from worker.unreached import unreached
 
 _EFFECT_S = 10.0
 _TIMEOUT_S = 15.0
-_SENDER = "hooktest"
 
 
 def run(installation: Installation, hook: Hook, url: str) -> list[tuple[str, str]]:
@@ -30,7 +30,7 @@ def run(installation: Installation, hook: Hook, url: str) -> list[tuple[str, str
     Errors:  ConfigError  UNSUBD_ADDRESS is not set.
              Unavailable  Redis is away.    temporary
     """
-    whom = Tag(_SENDER, 0, f"hook-test-{secrets.token_hex(4)}@example.com")
+    whom = Tag(HOOK_TEST, 0, f"hook-test-{secrets.token_hex(4)}@example.com")
     address = tags.mint(installation.keys, whom, installation.settings.template()).address
     content_type, body = SAMPLES[hook.provider](address)
     lines = [("sample", f"{len(body)} octets, {content_type.partition(';')[0]}, for {whom.recipient}")]
@@ -70,6 +70,6 @@ def _effect(installation: Installation, whom: Tag) -> tuple[str, str]:
     started = time.monotonic()
     while time.monotonic() < deadline:
         if (row := installation.store.row(whom.sender, whom.group, whom.recipient)) and row.suppressed:
-            return "effect", f"suppressed after {time.monotonic() - started:.1f} s, for a made-up sender {_SENDER}"
+            return "effect", f"suppressed after {time.monotonic() - started:.1f} s, for a made-up sender {HOOK_TEST}"
         time.sleep(0.1)
     return "failed", f"no effect within {_EFFECT_S:g} s: it is accepted and waits, expected a worker: unsubd status"

@@ -56,6 +56,11 @@ class Hook:
         """The path of its URL."""
         return f"/in/{self.provider}" + ("" if self.name == "default" else f"/{self.name}")
 
+    @property
+    def source(self) -> str:
+        """The name of the source that it is."""
+        return f"{self.provider}:{self.name}"
+
 
 class Hooks:
     """The endpoints of one installation, as one process knows them: at most 5 s old.

@@ -23,6 +23,7 @@ from worker.accounts.look import Looks
 from worker.begun import Begun
 from worker.clock import Clock
 from worker.deliveries import Deliveries
+from worker.endpoints import Endpoints
 from worker.events import Events
 from worker.forwarding import Forwards
 from worker.hooks import Hooks
@@ -60,6 +61,7 @@ class Installation:
     looks: Looks
     hooks: Hooks
     deliveries: Deliveries
+    endpoints: Endpoints
     quarantine: Quarantine
     queue: RequestQueue
     parked: Parked
@@ -260,7 +262,7 @@ def _built(
     return Installation(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
         accounts=accounts, groups=KnownGroups(accounts), looks=Looks(client), hooks=hooks,
-        deliveries=Deliveries(client), quarantine=quarantine,
+        deliveries=Deliveries(client), endpoints=Endpoints(client), quarantine=quarantine,
         queue=queue, parked=Parked(store_client, min_replicas=settings.min_replicas),
         events=events, forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms,
         names=names, weakness=weak, listings=Listings(store),

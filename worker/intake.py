@@ -27,6 +27,7 @@ from worker import canary
 from worker.accounts import Accounts, Standing
 from worker.begun import Begun
 from worker.clock import Clock
+from worker.counted import LEFT
 from worker.events import Events
 from worker.forwarding import Forwards
 from worker.journal import Journal
@@ -91,13 +92,9 @@ class Intake:
         Repeat:  safe: same keys, same requests, one effect, one ledger record.
         """
         decided = self.decide(messages)
-        self.quarantine.keep(
-            [
-                pair
-                for pair in zip(messages, decided, strict=True)
-                if needs_a_person(pair[1]) and (keep_untagged or pair[1].suggestion or not is_foreign(pair[1]))
-            ]
-        )
+        if not keep_untagged:
+            decided = [_left(each) if is_foreign(each) else each for each in decided]
+        self.quarantine.keep([pair for pair in zip(messages, decided, strict=True) if needs_a_person(pair[1])])
         job_ids = self.queue.enqueue(decided)
         if decided:
             self.journal.accepted(decided[0].source, len(decided), job_ids)
@@ -282,6 +279,13 @@ def look_up(wanted: Sequence[Lookup], tags: StoredTags, sources: SenderSources) 
 def has_valid_tag(decided: DecidedMessage) -> bool:
     """Say whether a tag in the message verified, whatever became of it."""
     return "tag_in" in decided.evidence
+
+
+def _left(decided: DecidedMessage) -> DecidedMessage:
+    """The message with the fact that it stays where it is, uncopied; one that quarantine keeps is not such."""
+    if not decided.outcome.quarantined or decided.suggestion:
+        return decided
+    return replace(decided, evidence={**decided.evidence, LEFT: "not ours"})
 
 
 def is_foreign(decided: DecidedMessage) -> bool:

@@ -22,6 +22,7 @@ import redis
 import structlog
 
 from handlers.request import DecidedMessage
+from worker.counted import apart, word_of
 from worker.points import point
 from worker.quarantine.shown import printable
 
@@ -29,8 +30,11 @@ _LINES, _COUNTERS = "unsubd:journal", "unsubd:counters"
 _KEPT_LINES = 1000
 
 METRICS = {
-    "unsubd_messages_total": ("outcome", "Messages by what became of them"),
-    "unsubd_requests_total": ("effect", "Requests by what they did to their row"),
+    "unsubd_messages_total": (
+        "outcome",
+        "Messages by what became of them; entry, return and test: no recipient sent them",
+    ),
+    "unsubd_requests_total": ("effect", "Requests of recipients by what they did to their row"),
     "unsubd_webhook_answers_total": ("answer", "Webhook posts by provider and answer"),
     "unsubd_mta_answers_total": ("answer", "What a mail server that asked was told, by service and answer"),
     "unsubd_failures_total": ("kind", "What failed, by kind"),
@@ -98,15 +102,16 @@ class Journal:
         counts: list[str] = []
         for message, results in entries:
             age_s = round(time.time() - message.received_ms / 1000, 3)
+            word, other = word_of(message.outcome, message.evidence), apart(message)
             line = {
-                "event": message.outcome.value,
+                "event": word,
                 "message": message.key[:12],
                 "source": message.source,
                 "age_s": age_s,
                 **self._job,
             }
-            counts.append(f"unsubd_messages_total|{message.outcome.value}")
-            counts += [f"unsubd_requests_total|{result['effect']}" for result in results]
+            counts.append(f"unsubd_messages_total|{other or word}")
+            counts += [f"unsubd_requests_total|{result['effect']}" for result in results if not other]
             lines += [line | self._redacted(result) for result in results] or [line | {"reason": message.reason}]
         self._write(lines, counts)
 

@@ -16,12 +16,12 @@ from worker.ages import spell
 from worker.batch import describe
 from worker.clock import month_of
 from worker.crew import REQUESTS, is_alive
+from worker.endpoints import UNPROVED_POSTS
 from worker.installation import Installation
 
 LEVELS = ("good", "late", "alarm", "page", "red")
 LATE_S, ALARM_S, PAGE_S, RED_S = 60.0, 3600.0, 12 * 3600.0, 36 * 3600.0
 _NEAR_LIMIT = 45  # Google takes 60 messages a minute for one mailbox, and sends the rest away for a while
-_UNPROVED = 10  # posts in two hours: one is a scanner, ten are a secret that was changed on one side
 _RENEW_S = 3 * 86400.0
 _TROUBLED = ("refused", "silent", "waiting")
 
@@ -140,9 +140,9 @@ def _alarms(installation: Installation, state: dict[str, Any], now_ms: int) -> I
     yield from _of_habits(installation, state["sources"], now_ms)
     yield from _of_workers(state)
     for endpoint, count in habits.unproved_posts(installation.redis).items():
-        if count >= _UNPROVED:
+        if count >= UNPROVED_POSTS:
             what = f"{count} posts to {endpoint} in two hours do not prove themselves"
-            yield Alarm("alarm", what, "compare the secret there with ours: unsubd hook show", "/ops/sources")
+            yield Alarm("alarm", what, "compare the secret there with ours: unsubd hook list", "/ops/sources")
     yield from _of_sent(installation, now_ms)
     yield from _of_forwards(state["forwards"])
 

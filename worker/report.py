@@ -19,8 +19,10 @@ from handlers.errors import Rejected
 from handlers.request import Outcome
 from worker import clock, sent
 from worker.ages import Figures, spell
-from worker.clock import KINDS, OTHER, Late, kind_of
+from worker.clock import OTHER, Late
+from worker.counted import APART, KINDS, kind_of, record_apart, word_of
 from worker.installation import Installation
+from worker.quarantine.shelf import Selection
 from worker.quarantine.shown import printable
 from worker.store.archive import Archive
 from worker.store.ledger import Record, one_of
@@ -29,15 +31,18 @@ LIMIT_S = 48 * 3600.0
 _MONTH = re.compile(r"(19|2\d)\d\d-(0[1-9]|1[0-2])", re.ASCII)
 _MOST_ROWS = 200  # of a table; the rest is summed up
 _MOST_CASES = 100
+_ENTRIES = 1000  # read at a time
 
 
 @dataclass(slots=True)
 class Report:
     """One month.
 
-    Shape:   sender: "" = all. kinds: by each of `clock.KINDS`; they add up to `received`. outcomes, effects, sources:
-             messages, requests and messages by word. resolved: how quarantine ended, by action; `waiting`: not yet, or
-             expired. ages: of all; by: of each source and sender. mailed_after: how many; cases: the kept ones of them.
+    Shape:   sender: "" = all. kinds: by each of `counted.KINDS`; they add up to `received`. outcomes, effects, sources:
+             messages, requests and messages by word. apart: what no recipient sent, by `counted.APART`; received leaves
+             it out. resolved: how quarantine ended, by action, complaints and failed requests among it; `waiting`: is
+             still there, as `quarantine list` shows it; `gone`: nobody settled it in 90 days, or it gave way.
+             ages: of all; by: of each source and sender. mailed_after: how many; cases: the kept ones of them.
     """
 
     month: str
@@ -49,6 +54,7 @@ class Report:
     outcomes: dict[str, int] = field(default_factory=dict)
     effects: dict[str, int] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
+    apart: dict[str, int] = field(default_factory=dict)
     resolved: dict[str, int] = field(default_factory=dict)
     ages: Figures = field(default_factory=Figures)
     by: dict[tuple[str, str], Figures] = field(default_factory=dict)
@@ -82,29 +88,45 @@ def report(installation: Installation, month: str, sender: str = "") -> Report:
         installation.accounts.sender(sender)
     now = datetime.now(UTC)
     found = Report(month, sender, now.isoformat(timespec="seconds").replace("+00:00", "Z"), month < this_month())
-    _count(found, _records(installation, month, sender))
+    _count(found, _records(installation, month, sender), _kept(installation))
     _measure(found, clock.month(installation.redis, month))
     _accuse(found, installation)
     return found
 
 
-def _count(found: Report, records: Iterator[Record]) -> None:
-    kinds, outcomes, effects, sources, resolved = (Counter[str]() for _ in range(5))
-    for record in records:
+def _count(found: Report, records: Iterator[tuple[str, Record]], kept: Counter[str]) -> None:
+    kinds, outcomes, effects, sources, resolved, others = (Counter[str]() for _ in range(6))
+    for key, record in records:
+        if waiting := kept[key]:
+            resolved["waiting"] += waiting
+        if other := record_apart(record):
+            others[other] += 1
+            continue
         found.received += 1
-        kind = kind_of(Outcome(record["outcome"]))
+        outcome, evidence = Outcome(record["outcome"]), record["evidence"]
+        kind = kind_of(outcome, evidence)
         kinds[kind] += 1
-        outcomes[record["outcome"]] += 1
+        outcomes[word_of(outcome, evidence)] += 1
         sources[record["source"]] += 1
-        made = record.get("resolutions", [])
         effects.update(
             each["effect"] for each in _results(record) if not found.sender or each["sender"] == found.sender
         )
-        if kind == "quarantined":
-            resolved[made[-1]["action"] if made else "waiting"] += 1
+        made = record.get("resolutions", [])
+        if not waiting and (made or kind == "quarantined"):
+            resolved[made[-1]["action"] if made else "gone"] += 1
     found.kinds = {kind: kinds[kind] for kind in KINDS}
+    found.apart = {name: others[name] for name in APART if others[name]}
     found.outcomes, found.effects, found.resolved = (dict(each.most_common()) for each in (outcomes, effects, resolved))
     found.sources = _most(sources)
+
+
+def _kept(installation: Installation) -> Counter[str]:
+    """How many entries of the quarantine each message has: one, or one for each of its requests that failed."""
+    quarantine, kept = installation.quarantine, Counter[str]()
+    ids = quarantine.ids(Selection())
+    for start in range(0, len(ids), _ENTRIES):
+        kept.update(each.key for each in quarantine.entries(ids[start : start + _ENTRIES]).values())
+    return kept
 
 
 def _most(counts: Counter[str]) -> dict[str, int]:
@@ -153,10 +175,10 @@ def _concerns(record: Record, sender: str) -> bool:
     return not sender or any(each["sender"] == sender for each in _results(record))
 
 
-def _records(installation: Installation, month: str, sender: str) -> Iterator[Record]:
-    """Every record of the month, once: what is in a file may have a later copy in the store."""
+def _records(installation: Installation, month: str, sender: str) -> Iterator[tuple[str, Record]]:
+    """Every (message key, record) of the month, once: what is in a file may have a later copy in the store."""
     found = _once(installation, month) if _is_recent(installation, month) else _merged(installation, month)
-    return (record for record in found if _concerns(record, sender))
+    return ((key, record) for key, record in found if _concerns(record, sender))
 
 
 def _is_recent(installation: Installation, month: str) -> bool:
@@ -176,11 +198,11 @@ def _stored(installation: Installation, month: str) -> Iterator[tuple[str, bytes
             yield key, content
 
 
-def _once(installation: Installation, month: str) -> Iterator[Record]:
-    return (json.loads(content) for _, content in _stored(installation, month))
+def _once(installation: Installation, month: str) -> Iterator[tuple[str, Record]]:
+    return ((key, json.loads(content)) for key, content in _stored(installation, month))
 
 
-def _merged(installation: Installation, month: str) -> Iterator[Record]:
+def _merged(installation: Installation, month: str) -> Iterator[tuple[str, Record]]:
     """A month that went to the files, with what came to the store after that; the store's digests alone are remembered."""
     later = {_digest(key) for key, _ in _stored(installation, month)}
     first: dict[str, Record] = {}
@@ -190,10 +212,10 @@ def _merged(installation: Installation, month: str) -> Iterator[Record]:
         if _digest(line.key) in later:
             first[line.key] = line.record
         else:
-            yield line.record
+            yield line.key, line.record
     for key, content in _stored(installation, month):
         record = json.loads(content)
-        yield one_of([first[key], record]) if key in first else record
+        yield key, one_of([first[key], record]) if key in first else record
 
 
 def _digest(key: str) -> int:
@@ -209,7 +231,7 @@ def as_json(found: Report) -> dict[str, Any]:
     return {
         "month": found.month, "sender": found.sender, "made_at": found.made_at, "ended": found.ended,
         "received": found.received, **found.kinds, "outcomes": found.outcomes, "effects": found.effects,
-        "sources": found.sources, "quarantine": found.resolved, "ages": ages, "within_48_h": found.in_time,
+        "sources": found.sources, "apart": found.apart, "quarantine": found.resolved, "ages": ages, "within_48_h": found.in_time,
         "by": [
             {"source": source, "sender": sender, **{name: getattr(each, name) for name in Figures.__slots__}}
             for (source, sender), each in found.by.items()
@@ -257,6 +279,7 @@ def as_text(found: Report) -> list[str]:
         ("requests by effect", found.effects),
         ("where they came from", found.sources),
         ("how quarantine ended", found.resolved),
+        ("apart, of no recipient: by hand or API, resubscribes, tests", found.apart),
     ):
         lines += ["", title, *(f"  {name:<24}{count:>10,}" for name, count in counts.items())] if counts else []
     lines += ["", "from event to effect       requests        p50        p99        max", _ages("all", found.ages)]

@@ -30,6 +30,7 @@ from worker.settings import Settings, load_settings, setting_name
 from worker.sources.maildir import Maildir
 from worker.sources.polling import mailbox_addresses, poll
 from worker.sources.sqs import SqsQueue
+from worker.systemd import Systemd, watched
 
 _REAP_EVERY_S = 1.0
 _FAILED_EVERY_S = 5.0
@@ -96,7 +97,8 @@ async def _poll_all(installation: Installation, path: Path | None, *, once: bool
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: [task.cancel() for task in tasks])
     try:
-        await asyncio.gather(*tasks)
+        async with watched():
+            await asyncio.gather(*tasks)
     except asyncio.CancelledError:
         return
     except ExceptionGroup as group:
@@ -311,14 +313,24 @@ class Supervisor:
             time.sleep(0.05)
 
 
-def supervise(names: Sequence[str], tend: Callable[[], None]) -> int:
-    """Run the parts *names* until SIGTERM or Ctrl-C and return the exit code; *tend*: see `Supervisor.watch`."""
+def supervise(names: Sequence[str], tend: Callable[[], None], is_ready: Callable[[], bool] = lambda: True) -> int:
+    """Run the parts *names* until SIGTERM or Ctrl-C and return the exit code.
+
+    Shape:   tend: see `Supervisor.watch`; is_ready: whether all that was asked for is there, as systemd wants to know.
+    """
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stopped.append(number))
+    systemd = Systemd(os.environ)  # before the parts, which inherit the environment
+
+    def tend_and_tell() -> None:
+        tend()
+        if is_ready():
+            systemd.beat()
+
     supervisor = Supervisor(names)
     try:
-        return supervisor.watch(lambda: bool(stopped), tend)
+        return supervisor.watch(lambda: bool(stopped), tend_and_tell)
     finally:
         supervisor.stop()
 

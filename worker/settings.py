@@ -393,5 +393,13 @@ def shown(value: object) -> str:
 
 
 def too_open(path: Path) -> bool:
-    """Say whether a secret file may be read by anybody but its owner."""
-    return bool(path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+    """Say whether a secret file may be read by anybody but us: its owner, or the group that root shows a file of its own to.
+
+    Why:     the second is how Kubernetes mounts a secret for a user that is not root (fsGroup).
+    """
+    if not path.exists():
+        return False
+    facts = path.stat()
+    shown_to_us = facts.st_uid == 0 and os.geteuid() != 0 and facts.st_gid == os.getegid()
+    others = stat.S_IRWXO | (stat.S_IWGRP if shown_to_us else stat.S_IRWXG)
+    return bool(facts.st_mode & others)

@@ -6,6 +6,7 @@ from typing import Any
 
 from handlers.errors import QueueUnavailable
 from worker import backlog, clock
+from worker.endpoints import endpoint_states
 from worker.forwarding.state import forwards_state
 from worker.installation import Installation
 from worker.owed import owed
@@ -19,7 +20,8 @@ def status(installation: Installation) -> dict[str, Any]:
     """Return queue, sources, quarantine and clock.
 
     Shape:   queue: RQ's counts of jobs, `requests` and `messages` by the same states, `oldest_s`.
-             workers: name, state, job, `heartbeat_s`, `queues`, `faults`. sources: what each last said.
+             workers: name, state, job, `heartbeat_s`, `queues`, `faults`. sources: what each last said, webhook
+             endpoints (`worker/endpoints.py`) among them.
              quarantine: `total`, `by_reason`. outgoing: jobs of events and forwarders by state, `oldest_s`.
              forwards: of each target, what it was not told yet (`worker/forwarding/state.py`).
              owed: `level`, `text`, `oldest_s`, `alarms` (`worker/owed.py`). ages_s: `count`, `p50`, `p99`, `max` of the
@@ -30,7 +32,7 @@ def status(installation: Installation) -> dict[str, Any]:
     with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
         seconds, micros = installation.redis.time()
         skew_ms = round(time.time() * 1000 - (seconds * 1000 + micros / 1000))
-        sources = source_states(installation.redis)
+        sources = source_states(installation.redis) + endpoint_states(installation.redis, installation.hooks)
         outgoing = backlog.counts(installation.events.rq)
         ages = clock.total(installation.redis, (seconds - _DAY_S) * 1000)
     quarantined = installation.quarantine.counts()

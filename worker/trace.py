@@ -1,7 +1,8 @@
 """`unsubd trace`: everything known of one message, recipient or job, in the order of time.
 
 A message is named by its digest (12 digits, as the journal writes them, or more of its key) or by its Message-ID, which
-is looked for in quarantine alone: nothing else keeps it. Of the journal, the last 1,000 lines are here.
+is looked for in quarantine alone: nothing else keeps it. An address is looked for as a recipient, and in what quarantine
+knows of its mails: who wrote them, whom they were delivered to. Of the journal, the last 1,000 lines are here.
 """
 
 import re
@@ -13,21 +14,24 @@ from typing import Any
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from handlers import message
+from handlers.address import one_address
 from handlers.errors import AddressError, QueueUnavailable, Rejected, UnknownAccount
+from handlers.request import Outcome
 from worker.backlog import why_failed
 from worker.batch import UnsubdJob
+from worker.counted import word_of
 from worker.evidence import pseudonyms, told
 from worker.installation import Installation
 from worker.journal import Journal
 from worker.quarantine.entry import Entry
-from worker.quarantine.shelf import Selection
 from worker.quarantine.shown import without_addresses
 from worker.server import away_as
+from worker.traces import Traces
 
 _JOB = re.compile(r"unsub-[0-9a-f]{32}(-[01])*")
 _DIGEST = re.compile(r"[0-9a-f]{12,64}")
 _LINES = 1000
+_MOST = 100  # messages that one Message-ID or address is in
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +79,26 @@ def _of_text(installation: Installation, text: str) -> Iterator[Event]:
     """An address and a Message-ID look alike: it may be both."""
     if not text.startswith("<"):
         yield from _of_address(installation, text)
-    message_id = text.strip("<>")
-    for entries, raws in installation.quarantine.every():
-        for entry in entries:
-            if message_id in _message_ids(entry, raws.get(entry.id, b"")):
-                yield from _of_digests(installation, [entry.key])
+    quarantine = installation.quarantine
+    ids = {*quarantine.with_message_id(text, _MOST), *_naming(installation, text)}
+    for entry in quarantine.entries(sorted(ids)).values():
+        yield from _of_digests(installation, [entry.key])
 
 
-def _message_ids(entry: Entry, raw: bytes) -> list[str]:
-    values = message.read(raw, source=entry.source).values("message-id") if raw else ()
-    return [value.strip().strip("<>") for value in values]
+def _naming(installation: Installation, text: str) -> list[str]:
+    """The entries that know the address *text*, and not only one that it is the end of."""
+    try:
+        traces = Traces(one_address(text), installation.names)
+    except AddressError:
+        return []
+    quarantine = installation.quarantine
+    ids = {entry_id for each in {text, traces.recipient} for entry_id in quarantine.naming(each, _MOST)}
+    return [entry_id for entry_id, entry in quarantine.entries(sorted(ids)).items() if traces.are_in(_known(entry))]
+
+
+def _known(entry: Entry) -> list[str]:
+    suggested = entry.suggestion.recipient if entry.suggestion else ""
+    return [entry.author, entry.subject, entry.envelope_to or "", entry.envelope_from or "", suggested]
 
 
 def _of_address(installation: Installation, address: str) -> Iterator[Event]:
@@ -109,22 +123,18 @@ def _of_digests(installation: Installation, digests: Sequence[str]) -> Iterator[
     starts = tuple(digests)
     short = {each[:12] for each in digests}
     yield from _journal(installation, lambda line: line.get("message") in short)
-    for entry_id in installation.quarantine.ids(Selection()):
-        if any(entry_id.startswith(each[:32]) for each in starts):
-            for entry in installation.quarantine.entries([entry_id]).values():
-                yield Event(
-                    entry.kept_ms,
-                    "quarantine",
-                    f"{entry.reason}: {entry.detail} (from {entry.author}, {entry.subject!r})",
-                )
-    for key, record in installation.ledger.records():
-        if key.startswith(starts):
+    for start in starts:
+        for entry in installation.quarantine.entries(installation.quarantine.beginning(start[:32], _MOST)).values():
+            what = f"{entry.reason}: {entry.detail} (from {entry.author}, {entry.subject!r})"
+            yield Event(entry.kept_ms, "quarantine", what)
+        for key, record in installation.ledger.records(start):
             yield from _record(key, record)
 
 
 def _record(key: str, record: dict[str, Any]) -> Iterator[Event]:
     effects = ", ".join(f"{each['sender']} {each['group']} {each['effect']}" for each in record["requests"])
-    told_as = f"{record['outcome']} from {record['source']}: {record['reason']} -> {effects or 'nothing'}"
+    word = word_of(Outcome(record["outcome"]), record["evidence"])
+    told_as = f"{word} from {record['source']}: {record['reason']} -> {effects or 'nothing'}"
     yield Event(record["received_ms"], "ledger", f"{told_as} (message {key[:12]})")
     for each in record.get("resolutions", []):
         yield Event(each["at_ms"], "ledger", f"{each['action']} by {each['actor']}: {each['reason']}")
@@ -152,14 +162,23 @@ def _batch(job: Job) -> list[Any]:
 
 
 def _journal(installation: Installation, holds: Callable[[dict[str, Any]], bool]) -> Iterator[Event]:
-    """The lines that *holds* means, and those that tell of their batches: acknowledged, halved, waiting."""
+    """The lines that *holds* means, and those that tell of their batches: acknowledged, halved, waiting, moved."""
     with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
         lines = Journal.lines(installation.redis, _LINES)
     jobs = {str(line["job"]) for line in lines if line.get("job") and holds(line)}
+    batches = [line for line in lines if "message" not in line and jobs & set(str(line.get("job", "")).split())]
     for line in lines:
-        if holds(line) or ("message" not in line and jobs & set(str(line.get("job", "")).split())):
+        if holds(line) or line in batches or any(_moves(line, each) for each in batches):
             facts = " ".join(f"{name}={value}" for name, value in line.items() if name not in ("at_ms", "event"))
             yield Event(line["at_ms"], "journal", f"{line['event']} {facts}")
+
+
+def _moves(line: dict[str, Any], taken: dict[str, Any]) -> bool:
+    """Say whether *line* tells of mail that *taken*, a batch of the same mailbox, acknowledged before: by its UIDs."""
+    if line["event"] != "moved" or taken["event"] != "acknowledged" or line["source"] != taken["source"]:
+        return False
+    (first, last), (low, high) = (map(int, str(each["uids"]).split(":")) for each in (line, taken))
+    return first <= high and low <= last and bool(line["at_ms"] >= taken["at_ms"])
 
 
 def _ms(at: str) -> int:

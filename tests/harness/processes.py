@@ -17,6 +17,7 @@ import pytest
 PACKAGES = {
     "redis-server": "redis-server", "dovecot": "dovecot-imapd", "chromium": "chromium", "swaks": "swaks",
     "postfix": "postfix", "node": "nodejs", "php": "php-cli", "ruby": "ruby", "go": "golang-go",
+    "systemd-analyze": "systemd", "nginx": "nginx-light", "caddy": "caddy",
 }  # fmt: skip
 
 _START_S = 20

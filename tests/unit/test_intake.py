@@ -18,6 +18,7 @@ from tests.harness.names import answers
 from tests.unit import house
 from tests.unit.house import decided, mail, now_ms
 from tests.unit.letters import JANE, KEYS, TEMPLATE, tagged
+from worker.counted import LEFT
 from worker.installation import Installation
 from worker.intake import is_foreign
 from worker.journal import Journal
@@ -126,6 +127,7 @@ def test_mail_that_is_not_ours_is_not_copied_out_of_a_shared_mailbox(installatio
     assert installation.quarantine.counts() == {"quarantine:bad-tag": 1, "quarantine:no-tag": 1}
     assert installation.quarantine.raw(lunch.key[:32]) is None
     assert [len(batch) for batch in queued(installation)] == [3]  # all get their ledger record
+    assert [LEFT in each.evidence for each in queued(installation)[0]] == [False, False, True]
 
 
 def test_quarantined_bytes_are_safe_before_the_job_exists(installation: Installation) -> None:

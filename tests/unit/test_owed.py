@@ -8,15 +8,20 @@ from typing import Any
 
 import fakeredis
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
 
 from tests.unit import house
 from tests.unit.house import decided, mail, now_ms
 from worker import habits, sent
+from worker.endpoints import TAKEN
 from worker.habits import Habit
+from worker.hooks import Hook
 from worker.installation import Installation
 from worker.owed import Alarm, owed
 from worker.sent import Sent
 from worker.status import status
+from worker.web.metrics import _Installation, _up
 
 HOUR_MS = 3_600_000
 FORGED = "u+aaaaaaaaaaaaaa-acme-12-jane_example.com@unsub.example.com"
@@ -190,3 +195,55 @@ def test_whoever_was_mailed_after_all_is_an_alarm(installation: Installation) ->
             "ask acme to check before it sends; who: unsubd report --sender acme", "/ops/senders",
         )
     ]  # fmt: skip
+
+
+def endpoint(installation: Installation) -> dict[str, Any]:
+    (found,) = [each for each in status(installation)["sources"] if each["name"] == "relay:eu"]
+    return found
+
+
+def test_a_webhook_is_a_source_with_its_last_delivery_and_its_failures(installation: Installation) -> None:
+    installation.hooks.add(Hook("relay", "eu", ("bearer:a",)))
+    assert (endpoint(installation)["state"], endpoint(installation)["last_ms"]) == ("listening", 0)
+    installation.intake.record([decided("k1", source="relay:eu")])
+    installation.endpoints.note("relay:eu", TAKEN)
+
+    assert (endpoint(installation)["messages"], endpoint(installation)["last_ms"] > 0) == (1, True)
+    for _ in range(10):
+        habits.unproved(installation.redis, "relay:eu")
+    assert endpoint(installation)["state"] == "listening"  # somebody else's posts: a delivery came since
+    installation.redis.hset("unsubd:endpoints", "relay:eu refused", now_ms() + 1000)
+
+    assert (endpoint(installation)["state"], endpoint(installation)["unproved"]) == ("unproved", 10)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Installation(installation))
+    assert 'unsubd_source_up{source="relay:eu"} 0.0' in generate_latest(registry).decode().splitlines()
+
+
+def test_of_many_sources_the_metrics_name_those_that_do_not_work() -> None:
+    sources = [{"name": f"relay:{number}", "state": "listening"} for number in range(300)]
+
+    found = _up([*sources, {"name": "imap:news", "state": "refused"}])
+
+    assert (len(found), found["imap:news"]) == (200, False)
+
+
+@pytest.mark.parametrize(("count", "hours", "known"), [(3, 5, False), (25, 0.01, False), (25, 2, True)])
+def test_a_habit_needs_evidence(installation: Installation, count: int, hours: float, known: bool) -> None:
+    start_ms = now_ms() - 6 * HOUR_MS
+    for number in range(count):
+        at_ms = start_ms + round(number * hours * HOUR_MS / (count - 1))
+        installation.intake.record([decided(f"k{number}", received_ms=at_ms, source="imap:news")])
+
+    habit = habits.habits(installation.redis)["imap:news"]
+
+    assert (habit.count, habit.is_known) == (count, known)
+
+
+def test_a_habit_that_an_older_release_wrote_goes_on(installation: Installation) -> None:
+    installation.redis.hset("unsubd:habit", "imap:news", f"{now_ms() - 60_000} 240000 300000 1000")
+    installation.intake.record([decided("k1", source="imap:news")])
+
+    habit = habits.habits(installation.redis)["imap:news"]
+
+    assert (habit.count, habit.is_known) == (1001, False)

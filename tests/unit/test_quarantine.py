@@ -29,7 +29,7 @@ from worker.cli import app
 from worker.cli import quarantine as commands
 from worker.installation import Installation, open_installation
 from worker.quarantine import Quarantine
-from worker.quarantine.entry import RECORD_BYTES, Entry, entry_of, facts_of, read_facts, shrunk
+from worker.quarantine.entry import RECORD_BYTES, Entry, digest_of, entry_of, facts_of, read_facts, shrunk
 from worker.quarantine.rack import weight
 from worker.quarantine.replay import Replay
 from worker.quarantine.resolution import Resolution, Settled, Way, check_named, plan, resolve
@@ -116,6 +116,7 @@ def test_an_entry_tells_why_what_and_since_when(quarantine: Quarantine) -> None:
         id=inbound.key[:32], key=inbound.key, reason="quarantine:no-tag", detail="no address carries a tag",
         source="imap:INBOX", at_ms=5, kept_ms=7, size_bytes=len(inbound.raw), suggestion=JOE,
         evidence={"auto_submitted": "no"}, author="Joe <joe@example.com>", subject="Please 1",
+        message_id=digest_of("1"),
     )  # fmt: skip
     assert quarantine.raw(entry.id) == inbound.raw
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,15 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handlers.errors import Rejected, UnknownAccount
-from handlers.request import Outcome
+from handlers.request import Action, Outcome
 from tests.unit import house
 from tests.unit.house import decided, mail, now_ms
+from worker import by_hand, clock, entries, sent
 from worker import report as reports
-from worker import sent
 from worker.archiving import archive_ended
 from worker.cli import report as cli
-from worker.clock import KINDS
+from worker.counted import HOOK_TEST, KINDS
 from worker.installation import Installation
+from worker.journal import Journal
 from worker.quarantine.resolution import Resolution, Way, resolve
 from worker.quarantine.shelf import Selection
 from worker.report import Report, as_html, as_json, as_text, report, this_month
@@ -60,6 +62,79 @@ def test_the_counts_add_up_whatever_came(outcomes: list[Outcome]) -> None:
     assert list(found.kinds) == list(KINDS)
     assert sum(found.resolved.values()) == found.kinds["quarantined"]
     assert found.ages.count == sum(found.effects.values()) == found.kinds["honoured"] + found.kinds["complaint"]
+
+
+def waiting(installation: Installation) -> int:
+    return installation.quarantine.count(Selection())
+
+
+def test_what_stays_in_a_shared_mailbox_is_ignored_and_nobody_waits_for_it(installation: Installation) -> None:
+    elsewhere = "info@elsewhere.example"
+    lunch = [mail(elsewhere, f"m{number}", subject="Lunch?") for number in range(3)]
+    came = [
+        *lunch,
+        mail(elsewhere, "asks"),
+        mail(message_id="tagged"),
+        mail(f"u+{'a' * 14}-acme-12-jane_x@unsub.example.com"),
+    ]
+    installation.intake.record(installation.intake.accept(came, keep_untagged=False).decided)
+
+    found = report(installation, this_month())
+
+    assert found.kinds == {"honoured": 1, "complaint": 0, "ignored": 3, "quarantined": 2}
+    assert (found.received, sum(found.outcomes.values()), found.outcomes["left"]) == (6, 6, 3)
+    assert found.resolved == {"waiting": waiting(installation)} == {"waiting": 2}
+    assert sum(hour.ignored for hour in clock.hours(installation.redis, 2)) == 3
+    events = [line["event"] for line in Journal.lines(installation.redis, 10)]
+    assert (events.count("left"), events.count("quarantine:no-tag")) == (3, 1)
+    assert clock.totals(installation.redis, "source")["maildir:default", "left"] == 3
+
+
+def test_waiting_is_what_the_quarantine_has_of_the_month(installation: Installation) -> None:
+    unread = [mail("info@elsewhere.example", f"m{number}") for number in range(3)]
+    installation.intake.record(installation.intake.accept(unread).decided)
+    oldest, dismissed, _ = (installation.quarantine.entries([each.key[:32]])[each.key[:32]] for each in unread)
+    resolve(installation, Resolution(Way.DISMISSED, "ops", "lunch"), [dismissed])
+    installation.quarantine.settle([oldest])  # as if its 90 days were over
+
+    found = report(installation, this_month())
+
+    assert found.resolved == {"waiting": 1, "dismissed": 1, "gone": 1}
+    assert (found.resolved["waiting"], found.kinds["quarantined"]) == (waiting(installation), 3)
+
+
+def test_a_complaint_under_review_and_a_failed_request_wait_too(installation: Installation) -> None:
+    complaint, broken = decided("c" * 64, outcome=Outcome.COMPLAINT, requests=()), decided("b" * 64)
+    installation.intake.record([complaint, broken])
+    installation.quarantine.keep([(replace(mail(), key=complaint.key), complaint)])
+    installation.quarantine.keep_failed(
+        broken.key, "applying it failed: KeyError", broken.as_wire(), broken.received_ms
+    )
+
+    assert report(installation, this_month()).resolved == {"waiting": waiting(installation)} == {"waiting": 2}
+
+
+def test_what_no_recipient_asked_for_stands_apart(installation: Installation) -> None:
+    came_back = decided("k2", requests=(replace(decided("k2").requests[0], action=Action.RESUBSCRIBE),))
+    canary = decided("k3", outcome=Outcome.PING, requests=(), evidence={"canary": "n1"})
+    installation.intake.record([decided("k1"), came_back, canary, decided("k4", sender=HOOK_TEST)])
+    by_hand.enter(installation, Action.UNSUBSCRIBE, "acme", 12, ["joe@example.com"], actor="ops", reason="phone")
+    entries.suppress(installation, "acme", 12, ["ann@example.com"], actor="key", reason="api")
+
+    found = report(installation, this_month())
+
+    assert (found.received, found.kinds["honoured"], found.apart) == (1, 1, {"entry": 2, "return": 1, "test": 2})
+    assert found.effects == {"added": 1}
+    assert found.sources == {"imap:INBOX": 1}
+    assert (found.ages.count, clock.total(installation.redis, now_ms()).count) == (1, 1)
+    assert sum(hour.honoured for hour in clock.hours(installation.redis, 2)) == 1
+    assert clock.totals(installation.redis, "sender") == {("acme", "added"): 1}
+    counters = Journal.counters(installation.redis)
+    assert {name: count for (metric, name), count in counters.items() if metric == "unsubd_messages_total"} == {
+        "honour": 1, "entry": 2, "return": 1, "test": 2,
+    }  # fmt: skip
+    assert sum(count for (metric, _), count in counters.items() if metric == "unsubd_requests_total") == 1
+    assert "apart, of no recipient" in "\n".join(as_text(found))
 
 
 def test_a_month_without_anything_says_so(installation: Installation) -> None:

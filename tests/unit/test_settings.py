@@ -1,5 +1,6 @@
 """Settings: read once, every problem at once, no secret in any message."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,31 @@ def test_lmtp_anywhere_else_is_refused(address: str) -> None:
     (problem,) = refused({"UNSUBD_LMTP": address})
 
     assert problem.startswith("UNSUBD_LMTP: expected unix:")
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "open_"),
+    [
+        (0o440, 0, 10001, False),  # as Kubernetes mounts a secret for us (fsGroup)
+        (0o400, 0, 0, False),
+        (0o460, 0, 10001, True),
+        (0o444, 0, 10001, True),
+        (0o440, 0, 5, True),
+        (0o440, 7, 10001, True),
+    ],
+)
+def test_root_may_show_a_secret_to_our_group(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, owner: int, group: int, open_: bool
+) -> None:
+    path = tmp_path / "secret"
+    path.touch()
+    facts = os.stat_result((mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda _, **__: facts)
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(os, "geteuid", lambda: 10001)
+    monkeypatch.setattr(os, "getegid", lambda: 10001)
+
+    found = too_open(path)
+    monkeypatch.undo()
+
+    assert found is open_

@@ -1,14 +1,18 @@
 """`unsubd trace`: one message, recipient or job through every hop, and nobody's address unless asked."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import fakeredis
 import pytest
 
+from handlers import message
 from handlers.errors import Rejected
 from tests.unit import house
 from tests.unit.house import decided, mail
 from worker.installation import Installation
+from worker.quarantine.entry import shrunk
+from worker.quarantine.shelf import Selection
 from worker.trace import traced
 
 KEY = "5f" * 32
@@ -51,6 +55,52 @@ def test_a_message_in_quarantine_is_found_by_its_message_id_and_masked(installat
     assert "jane@example.com" not in kept.what
     assert "j···e@example.com" in kept.what
     assert "jane@example.com" in spelled.what
+
+
+def test_who_wrote_an_untagged_mail_is_found_and_nobody_whose_address_ends_alike(installation: Installation) -> None:
+    crowd = ("Joe@example.net", "bigjoe@example.net", "joe@example.net.example")
+    raws = [f"From: J <{each}>\r\nTo: info@unsub.example.org\r\nSubject: stop\r\n\r\n".encode() for each in crowd]
+    installation.intake.accept([message.read(raw, source="maildir:default") for raw in raws])
+
+    (found,) = [each for each in traced(installation, "joe@example.net", full=True) if each.hop == "quarantine"]
+
+    assert "(from J <Joe@example.net>, 'stop')" in found.what
+
+
+def test_any_message_in_quarantine_is_found_by_its_message_id_also_a_shrunk_one(installation: Installation) -> None:
+    crowd = [mail("info@unsub.example.org", f"m{number}@example.net") for number in range(1200)]
+    installation.intake.accept(crowd)
+    (entry,) = installation.quarantine.entries([crowd[0].key[:32]]).values()
+    installation.quarantine.change(entry, shrunk(entry))
+
+    assert [
+        hops(installation, f"<m{number}@example.net>").count("quarantine quarantine:no-tag") for number in (0, 7)
+    ] == [1, 1]
+    assert installation.quarantine.with_message_id("M7@EXAMPLE.NET", 5) == [crowd[7].key[:32]]
+    assert installation.quarantine.with_message_id("", 5) == []
+
+
+def test_a_message_that_an_older_release_kept_is_found_by_its_message_id(installation: Installation) -> None:
+    installation.intake.accept([mail("info@unsub.example.org", "old@example.net")])
+    (entry,) = installation.quarantine.entries(installation.quarantine.ids(Selection())).values()
+    installation.quarantine.change(entry, replace(entry, message_id=""))
+
+    assert installation.quarantine.with_message_id("<old@example.net>", 5) == [entry.id]
+
+
+def test_a_trace_ends_where_the_mail_was_moved(installation: Installation) -> None:
+    installation.journal.follow(JOB)
+    installation.intake.record([decided(KEY)])
+    for event, source, uids, facts in (
+        ("acknowledged", "imap:INBOX", "5:9", {"job": JOB}), ("moved", "imap:INBOX", "7:300", {}),
+        ("moved", "imap:INBOX", "10:12", {}), ("moved", "imap:news", "5:9", {}),
+    ):  # fmt: skip
+        installation.journal.settled(event, source, 5, uids=uids, **facts)
+
+    for name in (KEY[:12], JOB):
+        told = [each.what for each in traced(installation, name, full=False) if "moved" in each.what]
+
+        assert [each.split("uids=")[1] for each in told] == ["7:300"]
 
 
 def test_a_job_is_told_with_what_it_holds(installation: Installation) -> None:

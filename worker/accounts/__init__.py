@@ -22,6 +22,7 @@ from handlers.errors import Conflict, QueueUnavailable, Rejected, UnknownAccount
 from handlers.tag import MAX_GROUP, SENDER_ID
 from worker.accounts.api_keys import ApiKeys
 from worker.accounts.model import Group, Sender, as_json, read_group, read_sender
+from worker.counted import HOOK_TEST
 from worker.server import away_as
 
 __all__ = ["Accounts", "Group", "KnownGroups", "Sender", "Standing"]
@@ -77,6 +78,10 @@ class Accounts:
         """Return a sender as `add_sender` would keep it; errors as there."""
         if not SENDER_ID.fullmatch(sender):
             raise Rejected(f"sender {sender[:20]!r}: expected 1 to 16 characters of a-z and 0-9")
+        if sender == HOOK_TEST:
+            raise Rejected(
+                f"sender {sender!r}: what unsubd hook test stops mail of, and no report counts; expected another id"
+            )
         with _reachable():
             if self._redis.hexists(_SENDERS, sender):
                 raise _exists(sender)

@@ -9,6 +9,7 @@ from handlers.errors import Rejected
 from handlers.forwarding import FORWARDERS, groups_told, warnings_of
 from worker.cli.accounts import Id
 from worker.cli.output import Json, own_settings, say, say_json
+from worker.cli.progress import waiting
 from worker.forwarding import Target
 from worker.forwarding.sigv4 import require_signer
 from worker.installation import Installation, open_installation
@@ -100,13 +101,16 @@ def forward_remove(name: _Name) -> None:
 
 
 @app.command("sync")
-def forward_sync(name: _Name) -> None:
+def forward_sync(name: _Name, as_json: Json = False) -> None:
     """Bring everybody who is suppressed there, and what ran out of tries; who is known to be there is not called for."""
-    with open_installation(own_settings()) as installation:
+    with open_installation(own_settings()) as installation, waiting("enqueuing"):
         target = installation.forwards.find(name)
         if target is None:
             raise Rejected(f"forward {name[:40]!r}: none of that name, expected one of `unsubd forward list`")
-        say(f"{_sync(installation, target)} recipients enqueued; `unsubd status` shows how it goes")
+        count = _sync(installation, target)
+    say_json({"name": name, "enqueued": count}) if as_json else say(
+        f"{count} recipients enqueued; `unsubd status` shows how it goes"
+    )
 
 
 def _sync(installation: Installation, target: Target) -> int:

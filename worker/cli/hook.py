@@ -15,6 +15,7 @@ from handlers.providers import PROVIDERS, provider
 from handlers.providers.setup import SETUPS, Setup
 from handlers.tag import AddressTemplate
 from worker.cli.output import Json, own_settings, say, say_json
+from worker.cli.progress import waiting
 from worker.hook_test import run
 from worker.hooks import Hook, kind_of
 from worker.installation import open_installation
@@ -144,6 +145,7 @@ def try_endpoint(
         str,
         typer.Option(help=_URL_HELP),
     ] = "",
+    as_json: Json = False,
 ) -> None:
     """Post a sample of the provider's shape to the endpoint, and say what each hop made of it; suppresses nobody real."""
     settings = own_settings()
@@ -151,8 +153,9 @@ def try_endpoint(
         hook = installation.hooks.find(name_of_provider, name)
         if hook is None:
             raise Rejected(f"hook {name_of_provider[:20]} {name[:40]}: not here, expected one of: unsubd hook list")
-        lines = run(installation, hook, url or _url(settings, hook))
+        with waiting("following a sample to its effect"):
+            lines = run(installation, hook, url or _url(settings, hook))
     for hop, text in lines:
-        say(f"{hop:9}  {text}")
+        say_json({"hop": hop, "what": text}) if as_json else say(f"{hop:9}  {text}")
     if lines[-1][0] == "failed":
         raise typer.Exit(69)

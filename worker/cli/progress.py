@@ -5,6 +5,12 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.status import Status
+
+
+def waiting(what: str) -> Status:
+    """Show on a terminal's stderr that *what* goes on, where nobody can say how far it is: a context."""
+    return Console(stderr=True).status(what)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from handlers.errors import Rejected
 from worker import report as reports
 from worker import sent as sent_mails
 from worker.cli.output import Json, own_settings, say, say_json
+from worker.cli.progress import bar, waiting
 from worker.installation import open_installation
 
 _FIELDS = {"recipient", "group", "at"}
@@ -28,13 +29,14 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Print the compliance report of a month: counts that add up, how fast, the slowest, who was mailed after all."""
-    with open_installation(own_settings()) as installation:
+    with open_installation(own_settings()) as installation, waiting("reading the month"):
         found = reports.report(installation, month or reports.this_month(), sender)
     if html is not None:
         _write(html, reports.as_html(found))
-        say(f"{html}: {reports.sentence(found)}")
-    elif as_json:
+    if as_json:
         say_json(reports.as_json(found))
+    elif html is not None:
+        say(f"{html}: {reports.sentence(found)}")
     else:
         for line in reports.as_text(found):
             say(line)
@@ -55,7 +57,7 @@ def sent(
 ) -> None:
     """Compare whom a sender mailed with the suppressions, as POST /v1/sent does; exit 65 when somebody should not have been."""
     compared = violations = 0
-    with open_installation(own_settings()) as installation, _opened(file) as lines:
+    with open_installation(own_settings()) as installation, _opened(file) as lines, bar("compared", None) as move:
         mails = _mails(lines)
         while some := list(islice(mails, sent_mails.MOST)):
             for found in sent_mails.reported(installation, sender, some):
@@ -66,6 +68,7 @@ def sent(
                 line = f"{found.recipient}  group {found.group}: sent {row['at']}, {since}"
                 say_json(row) if as_json else say(line)
             compared += len(some)
+            move(compared, f"{compared:,} mails")
     if not as_json:
         say(f"{compared:,} mails compared, {violations:,} sent after a suppression took effect")
     if violations:

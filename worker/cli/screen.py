@@ -9,7 +9,14 @@ from rich.text import Text
 from worker.ages import spell
 from worker.quarantine.shown import printable
 
-_STATES = {"idle": "green", "working": "green", "connecting": "yellow", "waiting": "yellow", "busy": "green"}
+_STATES = {
+    "idle": "green",
+    "working": "green",
+    "connecting": "yellow",
+    "waiting": "yellow",
+    "busy": "green",
+    "listening": "green",
+}
 _LEVELS = {"good": "green", "late": "yellow", "alarm": "red", "page": "red", "red": "red"}
 _HEADS = {"queued": "waiting", "started": "in hand", "scheduled": "to repeat", "failed": "failed", "finished": "done"}
 
@@ -100,7 +107,8 @@ def _sources(sources: list[dict[str, Any]], now_s: float) -> Table:
     for each in sources:
         last = f"{age(now_s - each['last_ms'] / 1000)} ago" if each["last_ms"] else "never"
         state = _text(each["state"], _STATES.get(each["state"], "red"))
-        state.append(f" {age(each['age_s'])}", "dim")
+        if each["age_s"]:
+            state.append(f" {age(each['age_s'])}", "dim")
         table.add_row(_text(each["name"]), state, _text(f"{each['messages']:,}"), _text(last),
                       _text(f"{each.get('held', 0):,}"), _text(each["detail"]))  # fmt: skip
     if not sources:

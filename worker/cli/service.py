@@ -43,7 +43,7 @@ def run(
             revive()
             welcome.when_ready()
 
-        code = service.supervise(parts, tend)
+        code = service.supervise(parts, tend, lambda: welcome.said)
     if code:
         raise SystemExit(code)
 
@@ -62,15 +62,15 @@ class _Welcome:
         self._landing = landing
         self._base = f"http://{installation.settings.http}"
         self._ops = f"http://{installation.settings.ops_http or installation.settings.http}"
-        self._said = False
+        self.said = False
         self._asked_at = 0.0
 
     def when_ready(self) -> None:
         """Print the links if they work by now. Repeat: prints once."""
-        if not self._said and time.monotonic() - self._asked_at > _ASK_EVERY_S:
+        if not self.said and time.monotonic() - self._asked_at > _ASK_EVERY_S:
             self._asked_at = time.monotonic()
             if self._answers():
-                self._said = True
+                self.said = True
                 self._say()
 
     def _answers(self) -> bool:

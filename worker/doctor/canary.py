@@ -158,5 +158,7 @@ def _mail(settings: Settings, address: str) -> None:
             link.starttls()
         if url.username:
             link.login(unquote(url.username), unquote(url.password or ""))
-        link.sendmail(unquote(url.username or "") if "@" in unquote(url.username or "") else f"canary@{url.hostname}",
-                      [address], _letter(address))  # fmt: skip
+        user = unquote(url.username or "")
+        # Whose mail it is: a domain that exists and takes mail. Postfix refuses a bare IP address there, Exim one in brackets.
+        author = user if "@" in user else f"canary@{settings.template().domain}"
+        link.sendmail(author, [address], _letter(address))

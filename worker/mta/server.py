@@ -14,6 +14,7 @@ from handlers.errors import Rejected
 from worker.listening import BACKLOG
 from worker.mta.asking import Asking
 from worker.sources import SourceReport
+from worker.systemd import watched
 
 _CONNECTIONS = 500
 _BUFFER_BYTES = 16384
@@ -121,4 +122,5 @@ async def _serve(server: Server, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with suppress(asyncio.CancelledError):
-        await server.run(listener, stop)
+        async with watched():
+            await server.run(listener, stop)

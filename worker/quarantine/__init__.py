@@ -22,11 +22,12 @@ from typing import Any, cast
 
 import redis
 
+from handlers import message
 from handlers.errors import QueueUnavailable
 from handlers.message import InboundMessage
 from handlers.request import DecidedMessage
 from worker.points import point
-from worker.quarantine.entry import FAILED, Entry, entry_of, facts_of, failed_entry, read_facts, shrunk
+from worker.quarantine.entry import FAILED, Entry, digest_of, entry_of, facts_of, failed_entry, read_facts, shrunk
 from worker.quarantine.rack import ENTRIES, RAW, Rack, index_of, mark_of, unpacked, weight
 from worker.quarantine.shelf import Selection, Shelf, overfull
 from worker.server import away_as, check_confirmed, confirm
@@ -61,8 +62,8 @@ class Quarantine:
         now_ms = _now_ms() if now_ms is None else now_ms
         for start in range(0, len(kept), _RAWS):
             pipeline = self._redis.pipeline(transaction=False)
-            for message, decided in kept[start : start + _RAWS]:
-                self._rack.add(pipeline, entry_of(message, decided, now_ms), message.raw, heed_mark=True)
+            for mail, decided in kept[start : start + _RAWS]:
+                self._rack.add(pipeline, entry_of(mail, decided, now_ms), mail.raw, heed_mark=True)
             self._written(pipeline)
         if kept:
             self._make_room()
@@ -162,6 +163,27 @@ class Quarantine:
             found = self._redis.hscan_iter(ENTRIES, match=f"{digits}*", count=_SCAN)
             return [entry_id.decode() for entry_id, _ in islice(found, limit)]
 
+    def with_message_id(self, message_id: str, limit: int) -> list[str]:
+        """Return at most *limit* ids of mails with that Message-ID, whatever their age; the server looks through all.
+
+        Limits:  of what an older release kept, the newest 500: it has no digest of it.
+        """
+        digest = digest_of(message_id)
+        found = self._found(f'"message_id":"{digest}"', limit) if digest else []
+        ids = self.ids(Selection(), _FACTS) if digest and not found else []
+        for start in range(0, len(ids), _RAWS):
+            raws = self.raws(ids[start : start + _RAWS]).items()
+            found += [entry_id for entry_id, raw in raws if digest in map(digest_of, _message_ids(raw))]
+        return found[:limit]
+
+    def naming(self, address: str, limit: int) -> list[str]:
+        """Return at most *limit* ids of entries whose author, subject, envelope or suggestion has the text *address*."""
+        return self._found(json.dumps(address, ensure_ascii=False)[1:-1], limit) if address else []
+
+    def _found(self, text: str, limit: int) -> list[str]:
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            return list(dict.fromkeys(islice(self._rack.find(text, _SCAN), limit)))
+
     def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
         """Return those of *ids* that are here."""
         return {entry_id: read_facts(entry_id, row) for entry_id, row in self._fields(ENTRIES, ids).items()}
@@ -254,6 +276,10 @@ class Quarantine:
             pipeline.hstrlen(RAW, entry.id)
         sizes = pipeline.execute()
         return [(entry, weight(entry.seen, size)) for entry, size in zip(entries, sizes, strict=True)]
+
+
+def _message_ids(raw: bytes) -> list[str]:
+    return message.read(raw, source="").values("message-id")
 
 
 def _until(selection: Selection) -> int | str:

@@ -6,10 +6,12 @@ suggestion.
 
 import json
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 from handlers.message import InboundMessage
 from handlers.request import DecidedMessage, Outcome, Suggestion
+from worker.counted import kind_of
 from worker.quarantine.shelf import Shelf
 
 RECORD_BYTES = 300
@@ -27,7 +29,8 @@ class Entry:
 
     Shape:   id: the first 32 digits of key, the message key; of a failed request, a digest. reason: an outcome, or
              "failed". evidence: as decided. author, subject: decoded, 100 characters at most. failures: how often a
-             failed one failed. seen: the facts as they lie in Redis; whatever changes the entry applies to these alone.
+             failed one failed. message_id: a digest of the Message-ID, "" = none. seen: the facts as they lie in Redis;
+             whatever changes the entry applies to these alone.
     Units:   at_ms: event time; kept_ms: since when it is here. size_bytes: of the whole message.
     """
 
@@ -46,6 +49,7 @@ class Entry:
     author: str = ""
     subject: str = ""
     failures: int = 0
+    message_id: str = ""
     shrunk: bool = False
     seen: bytes = field(default=b"", repr=False, compare=False)
 
@@ -68,7 +72,7 @@ class Entry:
 
 def needs_a_person(decided: DecidedMessage) -> bool:
     """Say whether a message goes to quarantine, besides the queue."""
-    return decided.outcome.quarantined or "review" in decided.evidence
+    return kind_of(decided.outcome, decided.evidence) == "quarantined" or "review" in decided.evidence
 
 
 def entry_of(message: InboundMessage, decided: DecidedMessage, kept_ms: int) -> Entry:
@@ -88,7 +92,14 @@ def entry_of(message: InboundMessage, decided: DecidedMessage, kept_ms: int) -> 
         envelope_from=message.envelope_from,
         author=_short(message.text("from")),
         subject=_short(message.text("subject")),
+        message_id=digest_of(message.text("message-id")),
     )
+
+
+def digest_of(message_id: str) -> str:
+    """Return 12 hex digits that stand for a Message-ID, with or without its brackets; "" for none."""
+    bare = message_id.strip().strip("<>").lower()
+    return sha256(bare.encode("utf-8", "surrogateescape")).hexdigest()[:12] if bare else ""
 
 
 def failed_entry(entry_id: str, detail: str, wire: dict[str, Any], at_ms: int, kept_ms: int) -> Entry:
@@ -107,7 +118,7 @@ def facts_of(entry: Entry) -> bytes:
     facts: dict[str, Any] = {name: getattr(entry, name) for name in ("reason", "source", "at_ms", "kept_ms")}
     # The id is the field's name: what the key has besides is enough, and there may be many.
     tail = {"key_tail": entry.key.removeprefix(entry.id)} if entry.key.startswith(entry.id) else {"key": entry.key}
-    names = ("detail", "size_bytes", "evidence", "author", "subject", "failures", "shrunk")
+    names = ("detail", "size_bytes", "evidence", "author", "subject", "failures", "message_id", "shrunk")
     facts |= tail | {name: value for name in names if (value := getattr(entry, name))}
     facts |= {name: value for name in ("envelope_to", "envelope_from") if (value := getattr(entry, name)) is not None}
     if suggestion := entry.suggestion:

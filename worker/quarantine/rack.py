@@ -4,6 +4,7 @@ What only reads, and every rule about what is kept how long, is in `__init__.py`
 """
 
 import zlib
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ class Rack:
         self._redis = client
         self._keep = client.register_script(_LUA.joinpath("keep.lua").read_text())
         self._change = client.register_script(_LUA.joinpath("change.lua").read_text())
+        self._find = client.register_script(_LUA.joinpath("find.lua").read_text())
 
     def add(self, pipeline: Any, entry: Entry, raw: bytes, *, heed_mark: bool) -> None:
         """Keep an entry, unless its id is known; heed_mark: nor was resolved lately."""
@@ -66,6 +68,15 @@ class Rack:
             *rest,
         ]
         self._change(keys=keys, args=args, client=pipeline)
+
+    def find(self, text: str, count: int) -> Iterator[str]:
+        """Yield the ids of the entries whose facts, as JSON, have *text*, ASCII letters in any case; *count* at a time, about."""
+        cursor, needle = b"0", text.lower().encode("utf-8", "replace")
+        while True:
+            cursor, ids = cast(Any, self._find(keys=[ENTRIES], args=[cursor, count, needle]))
+            yield from (each.decode() for each in ids)
+            if cursor == b"0":
+                return
 
     def sizes(self) -> dict[Shelf, int]:
         """Return the bytes of every shelf that holds anything."""

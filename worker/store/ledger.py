@@ -205,11 +205,11 @@ class Ledger:
             if next(iter(self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500)), None) is not None:
                 self._redis.sadd(_MONTHS, month)
 
-    def records(self) -> Iterator[tuple[str, Record]]:
-        """Yield (message key, record) of every message in the store, pointers left out: for reports and tests."""
+    def records(self, digits: str = "") -> Iterator[tuple[str, Record]]:
+        """Yield (message key, record) of every message in the store whose key begins with *digits*, pointers left out."""
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             for key in self._redis.scan_iter("unsubd:ledger:{*}:*", count=500):
-                for field, content in self._redis.hscan_iter(key, count=500):
+                for field, content in self._redis.hscan_iter(key, match=f"{digits}*", count=500):
                     if "see" not in (record := json.loads(content)):
                         yield field.decode(), record
 

@@ -1,6 +1,7 @@
 """The web application: routes put together, security headers on every answer, no access log (tags spell addresses)."""
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from worker.ages import spell
 from worker.gather import Gatherer
 from worker.installation import Installation
 from worker.posted_lists import PostedLists
+from worker.systemd import Systemd
 from worker.web import (
     answers,
     api,
@@ -132,5 +134,7 @@ def server(
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=5,
+        callback_notify=Systemd(os.environ).tick,
+        timeout_notify=1,
     )
     return uvicorn.Server(config)

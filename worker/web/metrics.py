@@ -1,6 +1,7 @@
 """`/metrics`: Prometheus text from what lies in Redis, so that every process of the installation is in it.
 
-Labels are bounded: 200 senders and 100 reasons and sources at most, the most frequent; the rest counts as `other`.
+Labels are bounded: 200 senders and 100 reasons and sources at most, the most frequent; the rest counts as `other`. Of
+more than 200 sources the gauge shows those that do not work first.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ GAUGES = {
     "unsubd_owed_level": ("", "Is anything owed: 0 good, 1 late, 2 alarm, 3 page, 4 red"),
     "unsubd_owed_seconds": ("", "Age of the oldest message not yet decided or applied, wherever it waits"),
     "unsubd_alarms": ("level", "What ops should look at, by level"),
-    "unsubd_source_up": ("source", "1 when a source works, 0 when it is refused, silent or waiting"),
+    "unsubd_source_up": ("source", "1 when a source works, 0 when it is refused, silent, waiting or unproved"),
     "unsubd_forward_waiting": ("target", "Changes that a forward target was not told yet"),
     "unsubd_forward_oldest_seconds": ("target", "Age of the oldest of them, from its event; other: the greatest"),
     "unsubd_forward_failing_seconds": ("target", "How long every try has failed, 0 when the last one succeeded"),
@@ -60,7 +61,7 @@ HISTOGRAMS = {
     "unsubd_hop_seconds": ("hop", "Parts of that: arrival (until it is in the queue) and queue (until its effect)"),
 }
 ALL = METRICS | GAUGES | COUNTERS | HISTOGRAMS
-_MOST_SENDERS, _MOST_OTHERS = 200, 100
+_MOST_SENDERS, _MOST_OTHERS, _MOST_SOURCES = 200, 100, 200
 Names = tuple[str, str]
 
 
@@ -107,8 +108,7 @@ class _Installation(Collector):
         yield _gauge("unsubd_owed_seconds", {"": found.oldest_s})
         levels = Counter(each.level for each in found.alarms)
         yield _gauge("unsubd_alarms", {level: levels[level] for level in LEVELS[1:]})
-        down = ("refused", "silent", "waiting")
-        yield _gauge("unsubd_source_up", {each["name"]: each["state"] not in down for each in state["sources"]})
+        yield _gauge("unsubd_source_up", _up(state["sources"]))
         yield from _forwards(state["forwards"])
         yield _gauge(
             "unsubd_workers", {"": sum(REQUESTS in each["queues"] and is_alive(each) for each in state["workers"])}
@@ -119,6 +119,12 @@ class _Installation(Collector):
         for (sender, _), count in sent.counts(self._installation.redis).items():
             counts[sender] += count
         return counts
+
+
+def _up(sources: list[dict[str, Any]]) -> dict[str, bool]:
+    """Whether each source works; of more than there may be labels, those that do not."""
+    up = {each["name"]: each["state"] not in ("refused", "silent", "waiting", "unproved") for each in sources}
+    return dict(sorted(up.items(), key=lambda row: row[1])[:_MOST_SOURCES])
 
 
 def bounded(counts: Mapping[Names, int], place: int, most: int) -> dict[Names, int]:

@@ -19,6 +19,7 @@ from handlers.providers import PROVIDERS, Headers, ProviderMessage, ses
 from handlers.providers.delivery import Delivery, signed_delivery
 from worker import habits
 from worker.deliveries import DeliveryForged
+from worker.endpoints import REFUSED, TAKEN
 from worker.hooks import Hook
 from worker.installation import Installation
 from worker.web import mailtrap, s3
@@ -107,19 +108,22 @@ async def _received(request: Request, provider: str, name: str) -> str:
 def _unproved(installation: Installation, provider: str, name: str) -> None:
     """Count a post for the alarms; the name of an endpoint that nobody configured is a stranger's, and not kept."""
     with suppress(Unavailable):
-        known = installation.hooks.find(provider, name) is not None
-        habits.unproved(installation.redis, f"{provider}:{name if known else '?'}")
+        hook = installation.hooks.find(provider, name)
+        habits.unproved(installation.redis, hook.source if hook else f"{provider}:?")
+        if hook:
+            installation.endpoints.note(hook.source, REFUSED)
 
 
 async def _take(request: Request, hook: Hook, headers: Headers, body: bytes) -> bool:
     """Return when the post's work is durable; say whether it was so before. 64 MB take a while: in a thread."""
     installation: Installation = request.app.state.installation
-    source = f"{hook.provider}:{hook.name}"
+    source = hook.source
     try:
         proof = await _proved(request, hook, headers, body)
         if proof.delivery is not None and await asyncio.to_thread(
             installation.deliveries.is_known, source, proof.delivery
         ):
+            await _taken(installation, source, proof)
             return True
         messages = await _messages(request, hook, headers, body, proof)
     except (SignatureInvalid, DeliveryForged):
@@ -135,7 +139,13 @@ async def _take(request: Request, hook: Hook, headers: Headers, body: bytes) -> 
         await request.app.state.gatherer.accept(messages)
     if proof.delivery:
         await asyncio.to_thread(installation.deliveries.remember, source, proof.delivery)
+    await _taken(installation, source, proof)
     return False
+
+
+async def _taken(installation: Installation, source: str, proof: _Proof) -> None:
+    if not proof.is_test:  # a test of our own must not hide that the provider is silent
+        await asyncio.to_thread(installation.endpoints.note, source, TAKEN)
 
 
 async def _proved(request: Request, hook: Hook, headers: Headers, body: bytes) -> _Proof:
@@ -202,7 +212,7 @@ def read_messages(
     return [
         message.read(
             each.raw,
-            source=f"{hook.provider}:{hook.name}",
+            source=hook.source,
             envelope_to=each.envelope_to,
             envelope_from=each.envelope_from,
             received_ms=signed_ms,

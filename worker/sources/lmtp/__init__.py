@@ -18,6 +18,7 @@ from worker.listening import BACKLOG
 from worker.sources import SourceReport
 from worker.sources.lmtp.conversation import Conversation, Limits
 from worker.sources.lmtp.taking import SOURCE, Taking
+from worker.systemd import watched
 
 __all__ = ["Limits", "serve"]
 
@@ -37,7 +38,8 @@ async def _serve(installation: Installation, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Server(installation).run(listener, stop)
+    async with watched():
+        await Server(installation).run(listener, stop)
 
 
 class _Refusal(asyncio.Protocol):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil, floor, log10
 
-from worker.clock import KINDS, Hour
+from worker.clock import Hour
+from worker.counted import KINDS
 
 WIDTH, HEIGHT = 720, 180  # of the plot, in the SVG's own units
 _TOP, _LEFT = 20, 100

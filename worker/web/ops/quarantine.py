@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from handlers.errors import Rejected
+from handlers.request import Suggestion
 from worker.explain import as_json, hops
 from worker.quarantine.entry import FAILED, Entry
 from worker.quarantine.replay import Replay, decided_today
@@ -101,7 +102,7 @@ def _detail(visit: Visit, entry_id: str, chosen: dict[str, str], full: bool) -> 
         "headers": {name.removesuffix(" header"): [printable(each) for each in values]
                     for name, values in shown.items() if name.endswith(" header") and values},
         "envelope": {name: printable(value) for name, value in shown.get("envelope", {}).items()},
-        "hops": _hops(visit, found, kept, full=full),
+        **_why(visit, found, kept, full=full),
         "kept": kept is not None,
         "failed": found.reason == FAILED,
         "suggestion": found.suggestion,
@@ -111,13 +112,27 @@ def _detail(visit: Visit, entry_id: str, chosen: dict[str, str], full: bool) -> 
     }  # fmt: skip
 
 
-def _hops(visit: Visit, found: Entry, kept: bytes | None, *, full: bool) -> list[tuple[str, str]]:
-    """What `unsubd explain` prints of it, by today's keys and accounts; of a failed or shrunk one what was known then."""
+def _why(visit: Visit, found: Entry, kept: bytes | None, *, full: bool) -> dict[str, Any]:
+    """What `unsubd explain` prints of it, by today's keys and accounts; of a failed or shrunk one what was known then.
+
+    Shape:   today: how today's suggestion stands to the kept one, which the button means: same, other, none, or "" where
+             nothing was kept or nothing can be decided. The same one is told once.
+    """
     shown = str if full else without_addresses
     if kept is None or found.reason == FAILED:
-        return [("decide", f"{found.reason}: {printable(shown(found.detail))}")]
+        return {"hops": [("decide", f"{found.reason}: {printable(shown(found.detail))}")], "today": ""}
     decided = decided_today(visit.installation, found, kept)
-    return [(hop, printable(shown(text))) for hop, text in hops(as_json(decided)) if text]
+    today = _today(found.suggestion, decided.suggestion)
+    told = [(hop, printable(shown(text))) for hop, text in hops(as_json(decided)) if text]
+    told = [("suggest today" if hop == "suggest" else hop, text) for hop, text in told]
+    is_told = today == "same" and visit.session.may_act
+    return {"hops": [each for each in told if not (is_told and each[0] == "suggest today")], "today": today}
+
+
+def _today(kept: Suggestion | None, today: Suggestion | None) -> str:
+    if kept is None:
+        return ""
+    return "none" if today is None else "same" if today == kept else "other"
 
 
 def _found(visit: Visit, entry_id: str) -> Entry:

@@ -21,7 +21,6 @@ from worker.check import Answer, check
 from worker.evidence import Story, told
 from worker.journal import Journal
 from worker.keys import seal, unseal
-from worker.quarantine.shelf import Selection
 from worker.quarantine.shown import printable
 from worker.web.ops import gate
 from worker.web.ops.gate import Visit
@@ -34,8 +33,6 @@ _JOB = re.compile(r"unsub-[0-9a-f]{32}(?:-[01])*")
 _DIGEST = re.compile(r"[0-9a-f]{12,64}")
 _SEALED = re.compile(r"[0-9a-f]{58,1500}")
 _LINK = re.compile(r"https?://\S+/[up]/(\S+)")
-_READ_IDS = 100
-_LOOKED_AT = 500  # messages in quarantine, for a Message-ID: nothing indexes it
 _JOURNAL = 1000
 _SENDERS = 50
 _SHOWN = 10
@@ -93,20 +90,8 @@ def _messages(visit: Visit, asked: str) -> dict[str, Any]:
             line for line in Journal.lines(visit.installation.redis, _JOURNAL) if line.get("message") == asked[:12]
         ]
     else:
-        ids, lines = _with_message_id(visit, asked.strip("<> ")), []
+        ids, lines = quarantine.with_message_id(asked, _SHOWN), []
     return {"entries": list(quarantine.entries(ids).values()), "lines": lines}
-
-
-def _with_message_id(visit: Visit, message_id: str) -> list[str]:
-    wanted = re.compile(
-        rb"^message-id:\s*<?" + re.escape(message_id.encode("utf-8", "replace")) + rb">?\s*$", re.I | re.M
-    )
-    ids = visit.installation.quarantine.ids(Selection(), _LOOKED_AT)
-    found: list[str] = []
-    for start in range(0, len(ids), _READ_IDS):
-        raws = visit.installation.quarantine.raws(ids[start : start + _READ_IDS])
-        found += [entry_id for entry_id, raw in raws.items() if wanted.search(raw[:65536])]
-    return found[:_SHOWN]
 
 
 def sealed(visit: Visit, address: str) -> str:

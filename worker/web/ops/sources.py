@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from worker import habits
+from worker.endpoints import endpoint_states
 from worker.hooks import kind_of
 from worker.journal import Journal
 from worker.sources import source_states
@@ -35,9 +36,11 @@ def _facts(visit: Visit) -> dict[str, Any]:
 
 
 def _hooks(visit: Visit) -> list[dict[str, Any]]:
+    states = {each["name"]: each for each in endpoint_states(visit.installation.redis, visit.installation.hooks)}
     base = visit.installation.settings.public_url or f"http://{visit.installation.settings.http}"
     return [
-        {"url": base + each.path, "provider": each.provider, "name": each.name, "forwarded": each.forwarded,
-         "passes_on": bool(each.pass_on_url), "proofs": [kind_of(proof) for proof in each.proofs]}
-        for each in visit.installation.hooks.every()
+        states[each.source]
+        | {"url": base + each.path, "provider": each.provider, "source": each.source, "forwarded": each.forwarded,
+           "passes_on": bool(each.pass_on_url), "proofs": [kind_of(proof) for proof in each.proofs]}
+        for each in visit.installation.hooks.every() if each.source in states
     ]  # fmt: skip
