@@ -18,7 +18,7 @@ test: ## check style and types, then run all tests
 	.venv/bin/mypy
 	.venv/bin/pytest
 
-crash: ## kill poller and workers with -9 while they work, and see that nothing is lost (needs 5 minutes)
+crash: ## kill -9 at every point of the path and at random, and see that nothing is lost (needs 12 minutes)
 	@deploy/setup --servers
 	.venv/bin/pytest tests/crash --override-ini=addopts='-ra --strict-markers'
 	.venv/bin/pytest tests/servers -m fault --override-ini=addopts='-ra --strict-markers -p no:schemathesis'

@@ -35,6 +35,7 @@ from worker.ages import Figures, figures_of, spell, step_of
 from worker.counted import KINDS, apart, kind_of, word_of
 from worker.habits import Habits
 from worker.journal import Journal
+from worker.points import point
 from worker.server import away_as
 
 LEVELS_S = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 36 * 3600, 48 * 3600)  # what /metrics counts up to
@@ -156,7 +157,8 @@ class Clock:
             [(_name(each.source), each.received_ms) for each in arrived if ":" in each.source and not apart(each)],
             now_ms,
         )
-        pipeline.execute()
+        with point("store.clock"):
+            pipeline.execute()
 
     def forwarded(self, target: str, events_ms: Sequence[int]) -> None:
         """Count changes that a target's provider knows from now on, by the times of their events. Errors: as `recorded`."""
@@ -165,7 +167,8 @@ class Clock:
             sheets = _Sheets(now_ms)
             for at_ms in events_ms:
                 sheets.add_forwarded(target, max(0, now_ms - at_ms))
-            self._script(keys=list(sheets.by_key), args=sheets.arguments())
+            with point("forward.clock"):
+                self._script(keys=list(sheets.by_key), args=sheets.arguments())
         except Exception as error:  # noqa: BLE001  as said: nothing of this may reach the job
             self._journal.failed("clock", f"{type(error).__name__}: not counted", changes=len(events_ms))
 

@@ -17,6 +17,7 @@ import redis
 
 from handlers.errors import PayloadInvalid, QueueUnavailable
 from handlers.providers.delivery import Delivery
+from worker.points import point
 from worker.server import away_as
 
 _KEY = "unsubd:deliveries:"
@@ -66,7 +67,8 @@ class Deliveries:
             with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.hsetnx(now, _digest(delivery.name), bytes.fromhex(delivery.content)[:_DIGEST_BYTES])
                 pipeline.expire(now, 2 * delivery.kept_s)
-                pipeline.execute()
+                with point("webhook.remember"):
+                    pipeline.execute()
 
 
 def _digest(name: str) -> bytes:

@@ -21,6 +21,7 @@ from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
 from worker.accounts.look import Looks
 from worker.anomalies import Anomalies
+from worker.begun import Begun
 from worker.clock import Clock
 from worker.deliveries import Deliveries
 from worker.endpoints import Endpoints
@@ -256,7 +257,7 @@ def _built(
     forwards = Forwards(client, events.rq, ring)
     intake = Intake(
         client, store, tags, ledger, accounts, quarantine, queue, events, forwards, journal, Clock(client, journal),
-        ring, policies, sources, Anomalies(client, pseudonyms.bare),
+        ring, policies, sources, Anomalies(client, pseudonyms.bare), Begun(client, min_replicas=settings.min_replicas),
     )  # fmt: skip
     hooks = Hooks(client, settings, ring)
     return Installation(

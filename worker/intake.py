@@ -26,11 +26,13 @@ from handlers.tag import Keyring, StoredTag, Tag
 from worker import canary
 from worker.accounts import Accounts, Standing
 from worker.anomalies import Anomalies
+from worker.begun import Begun
 from worker.clock import Clock
 from worker.counted import LEFT
 from worker.events import Events
 from worker.forwarding import Forwards
 from worker.journal import Journal
+from worker.points import point
 from worker.policy import Policies
 from worker.quarantine import Quarantine
 from worker.quarantine.entry import needs_a_person
@@ -72,6 +74,7 @@ class Intake:
     policies: Policies
     sender_sources: SenderSources
     anomalies: Anomalies
+    begun: Begun
 
     def decide(self, messages: Sequence[InboundMessage], *, remember: bool = True) -> list[DecidedMessage]:
         """Return what each message means; `remember` False leaves no trace (for explain).
@@ -80,7 +83,8 @@ class Intake:
         """
         policy = self.policies.now()
         found = self._found(messages, policy, remember=remember)
-        return [self._decide_one(message, policy, found) for message in messages]
+        with point("intake.decide"):
+            return [self._decide_one(message, policy, found) for message in messages]
 
     def accept(self, messages: Sequence[InboundMessage], *, keep_untagged: bool = True) -> Accepted:
         """Take responsibility for *messages*: decide, keep what a person must see, enqueue. Durable when it returns.
@@ -122,7 +126,8 @@ class Intake:
                     pipeline.set(name, now_ms, nx=True, ex=_FIRST_RECEIPT_S, get=True)
                 else:
                     pipeline.get(name)
-            replies: list[bytes | None] = pipeline.execute()
+            with point("intake.receipt"):
+                replies: list[bytes | None] = pipeline.execute()
         return {key: int(reply or now_ms) for key, reply in zip(wanted, replies, strict=True)}
 
     def _decide_one(self, message: InboundMessage, policy: Policy, found: dict[Lookup, Tag | int]) -> DecidedMessage:
@@ -155,6 +160,15 @@ class Intake:
         except Exception as error:  # noqa: BLE001  one message must not stop its neighbours: each gets its own try
             self.journal.failed("batch", f"{type(error).__name__}: repeated one by one", messages=len(messages))
         return [self._recorded_alone(message, queued_ms) for message in messages]
+
+    def record_now(self, message: DecidedMessage) -> list[dict[str, Any]]:
+        """`record` one message of a page, the API or a command; should this process die, the reaper goes on with it.
+
+        Errors:  Unavailable  as `record`, or the queue is away; what was begun may take effect later.    temporary
+        Repeat:  as `record`.
+        """
+        with self.begun.kept(message):
+            return self.record([message])[0]
 
     def _recorded(self, messages: Sequence[DecidedMessage], queued_ms: int | None) -> list[list[dict[str, Any]]]:
         results = iter(self._applied([request for message in messages for request in message.requests]))

@@ -11,6 +11,7 @@ from worker import unread
 from worker.batch import UnsubdJob
 from worker.installation import Installation, open_installation
 from worker.journal import Journal
+from worker.points import point
 from worker.server import away_as
 from worker.settings import Settings, load_settings
 
@@ -43,7 +44,8 @@ def record(batch: list[dict[str, Any]]) -> list[list[str]]:
             with open_installation(settings_of_process(), forked=True) as installation:
                 wait.end()
                 installation.journal.follow(wait.job_id)
-                return _record_each(installation, batch)
+                with point("job.record"):
+                    return _record_each(installation, batch)
         except (Unavailable, ConfigError) as error:
             wait.go_on(error)
 

@@ -23,6 +23,7 @@ import structlog
 
 from handlers.request import DecidedMessage
 from worker.counted import apart, word_of
+from worker.points import point
 from worker.quarantine.shown import printable
 
 _LINES, _COUNTERS = "unsubd:journal", "unsubd:counters"
@@ -165,7 +166,8 @@ class Journal:
         for name, count in Counter(counts).items():
             pipeline.hincrby(_COUNTERS, name, count)
         try:
-            pipeline.execute()
+            with point("journal.write"):
+                pipeline.execute()
         except redis.RedisError as error:
             # The journal tells of work already done: its own trouble must never undo or repeat that work.
             self._log.warning("journal-unwritten", error=type(error).__name__, lines=len(lines))

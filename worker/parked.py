@@ -16,6 +16,7 @@ import redis
 
 from handlers.errors import StoreUnavailable
 from handlers.request import DecidedMessage
+from worker.points import point
 from worker.queue import BATCH, RequestQueue
 from worker.server import away_as, check_confirmed, confirm
 
@@ -38,7 +39,8 @@ class Parked:
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.rpush(_PARKED, *[json.dumps(each.as_wire()) for each in messages])
             confirm(pipeline, self._min_replicas)
-            check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
+            with point("parked.put"):
+                check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
 
     def waiting(self) -> tuple[int, int]:
         """Return how many are parked, and since when the oldest is, ms UTC (0: none is)."""
@@ -60,7 +62,8 @@ class Parked:
                 pipeline = self._redis.pipeline(transaction=True)
                 for each in found:
                     pipeline.lrem(_PARKED, 1, each.decode())
-                pipeline.execute()
+                with point("parked.take"):
+                    pipeline.execute()
         return len(found)
 
 

@@ -17,6 +17,7 @@ from handlers.errors import QueueUnavailable
 from handlers.request import DecidedMessage
 from worker import backlog, crew
 from worker.batch import UnsubdJob, halves, new_job
+from worker.points import point
 from worker.reaper import Reaper
 from worker.server import away_as, check_confirmed, confirm
 
@@ -48,7 +49,10 @@ class RequestQueue:
             pipeline = self._redis.pipeline(transaction=False)
             ids = [self._push(decided[start : start + BATCH], pipeline) for start in range(0, len(decided), BATCH)]
             confirm(pipeline, self._min_replicas)
-            check_confirmed(pipeline.execute(), self._min_replicas, QueueUnavailable)
+            with point("queue.enqueue"):
+                replies = pipeline.execute()
+            with point("queue.confirm"):
+                check_confirmed(replies, self._min_replicas, QueueUnavailable)
         return ids
 
     def require_room(self) -> None:

@@ -21,6 +21,7 @@ from handlers.errors import QueueUnavailable
 from worker.backlog import why_failed
 from worker.batch import DEATHS, EXCUSED, MAX_DEATHS, UnsubdJob, give_back, take_out
 from worker.crew import HEARTBEAT_S
+from worker.points import point
 from worker.server import away_as
 
 _DEAD_AFTER_S = 12
@@ -86,7 +87,8 @@ class Reaper:
                 pipeline.multi()
                 fate = self._decide(job_id, job, pipeline, excused=excused) if exists else ""
                 take_out(self._queue, job_id, entry, pipeline)
-                pipeline.execute()
+                with point("reaper.settle"):
+                    pipeline.execute()
             except WatchError:
                 return ""
         return fate
@@ -126,7 +128,8 @@ class Reaper:
                 elif self._redis.exists(UnsubdJob.key_for(job_id)):
                     pipeline.zadd(self._queue.failed_job_registry.key, {job_id: -1})  # RQ cannot read it; a person may
                 registry.remove(job_id, pipeline=pipeline)
-                pipeline.execute()
+                with point("reaper.due"):
+                    pipeline.execute()
         return len(due)
 
     def readable(self, job_id: str) -> UnsubdJob | None:
@@ -159,7 +162,8 @@ class Reaper:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             if job := self.readable(job_id):
                 job.meta["kept"] = True
-                job.save_meta()  # type: ignore[no-untyped-call]
+                with point("reaper.kept"):
+                    job.save_meta()  # type: ignore[no-untyped-call]
 
 
 def _lost_messages(job: UnsubdJob) -> list[Any] | None:

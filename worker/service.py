@@ -194,6 +194,7 @@ def run_reaper(settings: Settings) -> None:
                 for reaper, memory in ((installation.queue.reaper, seen), (installation.events.reaper, seen_events)):
                     reaper.enqueue_due()
                     _settle_lost(installation, reaper, memory, excused=time.monotonic() < excused_until)
+                installation.intake.begun.move(installation.queue, installation.quarantine_failed)
                 with suppress(StoreUnavailable):
                     installation.parked.move(installation.queue, installation.quarantine_failed)
                 if time.monotonic() - looked_at > _FAILED_EVERY_S:

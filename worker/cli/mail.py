@@ -19,6 +19,7 @@ from worker.cli.output import Json, own_settings, say, say_json
 from worker.explain import Explainer, as_json, hops, message_files
 from worker.installation import Installation, open_installation
 from worker.intake import Accepted
+from worker.points import point
 
 _EFFECT_S = 10.0
 
@@ -63,9 +64,13 @@ def deliver(
     paths = [path for path in files for _ in recipients]
     with open_installation(own_settings()) as installation:
         accepted = installation.intake.accept(inbound)
-        if quiet:
-            return
-        effects = _effects(installation, accepted)
+        with point("pipe.exit"):
+            if not quiet:
+                _tell(installation, accepted, paths, as_json_lines)
+
+
+def _tell(installation: Installation, accepted: Accepted, paths: Sequence[Path], as_json_lines: bool) -> None:
+    effects = _effects(installation, accepted)
     for path, decided, known in zip(paths, accepted.decided, effects, strict=True):
         row = {"file": str(path), **as_json(decided)}
         for request, effect in zip(row["requests"], known, strict=True):

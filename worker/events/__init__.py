@@ -34,6 +34,7 @@ from handlers.tag import Keyring
 from worker import crew
 from worker.batch import POST_EVENTS, UnsubdJob, new_outgoing
 from worker.keys import seal, unseal
+from worker.points import point
 from worker.reaper import Reaper
 from worker.server import away_as
 
@@ -88,7 +89,7 @@ class Events:
     def _enqueue(self, sender: str, batch: list[dict[str, Any]]) -> None:
         about = f"{len(batch)} event{'s' * (len(batch) != 1)} for {sender}"
         job = new_outgoing(self.rq, POST_EVENTS, about, sender=sender, batch=batch)
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), point("events.enqueue"):
             self.rq.enqueue_job(job)
 
     def worker(self, name: str) -> crew.UnsubdWorker:

@@ -12,6 +12,7 @@ from worker import jobs
 from worker.calls import called
 from worker.events import EventHook
 from worker.installation import open_installation
+from worker.points import point
 
 _WAIT_S = 20.0
 
@@ -40,6 +41,7 @@ def _post(hook: EventHook, posted: bytes) -> None:
     }  # fmt: skip
     with httpx2.Client(timeout=_WAIT_S, follow_redirects=False, trust_env=False) as client:
         request = client.build_request("POST", hook.url, content=posted, headers=headers)
-        status, _ = called(client, request, f"events of {hook.sender}", within_s=_WAIT_S)
+        with point("events.post"):
+            status, _ = called(client, request, f"events of {hook.sender}", within_s=_WAIT_S)
     if not 200 <= status < 300:
         raise Unavailable(f"events of {hook.sender}: answered {status}, expected 2xx")

@@ -35,6 +35,7 @@ from worker.forwarding import owing
 from worker.forwarding.owing import TARGETS
 from worker.journal import Journal
 from worker.keys import seal, unseal
+from worker.points import point
 from worker.server import away_as
 
 _FAR, _LEASE = "unsubd:far:", "unsubd:forwarding:"
@@ -120,7 +121,8 @@ class Forwards:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), self._redis.pipeline() as pipeline:
             self._queue.enqueue_job(job, pipeline=pipeline)
             owing.note(pipeline, target.name, entry, min(each["at_ms"] for each in batch))
-            pipeline.execute()
+            with point("forward.enqueue"):
+                pipeline.execute()
 
     def again(self, target: Target) -> int:
         """Take up again what ran out of tries; return how many recipients. Repeat: one call at most."""
@@ -237,7 +239,8 @@ class Forwards:
             pipeline = self._redis.pipeline(transaction=False)
             for each in names:
                 pipeline.set(_far(target, each), value, ex=_KNOWN_S)
-            pipeline.execute()
+            with point("forward.remember"):
+                pipeline.execute()
 
     def heard(self, target: Target, name: str, suppressed: bool | None, at_ms: int, event: str) -> bool:
         """Remember what *target* told of a keyed name; say whether it is known from now on what the far side is.
@@ -257,7 +260,8 @@ class Forwards:
                     found = "?" if is_late else _flag(suppressed)
                     pipeline.multi()
                     pipeline.set(key, f"{found}:{max(at_ms, int(time_of))}:{event}", ex=_KNOWN_S)
-                    pipeline.execute()
+                    with point("forward.hear"):
+                        pipeline.execute()
                 except redis.WatchError:
                     continue
                 return not is_late

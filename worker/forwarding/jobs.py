@@ -18,6 +18,7 @@ from worker.check import check
 from worker.forwarding import Target, owing
 from worker.forwarding.sigv4 import SigV4
 from worker.installation import Installation, open_installation
+from worker.points import point
 
 _WAIT_S = 20.0
 _ROUNDS = 5  # so often the register may change under our hands; then the change's own job goes on
@@ -133,7 +134,8 @@ class _Place:
         time.sleep(PACE_S.get(self._target.provider, 0.0))
         self._renew()
         request = self._client.build_request(call.method, call.path, json=call.content)
-        status, content = called(self._client, request, self._target.name, within_s=_WAIT_S)
+        with point("forward.call"):
+            status, content = called(self._client, request, self._target.name, within_s=_WAIT_S)
         if not 200 <= status < 300 and status not in call.also:
             where = f"place {self._place} of group {self._group}"
             raise Unavailable(f"{self._target.name}: {call.method} answered {status} for {where}, expected 2xx")

@@ -19,6 +19,7 @@ import redis
 
 from handlers.errors import QueueUnavailable
 from handlers.forwarding import remedy
+from worker.points import point
 from worker.server import away_as
 
 TARGETS = "unsubd:forwards"
@@ -56,7 +57,8 @@ def settle(client: redis.Redis, target: str, entry: str) -> None:
         pipeline = client.pipeline()
         pipeline.zrem(f"{_OWED}{target}", entry)
         pipeline.delete(f"{_WOE}{target}")
-        pipeline.execute()
+        with point("forward.settle"):
+            pipeline.execute()
 
 
 def failed(client: redis.Redis, target: str, why: str) -> None:

@@ -26,6 +26,7 @@ from handlers import message
 from handlers.errors import QueueUnavailable
 from handlers.message import InboundMessage
 from handlers.request import DecidedMessage
+from worker.points import point
 from worker.quarantine.entry import FAILED, Entry, digest_of, entry_of, facts_of, failed_entry, read_facts, shrunk
 from worker.quarantine.rack import ENTRIES, RAW, Rack, index_of, mark_of, unpacked, weight
 from worker.quarantine.shelf import Selection, Shelf, overfull
@@ -98,7 +99,8 @@ class Quarantine:
         """Do, durably, what *pipeline* holds; say of each whether it took effect."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             confirm(pipeline, self._min_replicas)
-            replies = check_confirmed(pipeline.execute(), self._min_replicas, QueueUnavailable)
+            with point("quarantine.write"):
+                replies = check_confirmed(pipeline.execute(), self._min_replicas, QueueUnavailable)
         return [reply == 1 for reply in replies]
 
     # --- what is there

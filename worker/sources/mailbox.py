@@ -22,6 +22,7 @@ from handlers.errors import MailboxUnavailable, Unavailable
 from handlers.message import InboundMessage
 from worker.installation import Installation
 from worker.intake import has_valid_tag, is_foreign
+from worker.points import point
 from worker.settings import Settings
 from worker.sources import SourceReport, oauth
 from worker.sources.imap import DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused, Selected
@@ -263,7 +264,8 @@ class Mailbox:
     async def _read(self, connection: ImapConnection, uids: Sequence[int]) -> dict[int, InboundMessage]:
         given_up = self._look.given_up()
         try:
-            return await self._look.messages(connection, uids)
+            with point("imap.fetch"):
+                return await self._look.messages(connection, uids)
         except Unavailable:
             if self._look.given_up() > given_up:
                 detail = "a message cannot be fetched: left where it is, tried again in an hour"
@@ -294,7 +296,8 @@ class Mailbox:
         if not uids:
             return
         self._to_move = None
-        refusal = await connection.mark_done(uids, DONE if self._keywords else "\\Seen")
+        with point("imap.mark"):
+            refusal = await connection.mark_done(uids, DONE if self._keywords else "\\Seen")
         if refusal and self._keywords:
             self._notes["marks"] = f"handled mail cannot be marked, its UIDs are remembered instead: {refusal}"
         if refusal or not self._keywords:
@@ -315,14 +318,18 @@ class Mailbox:
         if self._to_move is None:
             self._to_move = await self._handled(connection)
         batch, self._to_move = self._to_move[:_MOVE_BATCH], self._to_move[_MOVE_BATCH:]
-        if batch and (refusal := await connection.move(batch, self._processed)):
+        if not batch:
+            return False
+        with point("imap.move"):
+            refusal = await connection.move(batch, self._processed)
+        if refusal:
             self._notes["move"] = f"handled mail stays here, it cannot be moved to {self._processed!r}: {refusal}"
             # Without MOVE, a refused expunge leaves a copy behind: not another one at each connection.
             self._move_again_at = time.monotonic() + _MOVE_AGAIN_S
             self._installation.journal.source(self._source, "idle", self._notes["move"])
-        elif batch:
+        else:
             await self._tell("moved", batch)
-        return bool(batch)
+        return True
 
     async def _handled(self, connection: ImapConnection) -> list[int]:
         marked = await connection.search("KEYWORD", DONE) if self._keywords else []

@@ -17,6 +17,7 @@ from handlers import message
 from handlers.errors import ConfigError, Unavailable
 from handlers.message import MAX_LOOK_BYTES, InboundMessage
 from worker.installation import Installation
+from worker.points import point
 from worker.queue import BATCH
 from worker.sources import SourceReport
 
@@ -98,7 +99,8 @@ class Maildir:
         if target.exists():  # a name used twice, by a person: neither mail is overwritten
             target = target.with_name(f"{name.partition(':')[0]}.{time.time_ns()}:2,S")
         try:
-            os.replace(self._path / "new" / name, target)
+            with point("maildir.move"):
+                os.replace(self._path / "new" / name, target)
         except FileNotFoundError:
             pass  # somebody moved it since: it is accepted all the same
         except OSError as error:

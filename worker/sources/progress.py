@@ -14,6 +14,7 @@ from typing import cast
 import redis
 
 from handlers.errors import QueueUnavailable
+from worker.points import point
 from worker.server import away_as
 
 _PAGE = 1024
@@ -96,12 +97,13 @@ class ProgressStore:
             for which, uids in (("left", progress.left), ("done", progress.done)):
                 pipeline.delete(f"{self._key}:{which}")
                 self._write(pipeline, which, uids, uids.pages)
-            pipeline.execute()
+            with point("imap.resume"):
+                pipeline.execute()
 
     def add(self, which: str, uids: UidSet, new: Iterable[int]) -> None:
         """Add *new* to *uids*, the set `left` or `done`, and keep it. Repeat: safe."""
         pages = uids.add(new)
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), point("imap.remember"):
             self._write(self._redis, which, uids, pages)
 
     def _write(self, client: redis.Redis, which: str, uids: UidSet, pages: Iterable[int]) -> None:

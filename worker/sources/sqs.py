@@ -22,6 +22,7 @@ from handlers.message import InboundMessage
 from handlers.providers import ses, sqs
 from handlers.providers.sqs import QueueAddress
 from worker.installation import Installation
+from worker.points import point
 from worker.sources import SourceReport
 from worker.sources.sqs_client import LONGEST_WAIT_S, Received, SqsClient, SqsRefused
 from worker.web import s3
@@ -100,7 +101,8 @@ class SqsQueue:
 
     def _receive(self, wait_s: int) -> list[Received]:
         self._installation.require_ready()
-        return self._client.receive(wait_s)
+        with point("sqs.receive"):
+            return self._client.receive(wait_s)
 
     def _take(self, received: Sequence[Received]) -> int:
         topics = self._topics() if received else []
@@ -114,7 +116,8 @@ class SqsQueue:
         if mails:
             self._installation.intake.accept(mails)
         if posts:
-            self._client.delete([post.receipt for post in posts])
+            with point("sqs.delete"):
+                self._client.delete([post.receipt for post in posts])
         if refused:
             raise TopicRefused(len(received) - len(posts), refused, len(mails))
         return len(mails)

@@ -21,6 +21,7 @@ import redis
 from handlers.errors import StoreUnavailable
 from handlers.request import Action, Effect, Request
 from handlers.tag import is_forgotten
+from worker.points import point
 from worker.server import away_as, check_confirmed, confirm
 from worker.store.forgotten import ForgottenNames
 from worker.store.row import Row, holds, is_dated, is_suppressed, releases, source_code, unpack
@@ -95,7 +96,8 @@ class Store:
                         _counts_key(each.sender)]  # fmt: skip
                 self._register(keys=keys, args=self._args(each, now_ms), client=pipeline)
             confirm(pipeline, self._min_replicas)
-            replies = pipeline.execute()
+            with point("store.apply"):
+                replies = pipeline.execute()
         replies = check_confirmed(replies, self._min_replicas, StoreUnavailable)
         return [Effect(reply.decode()) for reply in replies]
 

@@ -20,6 +20,7 @@ import redis
 
 from handlers.errors import StoreUnavailable
 from handlers.request import DecidedMessage, Effect, Request
+from worker.points import point
 from worker.server import away_as
 
 _TO_ARCHIVE_DAYS = 62  # a month from its first record to its last, and a month for the archive to be reached
@@ -64,7 +65,8 @@ class Ledger:
             for message, results in entries:
                 places.append(len(pipeline))
                 self._write_one(pipeline, message, results)
-            replies = pipeline.execute()
+            with point("store.ledger"):
+                replies = pipeline.execute()
         return [bool(replies[place]) for place in places]
 
     def refer(self, entries: Sequence[tuple[DecidedMessage, DecidedMessage]]) -> None:

@@ -12,6 +12,7 @@ import redis
 
 from handlers.errors import StoreUnavailable
 from handlers.tag import Minted, StoredTag, Tag
+from worker.points import point
 from worker.server import away_as, check_confirmed, confirm
 from worker.store.forgotten import ForgottenNames
 
@@ -38,7 +39,8 @@ class StoredTags:
                 fields: dict[Any, Any] = {"sender": tag.sender, "group": tag.group, "recipient": tag.recipient}
                 pipeline.hset(_TAG + each.ref, mapping=fields)
             confirm(pipeline, self._min_replicas)
-            check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
+            with point("store.tags"):
+                check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
 
     def found(self, refs: Sequence[StoredTag]) -> dict[StoredTag, Tag]:
         """Return the stored row of each ref that has one."""

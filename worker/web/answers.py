@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from handlers.errors import ContentTypeInvalid, CredentialsMissing, Rejected, SignatureInvalid, Unavailable
 from handlers.providers import Codes
 from worker.journal import Journal
+from worker.points import point
 from worker.together import Together
 from worker.web.failure import Failure, place_of
 
@@ -61,7 +62,8 @@ async def answered(request: Request, post: str, codes: Codes, work: Awaitable[st
         journal = request.app.state.installation.journal
         await asyncio.to_thread(journal.failed, "webhook", f"{post}: {place_of(error)}")
     await request.app.state.told.ask((post, word, detail))
-    return answer(status, word, detail) if detail else Response(status_code=status)
+    with point("webhook.answer"):
+        return answer(status, word, detail) if detail else Response(status_code=status)
 
 
 def answer(status: int, word: str, detail: str) -> Response:

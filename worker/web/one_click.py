@@ -19,6 +19,7 @@ from handlers.request import Effect
 from worker.accounts import Group
 from worker.accounts.look import REASONS
 from worker.installation import Installation
+from worker.points import point
 from worker.web import recipient
 from worker.web.form import read_form
 from worker.web.recipient import Subject, Words
@@ -58,7 +59,8 @@ async def unsubscribe(request: Request, text: str) -> Response:
         return recipient.page(request, "safe.html", Words(request), None)
     wishes = Wishes(installation, found, nonce, "page" if "page" in form else "one-click")
     made = await asyncio.to_thread(_stop, wishes, found.group, request.app.state.peers.source(request))
-    return await done(request, text, wishes, made)
+    with point("page.answer"):
+        return await done(request, text, wishes, made)
 
 
 def _stop(wishes: Wishes, group: int, peer: str) -> Made:

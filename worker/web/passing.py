@@ -15,6 +15,7 @@ from handlers.providers import Headers
 from worker.hooks import Hook
 from worker.installation import Installation
 from worker.intake import is_foreign
+from worker.points import point
 
 _TIMEOUT_S = 8.0  # providers wait 10 s and less for us
 _HOP = {
@@ -45,7 +46,8 @@ async def _post(url: str, headers: Headers, body: bytes) -> None:
     sent = [(name, value) for name, values in headers.items() if name not in _HOP for value in values]
     try:
         async with httpx2.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
-            answer = await client.post(url, content=body, headers=sent)
+            with point("webhook.pass-on"):
+                answer = await client.post(url, content=body, headers=sent)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise Unavailable(f"pass-on-url: {type(error).__name__}, expected an answer within {_TIMEOUT_S:g} s") from error
     if not 200 <= answer.status_code < 300:

@@ -18,6 +18,7 @@ from typing import Any
 from aiosmtpd.lmtp import LMTP
 
 from handlers.message import MAX_LOOK_BYTES
+from worker.points import point
 from worker.sources.lmtp.path import read_path
 from worker.sources.lmtp.taking import FAILED, Mail
 
@@ -190,7 +191,9 @@ class Conversation(LMTP):
         self._in_data = True
         try:
             await self.push("354 end with a line that holds one dot")
-            await self.push("\r\n".join(await self._answers()))
+            answers = await self._answers()
+            with point("lmtp.answer"):
+                await self.push("\r\n".join(answers))
         finally:
             self._in_data = False
             self._reset_timeout()

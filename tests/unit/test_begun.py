@@ -1,0 +1,79 @@
+"""What a page or the API records at once: whoever dies on the way leaves it to the reaper."""
+
+import json
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+
+from handlers.errors import QueueUnavailable
+from tests.unit.house import decided, opened
+from worker.installation import Installation
+
+BEGUN = "unsubd:begun"
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nobody catches it."""
+
+
+@pytest.fixture
+def house() -> Iterator[Installation]:
+    with opened(fakeredis.FakeServer()) as found:
+        yield found
+
+
+def _move(house: Installation, monkeypatch: pytest.MonkeyPatch, after_s: float = -1.0) -> int:
+    monkeypatch.setattr("worker.begun._LEFT_AFTER_S", after_s)
+    return house.intake.begun.move(house.queue, house.quarantine_failed)
+
+
+def test_what_is_done_is_kept_no_longer(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    [result] = house.intake.record_now(decided())
+
+    assert result["effect"] == "added"
+    assert not house.redis.exists(BEGUN)
+    assert _move(house, monkeypatch) == 0
+
+
+def test_what_a_death_left_is_queued_and_has_its_effect_once(
+    house: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = decided()
+    with monkeypatch.context() as broken:
+        broken.setattr("worker.store.ledger.Ledger.write", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            house.intake.record_now(message)
+
+    assert _move(house, monkeypatch, after_s=30.0) == 0, "it may be in hand still"
+    assert _move(house, monkeypatch) == 1
+    assert _move(house, monkeypatch) == 0
+    [job] = house.queue.rq.get_jobs()
+    assert job.kwargs["batch"] == [message.as_wire()]
+    [[again]] = house.intake.record([message])
+    assert again["effect"] == "added", "the same id hears its first effect"
+
+
+def test_it_enters_a_full_queue(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.redis.hset(BEGUN, "1", json.dumps({"at_ms": 0, "message": decided().as_wire()}))
+    monkeypatch.setattr(house.queue, "_limit", 0)
+
+    assert _move(house, monkeypatch) == 1
+    assert house.queue.rq.count == 1
+
+
+def test_what_cannot_be_read_waits_for_a_person(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.redis.hset(BEGUN, "1", json.dumps({"at_ms": 0, "message": {"key": "k9", "received_ms": 5}}))
+
+    assert _move(house, monkeypatch) == 1
+    assert house.quarantine.entries(["k9"])
+    assert house.queue.rq.count == 0
+
+
+def test_nothing_is_begun_that_cannot_be_kept(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.begun.check_confirmed", lambda *_: (_ for _ in ()).throw(QueueUnavailable("0 of 1")))
+
+    with pytest.raises(QueueUnavailable):
+        house.intake.record_now(message := decided())
+    (wish,) = message.requests
+    assert house.store.row(wish.sender, wish.group, wish.recipient) is None

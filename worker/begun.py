@@ -1,0 +1,74 @@
+"""What a page, the API or a command records at once, without a job: kept until it is done.
+
+A job that dies is repeated by RQ; whoever records at once has nobody to repeat it, and might leave a suppression without its
+ledger record, its event and its forward. So it says first what it begins. What is not done after 30 s is put into the queue by
+the reaper: the same requests have the same ids, and take effect once.
+
+| key            | type | holds                                                           | lives            |
+|----------------|------|-----------------------------------------------------------------|------------------|
+| `unsubd:begun` | HASH | random id -> JSON {at_ms, message: as jobs carry it}            | until it is done |
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+import redis
+
+from handlers.errors import QueueUnavailable
+from handlers.request import DecidedMessage
+from worker.points import point
+from worker.queue import RequestQueue
+from worker.server import away_as, check_confirmed, confirm
+
+_BEGUN = "unsubd:begun"
+_LEFT_AFTER_S = 30.0  # a request to the web server ends before
+
+
+class Begun:
+    """Errors: QueueUnavailable  both methods, when Redis is away.    temporary"""
+
+    def __init__(self, client: redis.Redis, *, min_replicas: int = 0) -> None:
+        self._redis = client
+        self._min_replicas = min_replicas
+
+    @contextmanager
+    def kept(self, message: DecidedMessage) -> Iterator[None]:
+        """Keep *message*, durably, while the block records it; a block that raises or dies leaves it to the reaper."""
+        begun_id, at_ms = secrets.token_hex(8), time.time_ns() // 1_000_000
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.hset(_BEGUN, begun_id, json.dumps({"at_ms": at_ms, "message": message.as_wire()}))
+            confirm(pipeline, self._min_replicas)
+            with point("begun.put"):
+                check_confirmed(pipeline.execute(), self._min_replicas, QueueUnavailable)
+        yield
+        with suppress(redis.RedisError), point("begun.drop"):  # it is done; the reaper repeats it to no effect
+            self._redis.hdel(_BEGUN, begun_id)
+
+    def move(self, queue: RequestQueue, quarantine: Callable[[Any, str], None]) -> int:
+        """Put what was left undone into *queue*, and what cannot be read to *quarantine*; return how many.
+
+        Repeat:  safe, also side by side.
+        """
+        before_ms = time.time_ns() // 1_000_000 - _LEFT_AFTER_S * 1000
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            rows = cast(dict[bytes, bytes], self._redis.hgetall(_BEGUN))
+            left = {key: found for key, row in rows.items() if (found := json.loads(row))["at_ms"] < before_ms}
+            if left:
+                messages = [_read(each["message"], quarantine) for each in left.values()]
+                queue.enqueue([each for each in messages if each], limited=False)
+                with point("begun.take"):
+                    self._redis.hdel(_BEGUN, *left)
+        return len(left)
+
+
+def _read(wire: Any, quarantine: Callable[[Any, str], None]) -> DecidedMessage | None:
+    try:
+        return DecidedMessage.from_wire(wire)
+    except (KeyError, TypeError, ValueError) as error:  # another release wrote it: a person may read it
+        quarantine(wire, f"a request left undone: {type(error).__name__}")
+        return None
