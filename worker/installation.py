@@ -25,6 +25,7 @@ from worker.deliveries import Deliveries
 from worker.events import Events
 from worker.forwarding import Forwards
 from worker.hooks import Hooks
+from worker.in_hand import InHand
 from worker.intake import Intake
 from worker.journal import Journal
 from worker.parked import Parked
@@ -62,6 +63,7 @@ class Installation:
     quarantine: Quarantine
     queue: RequestQueue
     parked: Parked
+    in_hand: InHand
     events: Events
     forwards: Forwards
     journal: Journal
@@ -261,6 +263,7 @@ def _built(
         accounts=accounts, groups=KnownGroups(accounts), looks=Looks(client), hooks=hooks,
         deliveries=Deliveries(client), quarantine=quarantine,
         queue=queue, parked=Parked(store_client, min_replicas=settings.min_replicas),
+        in_hand=InHand(store_client, min_replicas=settings.min_replicas),
         events=events, forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms,
         names=names, weakness=weak, listings=Listings(store),
     )  # fmt: skip

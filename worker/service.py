@@ -193,6 +193,7 @@ def run_reaper(settings: Settings) -> None:
                     _settle_lost(installation, reaper, memory, excused=time.monotonic() < excused_until)
                 with suppress(StoreUnavailable):
                     installation.parked.move(installation.queue, installation.quarantine_failed)
+                    installation.in_hand.queue_left(installation.queue, installation.quarantine_failed)
                 if time.monotonic() - looked_at > _FAILED_EVERY_S:
                     looked_at = time.monotonic()
                     _quarantine_failed(installation, kept)

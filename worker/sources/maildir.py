@@ -11,6 +11,7 @@ written when it is seen counts as it is then.
 import asyncio
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from handlers import message
@@ -22,6 +23,7 @@ from worker.sources import SourceReport
 
 _BATCH_BYTES = 8 * 1024 * 1024  # what is looked at of so many files; each look lists the whole folder
 _LOOK_EVERY_S = 0.5
+_COMPARED_AT_ONCE = 50
 _MAX_BACKOFF_S = 60.0
 _EMPTY_WAIT_S = 5.0
 _AGAIN_S = 60.0
@@ -85,6 +87,21 @@ class Maildir:
             self._move(name)
         return len(messages)
 
+    def accepted(self, since_s: float) -> Iterator[list[InboundMessage]]:
+        """Yield what `cur/` holds that came, or was moved there, since then; some messages at a time."""
+        found: list[InboundMessage] = []
+        with os.scandir(self._path / "cur") as entries:
+            for each in entries:
+                if each.name[0] == "." or not each.is_file(follow_symlinks=False) or each.stat().st_ctime < since_s:
+                    continue
+                if inbound := self._read(each.name, "cur"):
+                    found.append(inbound)
+                if len(found) >= _COMPARED_AT_ONCE:
+                    yield found
+                    found = []
+        if found:
+            yield found
+
     def _names(self) -> list[str]:
         """The files of `new/`: no folders, no links (another user's may lead anywhere), no `.name`, which maildir(5) ignores."""
         with os.scandir(self._path / "new") as entries:
@@ -113,8 +130,8 @@ class Maildir:
             )
         self._again_at[name] = time.monotonic() + _AGAIN_S
 
-    def _read(self, name: str) -> InboundMessage | None:
-        path = self._path / "new" / name
+    def _read(self, name: str, folder: str = "new") -> InboundMessage | None:
+        path = self._path / folder / name
         try:
             with path.open("rb") as file:
                 facts = os.fstat(file.fileno())

@@ -102,7 +102,9 @@ class Wishes:
     def _recorded(self, requests: list[Request], at_ms: int) -> dict[str, tuple[int, Effect]]:
         if not requests:
             return {}
-        results = self.installation.intake.record([self._decided(requests, at_ms)])[0]
+        message = self._decided(requests, at_ms)
+        with self.installation.in_hand.held(message):  # a kill between the register and the events must not hide them
+            results = self.installation.intake.record([message])[0]
         return {each["id"]: (each["group"], Effect(each["effect"])) for each in results}
 
     def _keep(self, requests: list[Request], at_ms: int, away: Unavailable) -> None:
