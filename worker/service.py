@@ -26,6 +26,9 @@ from worker.installation import Installation, open_installation, with_embedded_s
 from worker.journal import configure_logging
 from worker.listening import listening
 from worker.reaper import Reaper
+from worker.reconcile.jobs import keep_failed
+from worker.reconcile.pulse import ended_well
+from worker.reconcile.watch import watching
 from worker.settings import Settings, load_settings, setting_name
 from worker.sources.maildir import Maildir
 from worker.sources.polling import mailbox_addresses, poll
@@ -72,7 +75,13 @@ def run_poll(settings: Settings, *, once: bool = False, strict: bool = False) ->
                 "UNSUBD_IMAP_URL: not set, expected e.g. imaps://user@host/INBOX"
                 " (or set UNSUBD_MAILDIR or UNSUBD_SES_QUEUE_URL)"
             )
-        asyncio.run(_poll_all(installation, path, once=once, strict=strict))
+        if not strict or once:
+            asyncio.run(_poll_all(installation, path, once=once, strict=strict))
+            return
+        begun_s = time.time()
+        with watching(installation, "poll"):  # as a part of `run`, the reaper does
+            asyncio.run(_poll_all(installation, path, once=once, strict=strict))
+        ended_well(installation, begun_s, "poll")
 
 
 def _polls(settings: Settings) -> bool:
@@ -185,7 +194,7 @@ def run_reaper(settings: Settings) -> None:
     kept: set[str] = set()
     looked_at = archived_at = 0.0
     excused_until = 0.0
-    with _opened(settings) as installation:
+    with _opened(settings) as installation, watching(installation):
         while not stopped:
             try:
                 for reaper, memory in ((installation.queue.reaper, seen), (installation.events.reaper, seen_events)):
@@ -225,11 +234,8 @@ def _settle_lost(installation: Installation, reaper: Reaper, seen: dict[str, flo
 
 
 def _quarantine_failed(installation: Installation, kept: set[str]) -> None:
-    reaper = installation.queue.reaper
-    for job_id, batch, why in reaper.take_failed(kept):
-        for wire in batch:
-            installation.quarantine_failed(wire, f"job {job_id} ran out of tries: {why}")
-        reaper.mark_kept(job_id)
+    for job_id, batch, why in installation.queue.reaper.take_failed(kept):
+        keep_failed(installation, job_id, batch, why)
 
 
 PARTS: dict[str, Callable[[Settings], None]] = {

@@ -361,6 +361,15 @@ async def select(connection: ImapConnection, folder: str, folders: Folders, *, r
 
 async def _first_since(connection: ImapConnection, day: date, uidnext: int) -> int:
     """The first UID that arrived on *day* or later. RFC: 3501 6.4.4 (SINCE, internal date)."""
+    return min(await connection.search("SINCE", imap_date(day)), default=uidnext)
+
+
+def imap_date(day: date) -> str:
+    """Spell a day as SEARCH takes it.
+
+    Example:
+        >>> imap_date(date(2026, 1, 31))
+        '31-Jan-2026'
+    """
     months = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-    found = await connection.search("SINCE", f"{day.day}-{months[day.month - 1]}-{day.year}")
-    return min(found, default=uidnext)
+    return f"{day.day}-{months[day.month - 1]}-{day.year}"

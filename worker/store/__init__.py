@@ -225,7 +225,7 @@ class Store:
     def forgotten_count(self, sender: str) -> int:
         """Return how many recipients of *sender* lie under a name."""
         with away_as(StoreUnavailable, _SETTING):
-            return int(cast(int, self._redis.scard(_forgotten_key(sender))))
+            return self._redis.scard(_forgotten_key(sender))
 
     def is_forgotten(self, sender: str, recipient: str) -> bool:
         """Say whether this sender's rows of a canonical recipient lie under a name."""
