@@ -35,15 +35,21 @@ class InHand:
 
     @contextmanager
     def held(self, message: DecidedMessage) -> Iterator[None]:
-        """Hold *message* while the block records it; what fails stays held, and is recorded later by somebody else."""
+        """Hold *message* while the block records it: only a process that ends within the block leaves it here.
+
+        Why:     a block that fails says so to a person, who decides anew; a start that was refused must not happen later.
+        """
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.hset(_IN_HAND, message.key, json.dumps(message.as_wire()))
             confirm(pipeline, self._min_replicas)
             check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
-        yield
-        with suppress(StoreUnavailable), away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-            self._redis.hdel(_IN_HAND, message.key)  # else it is recorded once more, to no effect
+        try:
+            yield
+        finally:
+            # Where that fails, what is left is recorded once more: the same ids, and a start only for the row it was made for.
+            with suppress(StoreUnavailable), away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+                self._redis.hdel(_IN_HAND, message.key)
 
     def left(self, *, now_ms: int | None = None) -> dict[str, Any]:
         """Return by message key, as JSON values, what is held for longer than its process can have needed."""
