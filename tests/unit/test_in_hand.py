@@ -51,7 +51,7 @@ def test_what_was_recorded_is_held_no_longer(acme: Installation) -> None:
     assert acme.events.rq.count == 1
 
 
-def test_what_a_kill_left_is_told_after_a_minute_and_is_one_record(acme: Installation) -> None:
+def test_what_a_kill_left_is_told_soon_and_is_one_record(acme: Installation) -> None:
     _killed_before_the_events(acme)
     assert acme.events.rq.count == 0
     later = patch("worker.in_hand.time.time_ns", return_value=(now_ms() + int(LEFT_AFTER_S * 1000) + 1) * 1_000_000)
