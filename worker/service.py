@@ -39,7 +39,8 @@ _FAILED_EVERY_S = 5.0
 _ARCHIVE_EVERY_S = 3600.0
 _EXCUSED_S = 60.0  # so long after an outage of Redis no job is blamed for a worker that died
 _REVIVE_EVERY_S = 1.0
-_GRACE_S = 8.0
+_SAME = 60  # of what a server said, before its process id and time
+_GRACE_S = 7.0
 _KILL_S = 2.0
 
 
@@ -331,16 +332,19 @@ def supervise(names: Sequence[str], tend: Callable[[], None]) -> int:
 
 def reviver(settings: Settings) -> Callable[[], None]:
     """Return what keeps the embedded Valkey alive: a look a second; nothing for a server of the operator's own."""
-    looked_at = time.monotonic()
+    looked_at, said = time.monotonic(), ""
 
     def look() -> None:
-        nonlocal looked_at
+        nonlocal looked_at, said
         if not settings.embedded or time.monotonic() - looked_at < _REVIVE_EVERY_S:
             return
         try:
             embedded.revive(settings.data_dir)
-        except Unavailable as error:
-            sys.stderr.write(f"unsubd: {error}\n")
+            said = ""
+        except (Unavailable, ConfigError) as error:  # a disk that is full has room again: what runs waits, and stays
+            if str(error)[:_SAME] != said[:_SAME]:
+                sys.stderr.write(f"unsubd: {error}\n")
+            said = str(error)
         looked_at = time.monotonic()
 
     return look

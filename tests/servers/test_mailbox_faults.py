@@ -46,8 +46,9 @@ def _once(redis_url: str, mailbox: Mailbox, fault: str, **more: object) -> None:
     assert _outcomes(redis_url) == ["honour"] * MAILS
     raws = [raw for folder in ("INBOX", "Processed") for _, _, raw in mailbox.messages(folder)]
     assert len(raws) == len(set(raws)) == MAILS, "every mail is where it was or in Processed, once"
+    lost, doubled = MAILS - len(_suppressed(redis_url)), len(_outcomes(redis_url)) - MAILS
     figure("acknowledge only what is durable", f"IMAP: {fault}", "test_mailbox_faults",
-           requests=MAILS, lost=MAILS - len(_suppressed(redis_url)), duplicated=len(_outcomes(redis_url)) - MAILS, **more)  # fmt: skip
+           requests=MAILS, lost=lost, duplicated=doubled, **more)  # fmt: skip
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)

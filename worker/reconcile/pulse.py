@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import secrets
+import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from worker.server import away_as, check_confirmed, confirm
 
 EVERYTHING_MS = 1  # since when, where nothing is known
 _LIFE_S = 90 * 86400
+_END_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,13 @@ def ended_well(installation: Installation, since_s: float, part: str = "work") -
 
     Units:   since_s: when the run began: a beat of before it is not its own.
     """
-    pulse = Pulse(installation, part)
+    # A server that hangs must not hold up the stop; a run that is not noted is compared.
+    ending = threading.Thread(target=_end, args=(Pulse(installation, part), since_s), daemon=True)
+    ending.start()
+    ending.join(_END_S)
+
+
+def _end(pulse: Pulse, since_s: float) -> None:
     try:
         if pulse.begin(judged=False) and pulse.last.at_ms >= since_s * 1000:
             pulse.beat(ended=True)
