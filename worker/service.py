@@ -94,7 +94,8 @@ async def _poll_all(installation: Installation, path: Path | None, *, once: bool
     if url := installation.settings.ses_queue_url:
         tasks.append(asyncio.ensure_future(SqsQueue(installation, url).run(once=once)))
     if path is not None and once:
-        while await asyncio.to_thread(Maildir(installation, path).take):
+        maildir = Maildir(installation, path)
+        while await asyncio.to_thread(maildir.take):
             pass
     elif path is not None:
         tasks.append(asyncio.ensure_future(Maildir(installation, path).run()))

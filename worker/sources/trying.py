@@ -58,6 +58,8 @@ class Trying:
 
     def _write(self, in_hand: Iterable[object]) -> None:
         note = {"of": self._of, "in_hand": list(in_hand), "deaths": self._deaths}
+        if self._file < 0:
+            return
         with suppress(OSError):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             content = json.dumps(note).encode()
