@@ -97,6 +97,14 @@ def test_an_older_redis_owes_since_what_it_knows(installation: Installation, sta
     assert started().last.owed_ms == known
 
 
+def test_a_redis_that_forgot_an_hour_owes_everything(installation: Installation, started: Callable[[], Pulse]) -> None:
+    pulse = started()
+    installation.redis.set(f"unsubd:pulse:{pulse.last.id}", f"0 {pulse.last.at_ms - 3_600_000}")
+    pulse.beat()
+
+    assert pulse.last.owed_ms == EVERYTHING_MS
+
+
 def test_a_redis_that_forgot_while_we_run_is_found(installation: Installation, started: Callable[[], Pulse]) -> None:
     pulse = started()
     installation.redis.flushall()

@@ -27,9 +27,10 @@ from handlers.errors import QueueUnavailable
 from worker.installation import Installation
 from worker.server import away_as, check_confirmed, confirm
 
-EVERYTHING_MS = 1  # since when, where nothing is known
+EVERYTHING_MS = 1  # since when, where it is not known
 _LIFE_S = 90 * 86400
 _END_S = 0.5
+_SHORT_MS = 10 * 60_000  # who forgot more than that is an older copy, whose time says little
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Pulse:
         if self.last.number:
             for number, at_ms in before:
                 if number < self.last.number:
-                    self._owe(at_ms or EVERYTHING_MS)
+                    self._owe(at_ms if self.last.at_ms - at_ms <= _SHORT_MS else EVERYTHING_MS)
         if self._runs and list(runs) != self._runs:
             self._owe(self.last.at_ms)  # it came back, perhaps without its last second
         self._runs = list(runs)

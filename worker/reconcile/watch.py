@@ -17,7 +17,6 @@ from worker.reconcile.pulse import Pulse
 
 _BEAT_S = 1.0
 _MARGIN_MS = 10 * 60_000  # clocks err, and mail is accepted some time after its beat
-_LONG_MS = 10 * 60_000  # a loss of more is a restored copy, not a last second
 _AGAIN_S = 60.0
 _STOP_S = 2.0
 
@@ -106,14 +105,13 @@ class _Watch:
 
 
 def scope_of(owed_ms: int, now_ms: int, ledger_days: int) -> Scope:
-    """Return what to compare when something may be lost since *owed_ms*: a little more, or all that the ledger has.
+    """Return what to compare when something may be lost since *owed_ms*: a little more, at most all that the ledger has.
 
     Example:
         >>> day_ms = 86_400_000
-        >>> scope_of(100 * day_ms, 100 * day_ms + 1000, 90).since_ms == 100 * day_ms - 600_000
+        >>> scope_of(100 * day_ms, 103 * day_ms, 90).since_ms == 100 * day_ms - 600_000
         True
         >>> scope_of(1, 100 * day_ms, 90).since_ms == 10 * day_ms
         True
     """
-    everything_ms = now_ms - ledger_days * 86_400_000
-    return Scope(max(0, everything_ms) if now_ms - owed_ms > _LONG_MS else owed_ms - _MARGIN_MS)
+    return Scope(max(0, owed_ms - _MARGIN_MS, now_ms - ledger_days * 86_400_000))
