@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections import Counter
@@ -84,7 +85,11 @@ def test_an_older_copy_of_redis_is_made_good_at_the_next_start(
         _nothing_is_missing(service, redis.url, fault="Redis: an older copy restored", path="reconcile at start")
     finally:
         run.end()
-    assert f"gaps={LATER} repaired={LATER}" in service.log.read_text()
+    told = re.search(r"gaps=(\d+) repaired=(\d+)", service.log.read_text())
+    # The job of the first may be in hand in the copy: one gap more.
+    assert told is not None
+    assert told[1] == told[2]
+    assert int(told[1]) in (LATER, LATER + 1)
 
 
 def test_a_file_that_was_cut_is_made_good_while_we_run(

@@ -31,7 +31,7 @@ def compare(installation: Installation, note: Note, *, repair: bool) -> None:
         note("jobless", jobless, repaired=repair)
     if abandoned := _twice(lambda: set(reaper.lost()), HEARTBEAT_S):
         if repair:
-            reaper.reap(dict.fromkeys(abandoned, float("-inf")))
+            reaper.reap(dict.fromkeys(abandoned, float("-inf")), excused=True)  # Redis forgot; no job is to blame
         note("abandoned", abandoned, repaired=repair)
     note("unkept", _unkept(installation, repair=repair), repaired=repair)
     note("untold", [key[:12] for key in installation.in_hand.left()], repaired=repair)
