@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.harness import processes
+from tests.harness import figures, processes
 from tests.harness.dovecot import Dovecot, Mailbox
 from tests.harness.redis_server import RedisServer
 
@@ -28,6 +28,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         for binary in mark.args:
             processes.require(binary, processes.PACKAGES[binary])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests measured, for the README's table of reliability."""
+    if figures.KEPT:
+        terminalreporter.section("reliability")
+        for each in sorted(figures.KEPT, key=lambda each: (each.promise, each.fault)):
+            terminalreporter.write_line(each.line())
 
 
 @pytest.fixture(scope="session")

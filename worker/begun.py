@@ -29,7 +29,7 @@ _LEFT_AFTER_S = 30.0  # a request to the web server ends before
 
 
 class Begun:
-    """Errors: QueueUnavailable  both methods, when Redis is away.    temporary"""
+    """Errors: QueueUnavailable  every method, when Redis is away.    temporary"""
 
     def __init__(self, client: redis.Redis, *, min_replicas: int = 0) -> None:
         self._redis = client
@@ -54,16 +54,25 @@ class Begun:
 
         Repeat:  safe, also side by side.
         """
-        before_ms = time.time_ns() // 1_000_000 - _LEFT_AFTER_S * 1000
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            rows = cast(dict[bytes, bytes], self._redis.hgetall(_BEGUN))
-            left = {key: found for key, row in rows.items() if (found := json.loads(row))["at_ms"] < before_ms}
+            left = self._left()
             if left:
-                messages = [_read(each["message"], quarantine) for each in left.values()]
+                messages = [_read(each, quarantine) for each in left.values()]
                 queue.enqueue([each for each in messages if each], limited=False)
                 with point("begun.take"):
                     self._redis.hdel(_BEGUN, *left)
         return len(left)
+
+    def left(self) -> list[str]:
+        """Return the ids of what was begun and is not done after 30 s."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            return sorted(each.decode() for each in self._left())
+
+    def _left(self) -> dict[bytes, Any]:
+        before_ms = time.time_ns() // 1_000_000 - _LEFT_AFTER_S * 1000
+        rows = cast(dict[bytes, bytes], self._redis.hgetall(_BEGUN))
+        found = {key: json.loads(row) for key, row in rows.items()}
+        return {key: each["message"] for key, each in found.items() if each["at_ms"] < before_ms}
 
 
 def _read(wire: Any, quarantine: Callable[[Any, str], None]) -> DecidedMessage | None:

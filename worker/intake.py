@@ -9,7 +9,7 @@ is in quarantine. Sources acknowledge only then.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -86,14 +86,22 @@ class Intake:
         with point("intake.decide"):
             return [self._decide_one(message, policy, found) for message in messages]
 
-    def accept(self, messages: Sequence[InboundMessage], *, keep_untagged: bool = True) -> Accepted:
+    def accept(
+        self,
+        messages: Sequence[InboundMessage],
+        *,
+        keep_untagged: bool = True,
+        decided_all: Callable[[], None] = lambda: None,
+    ) -> Accepted:
         """Take responsibility for *messages*: decide, keep what a person must see, enqueue. Durable when it returns.
 
         Shape:   keep_untagged False: mail that is not ours stays where it is, so no copy is kept (a shared mailbox).
+                 decided_all: called when nothing of a message is read any more: from then on, none can kill its reader.
         Errors:  Unavailable  nothing may be acknowledged; come again.    temporary
         Repeat:  safe: same keys, same requests, one effect, one ledger record.
         """
         decided = self.decide(messages)
+        decided_all()
         if not keep_untagged:
             decided = [_left(each) if is_foreign(each) else each for each in decided]
         self.quarantine.keep([pair for pair in zip(messages, decided, strict=True) if needs_a_person(pair[1])])
@@ -103,6 +111,22 @@ class Intake:
             canary.note(self.redis, decided, canary.ACCEPTED)
             self.anomalies.accepted(zip(messages, decided, strict=True))
         return Accepted(decided, job_ids)
+
+    def set_aside(self, raw: bytes, name: str, source: str, received_ms: int | None) -> Accepted:
+        """Take responsibility for a message that nobody may read: its octets go to quarantine, with one ledger record.
+
+        Shape:   name: of the message at its source, told apart from every other.
+        Errors:  Unavailable  as `accept`.    temporary
+        Repeat:  safe.
+        """
+        at_ms = time.time_ns() // 1_000_000 if received_ms is None else received_ms
+        key = sha256(f"unread\0{source}\0{name}".encode("utf-8", "surrogateescape")).hexdigest()
+        message = InboundMessage(key, source, raw, len(raw), (), None, None, (), received_ms, header_complete=False)
+        reason = "reading it killed our process again and again: set aside unread"
+        decided = DecidedMessage(key, source, Outcome.MALFORMED, reason, at_ms, evidence={"failed": "killed"})
+        self.quarantine.keep([(message, decided)])
+        self.journal.failed("poison", reason, message=key[:12], source=source)
+        return Accepted([decided], self.queue.enqueue([decided]))
 
     def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
         wanted = list(dict.fromkeys(key for message in messages for key in self._wanted(message, policy)))

@@ -49,7 +49,7 @@ class Reaper:
                  take effect once.
         """
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            lost = {job_id: entry for job_id, entry in self.in_progress().items() if not self._has_worker(job_id)}
+            lost = self.lost()
             for job_id in list(seen):
                 if job_id not in lost:
                     del seen[job_id]
@@ -58,6 +58,11 @@ class Reaper:
                 del seen[job_id]
             fates = {job_id: self._settle(job_id, lost[job_id], excused=excused) for job_id in ready}
             return {job_id: fate for job_id, fate in fates.items() if fate}
+
+    def lost(self) -> dict[str, str]:
+        """Those in progress whose worker does not beat: job id -> entry. One just taken has no worker yet: look twice."""
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            return {job_id: entry for job_id, entry in self.in_progress().items() if not self._has_worker(job_id)}
 
     def in_progress(self) -> dict[str, str]:
         """Job id -> its entry in RQ's started registry, "" when it was only taken from the queue so far."""

@@ -27,6 +27,9 @@ from worker.installation import Installation, open_installation, with_embedded_s
 from worker.journal import configure_logging
 from worker.listening import listening
 from worker.reaper import Reaper
+from worker.reconcile.jobs import keep_failed
+from worker.reconcile.pulse import ended_well
+from worker.reconcile.watch import watching
 from worker.settings import Settings, load_settings, setting_name
 from worker.sources.maildir import Maildir
 from worker.sources.polling import mailbox_addresses, poll
@@ -38,7 +41,8 @@ _FAILED_EVERY_S = 5.0
 _ARCHIVE_EVERY_S = 3600.0
 _EXCUSED_S = 60.0  # so long after an outage of Redis no job is blamed for a worker that died
 _REVIVE_EVERY_S = 1.0
-_GRACE_S = 8.0
+_SAME = 60  # of what a server said, before its process id and time
+_GRACE_S = 7.0
 _KILL_S = 2.0
 
 
@@ -74,7 +78,13 @@ def run_poll(settings: Settings, *, once: bool = False, strict: bool = False) ->
                 "UNSUBD_IMAP_URL: not set, expected e.g. imaps://user@host/INBOX"
                 " (or set UNSUBD_MAILDIR or UNSUBD_SES_QUEUE_URL)"
             )
-        asyncio.run(_poll_all(installation, path, once=once, strict=strict))
+        if not strict or once:
+            asyncio.run(_poll_all(installation, path, once=once, strict=strict))
+            return
+        begun_s = time.time()
+        with watching(installation, "poll"):  # as a part of `run`, the reaper does
+            asyncio.run(_poll_all(installation, path, once=once, strict=strict))
+        ended_well(installation, begun_s, "poll")
 
 
 def _polls(settings: Settings) -> bool:
@@ -86,7 +96,8 @@ async def _poll_all(installation: Installation, path: Path | None, *, once: bool
     if url := installation.settings.ses_queue_url:
         tasks.append(asyncio.ensure_future(SqsQueue(installation, url).run(once=once)))
     if path is not None and once:
-        while await asyncio.to_thread(Maildir(installation, path).take):
+        maildir = Maildir(installation, path)
+        while await asyncio.to_thread(maildir.take):
             pass
     elif path is not None:
         tasks.append(asyncio.ensure_future(Maildir(installation, path).run()))
@@ -188,7 +199,7 @@ def run_reaper(settings: Settings) -> None:
     kept: set[str] = set()
     looked_at = archived_at = 0.0
     excused_until = 0.0
-    with _opened(settings) as installation:
+    with _opened(settings) as installation, watching(installation):
         while not stopped:
             try:
                 for reaper, memory in ((installation.queue.reaper, seen), (installation.events.reaper, seen_events)):
@@ -228,11 +239,8 @@ def _settle_lost(installation: Installation, reaper: Reaper, seen: dict[str, flo
 
 
 def _quarantine_failed(installation: Installation, kept: set[str]) -> None:
-    reaper = installation.queue.reaper
-    for job_id, batch, why in reaper.take_failed(kept):
-        for wire in batch:
-            installation.quarantine_failed(wire, f"job {job_id} ran out of tries: {why}")
-        reaper.mark_kept(job_id)
+    for job_id, batch, why in installation.queue.reaper.take_failed(kept):
+        keep_failed(installation, job_id, batch, why)
 
 
 PARTS: dict[str, Callable[[Settings], None]] = {
@@ -338,16 +346,19 @@ def supervise(names: Sequence[str], tend: Callable[[], None], is_ready: Callable
 
 def reviver(settings: Settings) -> Callable[[], None]:
     """Return what keeps the embedded Valkey alive: a look a second; nothing for a server of the operator's own."""
-    looked_at = time.monotonic()
+    looked_at, said = time.monotonic(), ""
 
     def look() -> None:
-        nonlocal looked_at
+        nonlocal looked_at, said
         if not settings.embedded or time.monotonic() - looked_at < _REVIVE_EVERY_S:
             return
         try:
             embedded.revive(settings.data_dir)
-        except Unavailable as error:
-            sys.stderr.write(f"unsubd: {error}\n")
+            said = ""
+        except (Unavailable, ConfigError) as error:  # a disk that is full has room again: what runs waits, and stays
+            if str(error)[:_SAME] != said[:_SAME]:
+                sys.stderr.write(f"unsubd: {error}\n")
+            said = str(error)
         looked_at = time.monotonic()
 
     return look

@@ -12,6 +12,7 @@ class RedisServer(Server):
 
     def __init__(self, binary: Path, folder: Path, **settings: str) -> None:
         self.port = free_port()
+        self.folder = folder
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._clients: list[redis.Redis] = []
         options = {

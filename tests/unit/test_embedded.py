@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from handlers.errors import ConfigError
-from worker import embedded
+from worker import embedded, service
+from worker.settings import load_settings
 
 
 def folder_of(octets: int) -> Path:
@@ -59,3 +60,23 @@ def test_a_data_folder_that_cannot_be_one_is_a_wrong_setting(tmp_path: Path, nam
 
     with pytest.raises(ConfigError, match=r"^UNSUBD_DATA_DIR: .*expected a folder we may write"):
         embedded.attach(tmp_path / name)
+
+
+def test_a_server_that_cannot_be_started_again_is_tried_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tries: list[Path] = []
+
+    def full(data_dir: Path) -> None:
+        tries.append(data_dir)
+        raise ConfigError("UNSUBD_DATA_DIR: the embedded Valkey does not start: No space left on device")
+
+    monkeypatch.setattr(service, "_REVIVE_EVERY_S", 0.0)
+    monkeypatch.setattr(embedded, "revive", full)
+    look = service.reviver(load_settings({"UNSUBD_DATA_DIR": str(tmp_path)}))
+
+    look()
+    look()
+
+    assert tries == [tmp_path] * 2
+    assert len(capsys.readouterr().err.splitlines()) == 1  # said once

@@ -57,7 +57,7 @@ def test_a_file_that_somebody_moved_meanwhile_stops_nothing(maildir: Maildir, tm
         (tmp_path / "new" / name).write_bytes(mail(message_id=name).raw)
     accept = maildir._installation.intake.accept
 
-    def accept_and_lose(messages: object) -> object:
+    def accept_and_lose(messages: object, **_: Any) -> object:
         (tmp_path / "new" / "one").unlink()
         return accept(messages)  # type: ignore[arg-type]
 

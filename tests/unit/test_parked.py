@@ -6,7 +6,7 @@ from unittest.mock import patch
 import fakeredis
 import pytest
 
-from handlers.errors import QueueUnavailable, StoreUnavailable
+from handlers.errors import QueueUnavailable, Unavailable
 from handlers.request import Effect
 from tests.unit import house
 from tests.unit.letters import JANE
@@ -84,7 +84,7 @@ def test_with_both_away_nothing_is_called_done(acme: Installation, servers: dict
     for server in servers.values():
         server.connected = False
 
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Unavailable):
         _pressed(acme)
 
 

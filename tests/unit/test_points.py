@@ -91,6 +91,7 @@ EXCEPTIONS = {
     ("store/ledger.py", "story"): READS,
     ("store/ledger.py", "_append"): PERSON,
     ("store/ledger.py", "refer"): PERSON,
+    ("store/ledger.py", "without_record"): READS,
     ("store/tags.py", "forget"): FORGETS,
     ("store/tags.py", "found"): READS,
 }

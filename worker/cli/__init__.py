@@ -23,6 +23,7 @@ from worker.cli import (
     mta,
     people,
     quarantine,
+    reconcile,
     report,
     service,
     stamp,
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, check, people, lists, survey, tags, report, stamp, lint, trace):
+for commands in (service, mail, check, people, lists, survey, tags, report, reconcile, stamp, lint, trace):
     for command in commands.COMMANDS:
         app.command()(command)
 accounts.sender.command("events")(events.sender_events)

@@ -13,6 +13,7 @@ from handlers.errors import EX_UNAVAILABLE, Unavailable
 from worker import service
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import Installation, open_installation
+from worker.reconcile.pulse import ended_well
 from worker.settings import Settings, load_settings, setting_name, shown, unknown_names
 from worker.status import status as state_of
 from worker.web.ops.session import new_login_link
@@ -43,7 +44,9 @@ def run(
             revive()
             welcome.when_ready()
 
+        begun_s = time.time()
         code = service.supervise(parts, tend, lambda: welcome.said)
+        ended_well(installation, begun_s)
     if code:
         raise SystemExit(code)
 
@@ -143,9 +146,12 @@ def milter() -> None:
 def work() -> None:
     """Work on the queue: UNSUBD_WORKERS processes, what goes out, and the reaper."""
     settings = _service_settings()
-    with open_installation(settings):
-        if code := service.supervise(["events", "reaper", *["worker"] * settings.workers], service.reviver(settings)):
-            raise SystemExit(code)
+    with open_installation(settings) as installation:
+        begun_s = time.time()
+        code = service.supervise(["events", "reaper", *["worker"] * settings.workers], service.reviver(settings))
+        ended_well(installation, begun_s)
+    if code:
+        raise SystemExit(code)
 
 
 def web() -> None:

@@ -19,7 +19,7 @@ from datetime import UTC, date, datetime
 from hashlib import sha256
 
 from handlers.errors import MailboxUnavailable, Unavailable
-from handlers.message import InboundMessage
+from handlers.message import FIRST_LOOK_BYTES, InboundMessage
 from worker.installation import Installation
 from worker.intake import has_valid_tag, is_foreign
 from worker.points import point
@@ -28,6 +28,7 @@ from worker.sources import SourceReport, oauth
 from worker.sources.imap import DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused, Selected
 from worker.sources.look import Look
 from worker.sources.progress import Progress, ProgressStore, UidSet
+from worker.sources.trying import Trying
 
 _MOVE_BATCH = 500  # a command costs 0.24 s on 100,000 messages whatever it moves; the line stays below 4 KB
 BACKLOG_ASKED_ABOVE = 50
@@ -56,6 +57,7 @@ class Mailbox:
         self._report = SourceReport(installation.redis, installation.journal, self._source, address.where)
         self._look = Look(installation.keys, self._source)
         self._kept = ProgressStore(installation.redis, name)
+        self._trying = Trying(installation.settings.data_dir, name)
         self._progress = Progress()
         self.opened = asyncio.Event()  # once in its life
         self._folder = self._processed = ""
@@ -196,6 +198,7 @@ class Mailbox:
         elif backlog != "ask":
             self._progress.from_uid = await _first_since(connection, date.fromisoformat(backlog), selected.uidnext)
         await asyncio.to_thread(self._kept.save, self._progress)
+        self._trying.resume(self._progress.of)
         if self._progress.from_uid <= 1:
             return 0
         older = await connection.search("UID", f"1:{self._progress.from_uid - 1}", *self._not_done())
@@ -237,12 +240,22 @@ class Mailbox:
         await self._look_again_if_asked(await asyncio.to_thread(self._decided_with))
         from_uid = max(self._search_from, self._progress.from_uid)
         found = await connection.search("UID", f"{from_uid}:*", *self._not_done())
-        uids = self._look.in_order(uid for uid in found if uid >= from_uid and not self._is_known(uid))
+        uids = self._trying.in_order(
+            self._look.in_order(uid for uid in found if uid >= from_uid and not self._is_known(uid))
+        )
+        for deadly in [uid for uid in uids if self._trying.is_deadly(uid)]:
+            await self._set_aside(connection, deadly)
+            uids.remove(deadly)
         count = start = 0
         while start < len(uids):
-            batch = uids[start : start + self._look.batch]
-            messages = await self._read(connection, batch)
-            await self._take(connection, messages)
+            batch = self._trying.batch(uids[start:], self._look.batch)
+            try:
+                self._trying.begin(batch)
+                messages = await self._read(connection, batch)
+                await self._take(connection, messages)
+            finally:
+                self._trying.end()
+            self._trying.end(batch)
             self._backoff_s = 1.0
             self._taken.add(messages)  # not the batch: what the server did not answer is asked for again
             count, start = count + len(messages), start + len(batch)
@@ -250,6 +263,16 @@ class Mailbox:
         unsettled = (uid for uid in found if uid >= from_uid and not self._is_known(uid))
         self._search_from = next(unsettled, max(found, default=0) + 1)
         return count
+
+    async def _set_aside(self, connection: ImapConnection, uid: int) -> None:
+        """Give a message that kills whoever reads it to a person, as it is."""
+        for each in await connection.fetch([uid], FIRST_LOOK_BYTES):
+            name = f"{self._progress.of}:{uid}"
+            args = (each.raw, name, self._source, each.received_ms)
+            accepted = await asyncio.to_thread(self._installation.intake.set_aside, *args)
+            await self._mark(connection, [uid], accepted.job_ids)
+            self._taken.add([uid])
+            self._trying.end([uid])
 
     def _is_known(self, uid: int) -> bool:
         # A server may accept a flag and forget it: what this session took is not taken again, or it would never rest.
@@ -277,7 +300,10 @@ class Mailbox:
         leave = self._settings.imap_untagged == "leave"
         ours = await self._verified(messages) if self._junk else messages
         accepted = await asyncio.to_thread(
-            self._installation.intake.accept, list(ours.values()), keep_untagged=not leave and not self._junk
+            self._installation.intake.accept,
+            list(ours.values()),
+            keep_untagged=not leave and not self._junk,
+            decided_all=self._trying.end,
         )
         left = {uid for uid in messages if uid not in ours}
         left |= {uid for uid, each in zip(ours, accepted.decided, strict=True) if leave and is_foreign(each)}
@@ -368,6 +394,15 @@ async def select(connection: ImapConnection, folder: str, folders: Folders, *, r
 
 async def _first_since(connection: ImapConnection, day: date, uidnext: int) -> int:
     """The first UID that arrived on *day* or later. RFC: 3501 6.4.4 (SINCE, internal date)."""
+    return min(await connection.search("SINCE", imap_date(day)), default=uidnext)
+
+
+def imap_date(day: date) -> str:
+    """Spell a day as SEARCH takes it.
+
+    Example:
+        >>> imap_date(date(2026, 1, 31))
+        '31-Jan-2026'
+    """
     months = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-    found = await connection.search("SINCE", f"{day.day}-{months[day.month - 1]}-{day.year}")
-    return min(found, default=uidnext)
+    return f"{day.day}-{months[day.month - 1]}-{day.year}"

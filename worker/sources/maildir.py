@@ -11,18 +11,21 @@ written when it is seen counts as it is then.
 import asyncio
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from handlers import message
 from handlers.errors import ConfigError, Unavailable
-from handlers.message import MAX_LOOK_BYTES, InboundMessage
+from handlers.message import FIRST_LOOK_BYTES, MAX_LOOK_BYTES, InboundMessage
 from worker.installation import Installation
 from worker.points import point
 from worker.queue import BATCH
 from worker.sources import SourceReport
+from worker.sources.trying import Trying
 
 _BATCH_BYTES = 8 * 1024 * 1024  # what is looked at of so many files; each look lists the whole folder
 _LOOK_EVERY_S = 0.5
+_COMPARED_AT_ONCE = 50
 _MAX_BACKOFF_S = 60.0
 _EMPTY_WAIT_S = 5.0
 _AGAIN_S = 60.0
@@ -45,6 +48,7 @@ class Maildir:
         self._source = "maildir:default"
         self._report = SourceReport(installation.redis, installation.journal, self._source)
         self._stuck: set[str] = set()
+        self._trying = Trying(installation.settings.data_dir, "maildir")
         self._again_at: dict[str, float] = {}
 
     async def run(self) -> None:
@@ -72,19 +76,62 @@ class Maildir:
 
     def take(self) -> int:
         """Accept one batch of files and move them to `cur/`; return how many. Repeat: safe."""
-        messages: dict[str, InboundMessage] = {}
-        size_bytes = 0
-        for name in self._names():
-            if each := self._read(name):
-                messages[name] = each
-                size_bytes += len(each.raw)
-            if len(messages) >= BATCH or size_bytes >= _BATCH_BYTES:
-                break
-        if messages:
-            self._installation.intake.accept(list(messages.values()))
+        self._trying.resume(str(self._path))
+        names = self._trying.in_order(self._names())
+        for deadly in [name for name in names if self._trying.is_deadly(name)]:
+            self._set_aside(deadly)
+            names.remove(deadly)
+        if not names:
+            return 0
+        batch = self._trying.batch(names, BATCH)
+        try:
+            self._trying.begin(batch)
+            messages = self._taken(batch)
+        finally:
+            self._trying.end()
+        self._trying.end(batch)
         for name in messages:
             self._move(name)
         return len(messages)
+
+    def _taken(self, names: Sequence[str]) -> list[str]:
+        """Read and accept some of *names*, as many as are good for one batch; return which."""
+        messages: dict[str, InboundMessage] = {}
+        size_bytes = 0
+        for name in names:
+            if each := self._read(name):
+                messages[name] = each
+                size_bytes += len(each.raw)
+            if size_bytes >= _BATCH_BYTES:
+                break
+        if messages:
+            self._installation.intake.accept(list(messages.values()), decided_all=self._trying.end)
+        return list(messages)
+
+    def _set_aside(self, name: str) -> None:
+        """Give a file that kills whoever reads it to a person, as it is."""
+        try:
+            raw = (self._path / "new" / name).read_bytes()[:FIRST_LOOK_BYTES]
+        except FileNotFoundError:
+            return
+        self._installation.intake.set_aside(raw, name, self._source, None)
+        self._move(name)
+        self._trying.end([name])
+
+    def accepted(self, since_s: float) -> Iterator[list[InboundMessage]]:
+        """Yield what `cur/` holds that came, or was moved there, since then; some messages at a time."""
+        found: list[InboundMessage] = []
+        with os.scandir(self._path / "cur") as entries:
+            for each in entries:
+                if each.name[0] == "." or not each.is_file(follow_symlinks=False) or each.stat().st_ctime < since_s:
+                    continue
+                if inbound := self._read(each.name, "cur"):
+                    found.append(inbound)
+                if len(found) >= _COMPARED_AT_ONCE:
+                    yield found
+                    found = []
+        if found:
+            yield found
 
     def _names(self) -> list[str]:
         """The files of `new/`: no folders, no links (another user's may lead anywhere), no `.name`, which maildir(5) ignores."""
@@ -115,8 +162,8 @@ class Maildir:
             )
         self._again_at[name] = time.monotonic() + _AGAIN_S
 
-    def _read(self, name: str) -> InboundMessage | None:
-        path = self._path / "new" / name
+    def _read(self, name: str, folder: str = "new") -> InboundMessage | None:
+        path = self._path / folder / name
         try:
             with path.open("rb") as file:
                 facts = os.fstat(file.fileno())

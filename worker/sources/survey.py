@@ -33,8 +33,15 @@ class Survey:
 
         Errors:  MailboxRefused, MailboxUnavailable  as `connect`.
         """
-        connection = await self._opened()
-        return await connection.search(*(("UNKEYWORD", DONE) if waiting else ("ALL",)))
+        return await self.search(*(("UNKEYWORD", DONE) if waiting else ("ALL",)))
+
+    async def search(self, *criteria: str) -> list[int]:
+        """Return the messages that match, ascending. Errors: as `uids`."""
+        return await (await self._opened()).search(*criteria)
+
+    async def junk(self) -> str | None:
+        """Return the account's Junk folder, None when the server marks none. Errors: as `uids`."""
+        return (await (await self._opened()).folders()).junk()
 
     async def messages(self, uids: Sequence[int]) -> AsyncIterator[dict[int, InboundMessage]]:
         """Yield the messages of *uids* in batches, coming back after a lost connection.

@@ -199,10 +199,13 @@ class Store:
 
     def stopped(self, sender: str, group: int) -> Iterator[tuple[str, Row]]:
         """Yield what `listed` does, with a forgotten recipient's name: for what goes on as a request, never for people."""
+        return ((field, row) for field, row in self.known(sender, group) if row.suppressed)
+
+    def known(self, sender: str, group: int) -> Iterator[tuple[str, Row]]:
+        """Yield every recipient, or a forgotten one's name, that has a row in this very group, suppressed or lifted."""
         with away_as(StoreUnavailable, _SETTING):
             for field, packed in self._redis.hscan_iter(_key(sender, group), count=500):
-                if (row := unpack(packed)).suppressed:
-                    yield field.decode(), row
+                yield field.decode(), unpack(packed)
 
     def forget(self, recipient: str, senders: Iterable[str]) -> int:
         """Put a name in the place of a canonical recipient, in the rows of these senders and in all to come; return how many.
@@ -220,6 +223,11 @@ class Store:
                 with away_as(StoreUnavailable, _SETTING):
                     moved += int(self._forget(keys=keys, args=[recipient, self._names(sender, recipient)]))
         return moved
+
+    def forgotten_count(self, sender: str) -> int:
+        """Return how many recipients of *sender* lie under a name."""
+        with away_as(StoreUnavailable, _SETTING):
+            return self._redis.scard(_forgotten_key(sender))
 
     def is_forgotten(self, sender: str, recipient: str) -> bool:
         """Say whether this sender's rows of a canonical recipient lie under a name."""

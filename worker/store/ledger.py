@@ -153,6 +153,27 @@ class Ledger:
         # A request id is a digest that whoever guesses the address could compute: it is keyed, like the recipient.
         return {**result, "id": self._pseudonym(result["id"]), "recipient": self._pseudonym(result["recipient"])}
 
+    def without_record(self, messages: Sequence[DecidedMessage]) -> set[str]:
+        """Return the keys of those *messages* that have no record in the store, whatever they were once decided as."""
+        if not messages:
+            return set()
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+            pipeline = self._redis.pipeline(transaction=False)
+            for each in messages:
+                pipeline.hexists(self._homes(each)[0], each.key)
+            likely = [each for each, found in zip(messages, pipeline.execute(), strict=True) if not found]
+            return self._nowhere({each.key: self._home(each, None).rpartition(":")[2] for each in likely})
+
+    def _nowhere(self, months: dict[str, str]) -> set[str]:
+        """Of message key -> month, the keys that no place of the month has: keys and patterns may have changed since."""
+        missing = set(months)
+        for month in set(months.values()):
+            keys = [key for key, of in months.items() if of == month]
+            for home in self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500):
+                found = cast(list[bytes | None], self._redis.hmget(home, keys))
+                missing -= {key for key, row in zip(keys, found, strict=True) if row and "see" not in json.loads(row)}
+        return missing
+
     def story(self, sender: str, pseudonyms: Collection[str]) -> dict[str, Record]:
         """Return by message key every record in the store that names one of *pseudonyms* to *sender*."""
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):

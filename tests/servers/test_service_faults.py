@@ -1,0 +1,137 @@
+"""The whole of `unsubd run` under a full disk, a stop in the middle of everything, and mail that kills its reader."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.crash.processes import below
+from tests.harness.dovecot import Mailbox
+from tests.harness.figures import figure
+from tests.harness.mails import address, mail
+from tests.harness.processes import unavailable
+from tests.harness.redis_server import RedisServer
+from tests.harness.service import Service, until
+from tests.harness.trial import Trial, settings
+from tests.servers.test_mailbox import _outcomes, _service, _suppressed
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, text=True)
+    if made.returncode:
+        unavailable(f"a small disk cannot be mounted: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def _fill(folder: Path) -> Path:
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    return filler
+
+
+def test_a_full_disk_takes_nothing_that_it_cannot_keep(tmp_path: Path, small_disk: Path) -> None:
+    given = {name: value for name, value in settings("").items() if name != "redis_url"}
+    service = Service(tmp_path, **given, data_dir=str(small_disk / "data"))
+    trial = Trial(service)
+    trial.register()
+    url = f"unix://{small_disk}/data/valkey.sock"
+    with service.running("run"):
+        trial.send(range(30))
+        trial.settled(url)
+        filler = _fill(small_disk)
+        trial.send(range(30, 90))
+        until(lambda: trial.answers[503] + trial.answers[500] + trial.answers[0] > 30, 60, "refusals")
+        filler.unlink()
+
+        trial.verdict(url, "accept, then acknowledge", "disk full under the embedded store", "test_service_faults")
+
+
+def test_sigterm_in_the_middle_of_everything_hands_back(
+    tmp_path: Path, own_redis: Callable[..., RedisServer], dovecot: Mailbox
+) -> None:
+    queue, store = own_redis(), own_redis()
+    service = _service(tmp_path, queue.url, dovecot, store_url=store.url, in_relay="bearer:t")
+    mails = [mail(address(number), f"m-{number}") for number in range(30)]
+    with Redis.from_url(queue.url) as client:
+        with service.running("run") as process:
+            until(lambda: "state=idle" in service.log.read_text(), what="idle")
+            os.kill(store.pid, signal.SIGSTOP)
+            dovecot.append_many(mails)
+            until(lambda: client.zcard("rq:wip:unsubd"), 30, "a job in hand")
+            parts = below(process.pid)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            try:
+                code = process.wait(30)
+                stopped_s = time.monotonic() - begun
+            finally:
+                os.kill(store.pid, signal.SIGCONT)
+        assert code == 0
+        assert [pid for pid in parts if Path(f"/proc/{pid}").exists()] == []
+        assert (client.zcard("rq:wip:unsubd"), client.llen("rq:queue:unsubd:intermediate")) == (0, 0)
+        assert client.llen("rq:queue:unsubd") >= 1, "handed back"
+        with service.running("run"):
+            until(lambda: _stopped(store.url) == 30, 60, "every effect")
+            until(lambda: len(_outcomes(store.url)) == 30, 30, "every record")
+    figure("a stop finishes or hands back", "SIGTERM with a job in hand and the store hung", "test_service_faults",
+           requests=30, lost=30 - _stopped(store.url), duplicated=len(_outcomes(store.url)) - 30,
+           stopped_s=round(stopped_s, 1))  # fmt: skip
+
+
+def _stopped(url: str) -> int:
+    return len(_suppressed(url))
+
+
+POISON = """
+import os, signal
+from handlers import decision
+real = decision.lookups
+def lookups(message, *more):
+    if b"X-Poison: reader" in message.raw:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(message, *more)
+decision.lookups = lookups
+from worker import service
+real_restart = service.Supervisor._restart
+def restart(self, child):
+    real_restart(self, child)
+    child.restart_at = min(child.restart_at, __import__("time").monotonic() + 0.3)
+service.Supervisor._restart = restart
+"""
+
+
+def test_a_mail_that_kills_its_reader_is_set_aside_and_stops_nobody(
+    tmp_path: Path, redis_url: str, dovecot: Mailbox
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(POISON)
+    service = _service(tmp_path, redis_url, dovecot)
+    service.env["PYTHONPATH"] = str(tmp_path)
+    mails = [mail(address(number), f"m-{number}") for number in range(40)]
+    dovecot.append_many([*mails[:20], mail(address(99), "poison", "X-Poison: reader\r\n"), *mails[20:]])
+    begun = time.monotonic()
+    with service.running("run"), Redis.from_url(redis_url) as client:
+        until(lambda: _stopped(redis_url) == 40, 90, "everybody else")
+        until(lambda: client.hlen("unsubd:quarantine") == 1, 90, "the poison in quarantine")
+        until(lambda: len(_outcomes(redis_url)) == 41, 30, "its record")
+        until(lambda: len(dovecot.messages("Processed")) == 41, 30, "all moved")
+        shown = service.rows("quarantine", "list")[0]
+    deaths = service.log.read_text().count("part poll ended")
+    assert _outcomes(redis_url) == ["honour"] * 40 + ["quarantine:malformed"]
+    assert "killed" in str(shown)
+    figure("one poison stops nobody", "mail that kills the poller", "test_service_faults",
+           requests=40, lost=40 - _stopped(redis_url), deaths=deaths, seconds=round(time.monotonic() - begun))  # fmt: skip

@@ -1,0 +1,130 @@
+"""The note of what is being read: who killed us stands alone, and after three deaths is set aside."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+
+from tests.unit.house import mail, opened
+from worker.installation import Installation
+from worker.sources.maildir import Maildir
+from worker.sources.trying import DEADLY, Trying
+
+NAMES = list(range(50))
+Started = Callable[..., Trying]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Callable[..., Trying]:
+    """Return a function that starts a process anew: the one before it is dead, and its lock with it."""
+    alive: list[Trying] = []
+
+    def start(of: str = "box") -> Trying:
+        if alive:
+            os.close(alive.pop()._file)
+        trying = Trying(tmp_path, "imap:default")
+        trying.resume(of)
+        alive.append(trying)
+        return trying
+
+    return start
+
+
+def test_who_kills_is_alone_after_two_deaths_and_deadly_after_three_more(started: Started) -> None:
+    sizes = []
+    while not (trying := started()).is_deadly(21):
+        names = trying.in_order(NAMES)
+        while names:
+            batch = trying.batch(names, 50)
+            trying.begin(batch)
+            if 21 in batch:
+                sizes.append(len(batch))
+                break
+            trying.end(batch)
+            names = names[len(batch) :]
+
+    assert sizes == [50, 7, *[1] * DEADLY]
+
+
+def test_suspects_come_last_and_apart(started: Started) -> None:
+    started().begin(range(10, 30))
+    trying = started()
+
+    names = trying.in_order(NAMES)
+
+    assert names[-20:] == list(range(10, 30))
+    assert list(trying.batch(names, 50)) == [*range(10), *range(30, 50)]
+    assert list(trying.batch(names[30:], 50)) == [10, 11]
+
+
+def test_an_end_that_was_no_death_accuses_nobody(started: Started) -> None:
+    trying = started()
+    trying.begin(NAMES)
+    trying.end()
+
+    assert started().in_order([3, 2, 1]) == [3, 2, 1]
+
+
+def test_who_was_read_at_last_is_acquitted(started: Started) -> None:
+    for _ in range(DEADLY - 1):
+        started().begin([7])
+    started().end([7])
+    started().begin([7])
+
+    assert not started().is_deadly(7)
+
+
+def test_names_of_another_folder_are_not_accused(started: Started) -> None:
+    for _ in range(DEADLY):
+        started("box").begin([7])
+
+    assert not started("box with another uidvalidity").is_deadly(7)
+
+
+def test_a_damaged_note_is_none(started: Started, tmp_path: Path) -> None:
+    (tmp_path / "trying-imap_default.json").write_text("[1")
+
+    assert started().in_order([2, 1]) == [2, 1]
+
+
+def test_a_second_process_keeps_no_note(tmp_path: Path) -> None:
+    one, two = Trying(tmp_path, "x"), Trying(tmp_path, "x")
+    one.resume("box")
+    one.begin([1])
+    two.resume("box")
+    two.begin([2])
+
+    assert '"in_hand": [1]' in (tmp_path / "trying-x.json").read_text()
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    trying = Trying(tmp_path / "file" / "below", "x")
+    trying.resume("box")
+    trying.begin([1])
+
+    assert list(trying.batch([1, 2], 50)) == [1, 2]
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    with opened(fakeredis.FakeServer(), data_dir=str(tmp_path / "data")) as found:
+        yield found
+
+
+def test_a_deadly_file_of_a_maildir_goes_to_a_person_and_has_a_record(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maildir = Maildir(installation, tmp_path / "mail")
+    for name in ("good", "poison"):
+        (tmp_path / "mail" / "new" / name).write_bytes(mail(message_id=name).raw)
+    monkeypatch.setattr(Trying, "is_deadly", lambda _, name: name == "poison")
+
+    assert maildir.take() == 1
+
+    assert installation.quarantine.counts() == {"quarantine:malformed": 1}
+    assert sorted(path.name for path in (tmp_path / "mail" / "cur").iterdir()) == ["good:2,S", "poison:2,S"]
+    outcomes = {wire["outcome"] for job in installation.queue.rq.get_jobs() for wire in job.kwargs["batch"]}
+    assert outcomes == {"honour", "quarantine:malformed"}
