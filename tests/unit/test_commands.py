@@ -24,7 +24,16 @@ PERSON = "talks with a person"
 WITHOUT_JSON = {
     **dict.fromkeys(("run", "poll", "work", "web", "lmtp", "policy", "milter"), SERVICE),
     **dict.fromkeys(
-        ("forward add", "forward remove", "hook remove", "keys retire", "mta map add", "mta map remove"), CHANGE
+        (
+            "anomaly dismiss",
+            "forward add",
+            "forward remove",
+            "hook remove",
+            "keys retire",
+            "mta map add",
+            "mta map remove",
+        ),
+        CHANGE,
     ),
     **dict.fromkeys(("group add", "group archive", "group edit", "group restore", "sender add", "sender edit"), CHANGE),
     **dict.fromkeys(("sender key", "sender revoke", "sender source add", "sender source remove"), CHANGE),

@@ -33,11 +33,12 @@ def _when(anomaly: Anomaly) -> str:
 
 
 @app.command("undo")
-def anomaly_undo(anomaly_id: _Id, reason: _Reason = "", actor: Login = "") -> None:
+def anomaly_undo(anomaly_id: _Id, reason: _Reason = "", actor: Login = "", as_json: Json = False) -> None:
     """Resubscribe exactly those whom it stopped and whom nobody else has stopped since."""
     with open_installation(own_settings()) as installation:
         found = installation.intake.anomalies.find(anomaly_id)
-        say(str(undo(installation, found, actor=actor or login_name(), reason=reason)))
+        undone = undo(installation, found, actor=actor or login_name(), reason=reason)
+    say_json(asdict(undone)) if as_json else say(str(undone))
 
 
 @app.command("dismiss")
