@@ -18,10 +18,10 @@ test: ## check style and types, then run all tests
 	.venv/bin/mypy
 	.venv/bin/pytest
 
-crash: ## kill -9 at every point of the path and at random, and see that nothing is lost (needs 12 minutes)
+crash: ## kill -9 at every point of the path and at random, stop and starve servers: nothing may be lost (25 minutes)
 	@deploy/setup --servers
 	.venv/bin/pytest tests/crash --override-ini=addopts='-ra --strict-markers'
-	.venv/bin/pytest tests/servers -m fault --override-ini=addopts='-ra --strict-markers -p no:schemathesis'
+	.venv/bin/pytest tests/servers -m fault --override-ini=addopts='-ra --strict-markers -p no:schemathesis -n 2'
 
 soak: ## ask by every way in for SECONDS=120 while things fail at random, and count who was lost
 	@deploy/setup --servers
@@ -36,9 +36,12 @@ lint: setup ## check style and types only
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-bench: setup ## measure how fast messages become suppressions
+bench: setup ## measure how fast it is, beside the limits, in one run each (needs wrk); bench/*.json keeps the samples
 	.venv/bin/python -m tests.bench.delivery
 	.venv/bin/python -m tests.bench.recovery
+	.venv/bin/python -m tests.bench.served
+	.venv/bin/python -m tests.bench.library
+	.venv/bin/python -m tests.bench.decide
 
 fuzz: setup ## put a million damaged mails through everything that decides
 	nice .venv/bin/python -m tests.fuzz.run --inputs 1000000
