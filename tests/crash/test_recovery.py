@@ -72,7 +72,7 @@ def test_a_killed_supervisor_takes_its_parts_along(
     with _started(Part(service, "work")) as part:
         until(lambda: len(part.parts("worker")) == 2, what="both workers started")
         if moment == "at work":
-            until(lambda: client.scard("rq:workers") == 2, what="both workers at work")
+            until(lambda: client.scard("rq:workers:unsubd") == 2, what="both workers at work")
         parts = below(part.pid)
 
         part.kill(kill_alone)

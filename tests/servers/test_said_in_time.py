@@ -40,7 +40,7 @@ class Desk:
     def page(self, path: str = "/ops") -> str:
         """The words of a page of the console."""
         text = ask(self.service.port, "GET", path, None, self.cookie).text
-        return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+        return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text.replace("<wbr>", ""))).split())
 
     def doctor(self, layer: str) -> list[tuple[str, str, str]]:
         """(verdict, detail, remedy) of each line about *layer*."""
