@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -30,12 +30,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             processes.require(binary, processes.PACKAGES[binary])
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Send what a test measured along with its report: it may have run in another process."""
+    report = yield
+    if call.when == "call":
+        report.user_properties += [("figure", each.line()) for each in figures.KEPT]
+        figures.KEPT.clear()
+    return report
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what the tests measured, for the README's table of reliability."""
-    if figures.KEPT:
+    reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, [])]
+    if lines := [line for each in reports for name, line in each.user_properties if name == "figure"]:
         terminalreporter.section("reliability")
-        for each in sorted(figures.KEPT, key=lambda each: (each.promise, each.fault)):
-            terminalreporter.write_line(each.line())
+        for line in sorted(lines):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
