@@ -63,9 +63,12 @@ def _listed(visit: Visit, chosen: dict[str, str], until_ms: int | None, after: s
 
 def _following(visit: Visit, selection: Selection, after: str, count: int) -> list[str]:
     """The ids of a list behind the entry *after*, which was kept at the list's `until_ms`; "" = from its beginning."""
-    ids = visit.installation.quarantine.ids(selection, count + (_NEIGHBOURS if after else 0))
-    start = ids.index(after) + 1 if after in ids else 0
-    return ids[start : start + count]
+    quarantine = visit.installation.quarantine
+    if not after or selection.until_ms is None:
+        return quarantine.ids(selection, count)
+    ids = quarantine.ids(replace(selection, since_ms=selection.until_ms), _NEIGHBOURS)  # of the same millisecond
+    ids = ids[ids.index(after) + 1 :] if after in ids else ids
+    return (ids + quarantine.ids(replace(selection, until_ms=selection.until_ms - 1), count))[:count]
 
 
 def _query(chosen: dict[str, str]) -> str:
