@@ -22,7 +22,7 @@ from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
 
 _ROOT = Path(__file__).parents[2]
-_PEOPLE, _BATCH, _CONNECTIONS, _SECONDS = 100_000, 1000, 32, 1
+_PEOPLE, _BATCH, _CONNECTIONS, _SECONDS = 100_000, 1000, 32, 2
 _MAIL_KEY = "bench:a-secret"
 
 

@@ -1,6 +1,7 @@
 """The web application: routes put together, security headers on every answer, no access log (tags spell addresses)."""
 
 import asyncio
+import gc
 import os
 import re
 import socket
@@ -120,7 +121,9 @@ def _operations(spec: dict[str, Any]) -> list[dict[str, Any]]:
 def serve(installation: Installation, listeners: Sequence[socket.socket]) -> None:
     """Serve until SIGTERM or SIGINT; requests in progress get 5 s. A second listener is the operators' own."""
     doors = Doors(listeners[1].getsockname()[:2]) if len(listeners) > 1 else ONE_DOOR
-    server(installation, doors=doors).run(sockets=list(listeners))
+    serving = server(installation, doors=doors)
+    gc.freeze()  # what is loaded now stays: looking through it for garbage stopped all requests for 60 ms, about once a second
+    serving.run(sockets=list(listeners))
 
 
 def server(
