@@ -78,7 +78,8 @@ def create_app(
     app.state.guesses = Guesses(app.state.peers)
     app.state.outside = aws
     app.mount("/static", StaticFiles(directory=str(files("worker.web").joinpath("static"))))
-    for part in (one_click, preferences, look, told, webhooks, api, outgoing, sent, v1, v3, metrics, console):
+    # In the order of use: each is tried until one has the path.
+    for part in (api, told, webhooks, one_click, preferences, look, outgoing, sent, v1, v3, metrics, console):
         app.include_router(part.router)
     failure.explain_failures(app)
     app.add_middleware(door.Door)
