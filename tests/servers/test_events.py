@@ -30,7 +30,9 @@ def test_an_event_survives_its_receiver_and_its_worker(tmp_path: Path, redis_url
         assert service.post("/in/relay", mail(address(1), "one"), authorization="Bearer t") == 204
         until(lambda: receiver.got, 30, "the first post")
         receiver.status, receiver.got = 200, []
-        until(lambda: _told(receiver) == {recipient(1)}, 90, "the second try")  # 10 s later; 40 if that one came too soon
+        until(
+            lambda: _told(receiver) == {recipient(1)}, 90, "the second try"
+        )  # 10 s later; 40 if that one came too soon
 
         receiver.wait_s, receiver.got = 15.0, []
         assert service.post("/in/relay", mail(address(2), "two"), authorization="Bearer t") == 204
