@@ -57,8 +57,7 @@ class Begun:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             left = self._left()
             if left:
-                messages = [_read(each, quarantine) for each in left.values()]
-                queue.enqueue([each for each in messages if each], limited=False)
+                queue.take(list(left.values()), quarantine)
                 with point("begun.take"):
                     self._redis.hdel(_BEGUN, *left)
         return len(left)
@@ -73,11 +72,3 @@ class Begun:
         rows = cast(dict[bytes, bytes], self._redis.hgetall(_BEGUN))
         found = {key: json.loads(row) for key, row in rows.items()}
         return {key: each["message"] for key, each in found.items() if each["at_ms"] < before_ms}
-
-
-def _read(wire: Any, quarantine: Callable[[Any, str], None]) -> DecidedMessage | None:
-    try:
-        return DecidedMessage.from_wire(wire)
-    except (KeyError, TypeError, ValueError) as error:  # another release wrote it: a person may read it
-        quarantine(wire, f"a request left undone: {type(error).__name__}")
-        return None

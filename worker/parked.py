@@ -57,7 +57,7 @@ class Parked:
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             found = cast(list[bytes], self._redis.lrange(_PARKED, 0, BATCH - 1))
         if found:
-            queue.enqueue([each for each in (_read(row, quarantine) for row in found) if each], limited=False)
+            queue.take([json.loads(row) for row in found], quarantine)
             with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
                 pipeline = self._redis.pipeline(transaction=True)
                 for each in found:
@@ -65,12 +65,3 @@ class Parked:
                 with point("parked.take"):
                     pipeline.execute()
         return len(found)
-
-
-def _read(row: bytes, quarantine: Callable[[Any, str], None]) -> DecidedMessage | None:
-    wire: Any = json.loads(row)
-    try:
-        return DecidedMessage.from_wire(wire)
-    except (KeyError, TypeError, ValueError) as error:  # another release wrote it: a person may read it
-        quarantine(wire, f"a parked request: {type(error).__name__}")
-        return None

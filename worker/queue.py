@@ -5,7 +5,7 @@ workers, `worker/reaper.py` brings back what they lost, `worker/backlog.py` coun
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -54,6 +54,13 @@ class RequestQueue:
             with point("queue.confirm"):
                 check_confirmed(replies, self._min_replicas, QueueUnavailable)
         return ids
+
+    def take(self, wires: Sequence[Any], quarantine: Callable[[Any, str], None]) -> None:
+        """Put what was kept as jobs carry it into the queue, a full one too; what cannot be read goes to *quarantine*.
+
+        Why:     another release may have written it: a person may read what we cannot.
+        """
+        self.enqueue([each for each in (_read(wire, quarantine) for wire in wires) if each], limited=False)
 
     def require_room(self) -> None:
         """Errors: QueueUnavailable  Redis is away, or the queue is full.    temporary"""
@@ -116,3 +123,11 @@ class RequestQueue:
         """Return the failed jobs: see `backlog.failed_jobs`."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             return backlog.failed_jobs(self.rq, count)
+
+
+def _read(wire: Any, quarantine: Callable[[Any, str], None]) -> DecidedMessage | None:
+    try:
+        return DecidedMessage.from_wire(wire)
+    except (KeyError, TypeError, ValueError) as error:
+        quarantine(wire, f"a kept request: {type(error).__name__}")
+        return None

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from tests.harness.threads import Quiet, serving
 
 KEY = "far-side-key"
 GROUPS = {"103", "104"}
@@ -195,7 +197,7 @@ def _is_signed(method: str, target: str, headers: Any, body: bytes) -> bool:
     return late_s < 300 and hmac.compare_digest(hmac.digest(key, said.encode(), sha256).hex(), match[4])
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Quiet):
     server: FarSide
     protocol_version = "HTTP/1.1"
 
@@ -229,18 +231,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = _any
 
-    def log_message(self, *_: Any) -> None:
-        """Print nothing."""
-
 
 @contextmanager
 def far_side(provider: str) -> Iterator[FarSide]:
     """Serve for the time of the block."""
-    with FarSide(provider) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = FarSide(provider)
+    with serving(server):
+        yield server

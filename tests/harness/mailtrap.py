@@ -5,9 +5,11 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import httpx2
+
+from tests.harness.threads import Quiet, serving
 
 TOKEN = "an-api-token-of-Mailtrap"
 _PATH = re.compile(r"/api/inbound/inboxes/7/messages/([^/?]+)")
@@ -42,20 +44,12 @@ class Mailtrap(httpx2.AsyncBaseTransport):
 @contextmanager
 def mailtrap() -> Iterator[Mailtrap]:
     """Run the server."""
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
-    http.daemon_threads = True
-    transport = _Answers.mailtrap = Mailtrap(http.server_address[1])
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Answers)) as port:
+        transport = _Answers.mailtrap = Mailtrap(port)
         yield transport
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
 
 
-class _Answers(BaseHTTPRequestHandler):
+class _Answers(Quiet):
     mailtrap: Mailtrap
 
     def do_GET(self) -> None:
@@ -68,10 +62,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.send_header("Location", "/elsewhere")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        try:
-            self.wfile.write(body)
-        except OSError:
-            pass  # the client had enough
+        self.write(body)
 
     def _answer(self) -> tuple[int, bytes]:
         if self.mailtrap.status != 200:
@@ -85,6 +76,3 @@ class _Answers(BaseHTTPRequestHandler):
                 "bcc": [], "subject": "unsubscribe", "headers": {"X-Padding": "x" * self.mailtrap.octets},
                 "rfc_message_id": f"<{found[1]}@example.net>", "text_body": "unsubscribe", "html_body": None}  # fmt: skip
         return 200, json.dumps(told).encode()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""

@@ -1,11 +1,11 @@
 """A sender's own program that hears of events, in a thread of the test's process."""
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
+
+from tests.harness.threads import Quiet, serving
 
 
 class Receiver(ThreadingHTTPServer):
@@ -22,7 +22,7 @@ class Receiver(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/events"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Quiet):
     server: Receiver
 
     def do_POST(self) -> None:
@@ -34,18 +34,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, *_: Any) -> None:
-        """Print nothing."""
-
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
     """Receive for the time of the block."""
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = Receiver()
+    with serving(server):
+        yield server

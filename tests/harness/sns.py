@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import httpx2
@@ -18,6 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+
+from tests.harness.threads import Quiet, serving
 
 KEY = rsa.generate_private_key(65537, 2048)
 TOPIC = "arn:aws:sns:us-east-1:111111111111:inbound"
@@ -132,20 +134,12 @@ class Amazon(httpx2.AsyncBaseTransport):
 @contextmanager
 def amazon() -> Iterator[Amazon]:
     """Run the server."""
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
-    http.daemon_threads = True
-    transport = _Answers.amazon = Amazon(http.server_address[1])
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Answers)) as port:
+        transport = _Answers.amazon = Amazon(port)
         yield transport
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
 
 
-class _Answers(BaseHTTPRequestHandler):
+class _Answers(Quiet):
     amazon: Amazon
 
     def do_GET(self) -> None:
@@ -166,9 +160,6 @@ class _Answers(BaseHTTPRequestHandler):
             self.wfile.write(b"" if self.amazon.drip_s else body)
         except OSError:
             pass  # the client had enough
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
 
 def day(days: float) -> float:

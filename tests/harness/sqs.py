@@ -8,8 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import md5
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from tests.harness.threads import Quiet, serving
 
 SENT_MS = 1_790_000_000_000
 
@@ -81,21 +83,15 @@ class Sqs:
 @contextmanager
 def sqs() -> Iterator[Sqs]:
     """Run the server."""
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
-    http.daemon_threads = True
-    queue = _Answers.queue = Sqs(http.server_address[1])
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield queue
-    finally:
-        queue.hold.set()
-        http.shutdown()
-        thread.join()
-        http.server_close()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Answers)) as port:
+        queue = _Answers.queue = Sqs(port)
+        try:
+            yield queue
+        finally:
+            queue.hold.set()
 
 
-class _Answers(BaseHTTPRequestHandler):
+class _Answers(Quiet):
     queue: Sqs
 
     def do_POST(self) -> None:
@@ -112,10 +108,4 @@ class _Answers(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        try:
-            self.wfile.write(body)
-        except OSError:
-            pass  # the client had enough
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        self.write(body)

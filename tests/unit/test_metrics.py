@@ -9,14 +9,12 @@ from typing import Any
 import fakeredis
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit import house
 from tests.unit.house import decided, now_ms
 from worker.installation import Installation
-from worker.web.metrics import ALL, HISTOGRAMS, _Installation, bounded
+from worker.web.metrics import ALL, HISTOGRAMS, bounded, exposition
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/unsubd.json").read_text())
@@ -35,9 +33,7 @@ def installation() -> Iterator[Installation]:
 
 def shown(installation: Installation) -> dict[str, Any]:
     """The families of /metrics, by the name that its TYPE line has."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Installation(installation))
-    text = generate_latest(registry).decode()
+    text = exposition(installation).decode()
     types = dict(line.split()[2:4] for line in text.splitlines() if line.startswith("# TYPE"))
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {"types": types, "samples": samples}

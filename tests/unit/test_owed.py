@@ -8,8 +8,6 @@ from typing import Any
 
 import fakeredis
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 
 from tests.unit import house
 from tests.unit.house import decided, mail, now_ms
@@ -21,7 +19,7 @@ from worker.installation import Installation
 from worker.owed import Alarm, owed
 from worker.sent import Sent
 from worker.status import status
-from worker.web.metrics import _Installation, _up
+from worker.web.metrics import _up, exposition
 
 HOUR_MS = 3_600_000
 FORGED = "u+aaaaaaaaaaaaaa-acme-12-jane_example.com@unsub.example.com"
@@ -215,9 +213,7 @@ def test_a_webhook_is_a_source_with_its_last_delivery_and_its_failures(installat
     installation.redis.hset("unsubd:endpoints", "relay:eu refused", now_ms() + 1000)
 
     assert (endpoint(installation)["state"], endpoint(installation)["unproved"]) == ("unproved", 10)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Installation(installation))
-    assert 'unsubd_source_up{source="relay:eu"} 0.0' in generate_latest(registry).decode().splitlines()
+    assert 'unsubd_source_up{source="relay:eu"} 0.0' in exposition(installation).decode().splitlines()
 
 
 def test_of_many_sources_the_metrics_name_those_that_do_not_work() -> None:

@@ -1,40 +1,20 @@
 """What a target was not told yet: counted until the provider knows, an alarm by its age, and timed when it is done."""
 
-from collections.abc import Iterator
-
-import fakeredis
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 
 from handlers import forwarding
 from handlers.errors import Unavailable
 from handlers.request import Action
-from tests.harness.far_side import KEY, FarSide, far_side
+from tests.harness.far_side import KEY, FarSide
 from tests.unit import house
-from worker import by_hand, clock, forget, jobs
+from worker import by_hand, clock, forget
 from worker.forwarding import Target, owing
 from worker.installation import Installation
 from worker.owed import owed
 from worker.status import status
-from worker.web.metrics import _Installation
+from worker.web.metrics import exposition
 
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture
-def acme(monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
-    with house.opened(fakeredis.FakeServer()) as found:
-        found.accounts.add_sender("acme")
-        found.accounts.add_group("acme", "Weekly news", "", 12)
-        monkeypatch.setattr(jobs, "_settings", found.settings)
-        yield found
-
-
-@pytest.fixture
-def far() -> Iterator[FarSide]:
-    with far_side("sendgrid") as server:
-        yield server
 
 
 def _target(acme: Installation, far: FarSide, key: str = KEY) -> Target:
@@ -130,10 +110,7 @@ def test_the_metrics_name_each_target(acme: Installation, far: FarSide) -> None:
     _suppress(acme, "a@example.com", hours_ago=2)
     _run(acme)
     _suppress(acme, "b@example.com", hours_ago=2)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Installation(acme))
-
-    lines = generate_latest(registry).decode().splitlines()
+    lines = exposition(acme).decode().splitlines()
 
     assert 'unsubd_forward_waiting{target="acme-sendgrid"} 1.0' in lines
     assert 'unsubd_forward_told_total{level="alarm",target="acme-sendgrid"} 1.0' in lines
@@ -146,10 +123,7 @@ def test_the_rest_of_many_targets_is_other(acme: Installation, far: FarSide, mon
     for number in range(3):
         acme.forwards.add(Target(f"t{number}", "acme", "sendgrid", KEY, {12: "103"}, "", far.url))
     _suppress(acme, "a@example.com", hours_ago=2)
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Installation(acme))
-
-    lines = generate_latest(registry).decode().splitlines()
+    lines = exposition(acme).decode().splitlines()
 
     assert 'unsubd_forward_waiting{target="other"} 2.0' in lines
     assert sum(line.startswith("unsubd_forward_waiting{") for line in lines) == 2

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 
 import fakeredis
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
@@ -17,7 +15,7 @@ from worker.doctor import Verdict, processes
 from worker.installation import Installation
 from worker.owed import owed
 from worker.status import status
-from worker.web.metrics import _Installation
+from worker.web.metrics import exposition
 
 
 @pytest.fixture
@@ -46,10 +44,7 @@ def test_status_has_requests_and_messages_beside_the_jobs(failed: Installation) 
 
 
 def test_the_metrics_count_requests(failed: Installation) -> None:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Installation(failed))
-
-    lines = generate_latest(registry).decode().splitlines()
+    lines = exposition(failed).decode().splitlines()
 
     assert 'unsubd_queue_requests{state="queued"} 3.0' in lines
     assert 'unsubd_queue_messages{state="queued"} 2.0' in lines

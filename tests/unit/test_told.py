@@ -5,12 +5,10 @@ import hmac
 import json
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-import fakeredis
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -22,7 +20,7 @@ from handlers.forwarding.told import Told
 from handlers.request import Action, Request, request_id
 from tests.harness.far_side import KEY, FarSide, far_side
 from tests.unit import house
-from worker import by_hand, jobs
+from worker import by_hand
 from worker.forwarding import Target
 from worker.forwarding.heard import hear
 from worker.installation import Installation
@@ -130,21 +128,6 @@ def test_what_is_no_event_is_refused(read: Any, body: bytes) -> None:
 
 
 # --- what becomes of it
-
-
-@pytest.fixture
-def acme(monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
-    with house.opened(fakeredis.FakeServer()) as found:
-        found.accounts.add_sender("acme")
-        found.accounts.add_group("acme", "Weekly news", "", 12)
-        monkeypatch.setattr(jobs, "_settings", found.settings)
-        yield found
-
-
-@pytest.fixture
-def far() -> Iterator[FarSide]:
-    with far_side("sendgrid") as server:
-        yield server
 
 
 def _target(acme: Installation, url: str = "http://127.0.0.1:1") -> Target:

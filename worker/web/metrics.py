@@ -193,10 +193,15 @@ def _histogram(name: str, counts: Mapping[Names, int]) -> HistogramMetricFamily:
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
     """Counters of all processes, and how much waits."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Installation(request.app.state.installation))
     try:
-        text = await asyncio.to_thread(generate_latest, registry)
+        text = await asyncio.to_thread(exposition, request.app.state.installation)
     except Unavailable as error:
         return Response(str(error), status_code=503)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def exposition(installation: Installation) -> bytes:
+    """Return every metric in Prometheus' text format. Errors: Unavailable  a server is away.    temporary"""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Installation(installation))
+    return generate_latest(registry)
