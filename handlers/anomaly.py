@@ -81,7 +81,7 @@ def stopped_by(anomaly: Anomaly, records: Iterable[Mapping[str, Any]]) -> dict[K
             if anomaly.holds(record["source"], at_ms, key):
                 last[key] = max(at_ms, last.get(key, 0))
                 made |= {key} if effect == "added" else set()
-            elif at_ms >= anomaly.from_ms:
+            elif effect == "already-present" or at_ms >= anomaly.from_ms:  # asked before, and heard of after
                 others.add(key)
         others |= {key for each in record.get("resolutions", []) for key, _ in _stops(each["requests"])}
     return {key: None if key in others else last[key] for key in made}
@@ -89,5 +89,5 @@ def stopped_by(anomaly: Anomaly, records: Iterable[Mapping[str, Any]]) -> dict[K
 
 def _stops(results: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Key, str]]:
     for each in results:
-        if each["effect"] in _STOPS and each.get("action") != "resubscribe":
+        if each["effect"] in _STOPS:
             yield (each["sender"], each["group"], each["recipient"]), each["effect"]

@@ -119,7 +119,7 @@ class Anomalies:
         asked = [(tag, self._bare(asker.lower())[:8], at_ms) for tag, asker, at_ms in uses if asker]
         if not asked:
             return
-        with suppress(redis.RedisError):
+        with suppress(redis.RedisError, QueueUnavailable):
             for start in range(0, len(asked), _AT_ONCE):
                 self._use_some(key, asked[start : start + _AT_ONCE])
 
@@ -147,7 +147,7 @@ class Anomalies:
         counted = [(source, slot, count) for (source, slot), count in sorted(counts.items()) if count]
         if not counted:
             return
-        with suppress(redis.RedisError):
+        with suppress(redis.RedisError, QueueUnavailable):
             rows = cast(list[bytes], self._learn(keys=[_PACE], args=[each for row in counted for each in row]))
             for (source, slot, _), row in zip(counted, rows, strict=True):
                 pace = Pace(*map(int, row.split()))
@@ -156,12 +156,17 @@ class Anomalies:
 
     def _burst(self, source: str, pace: Pace) -> None:
         start_ms = pace.slot * SLOT_MS
-        known = [each for each in self.every() if each.source == source and each.to_ms + _ONE_BURST_MS > start_ms]
+        # What comes after an undo is another one, or nobody could undo that.
+        same = [each for each in self.every() if each.source == source and each.state != "undone"]
+        known = [each for each in same if each.to_ms + _ONE_BURST_MS > start_ms]
         burst = next(iter(known), None) or Anomaly(_id("burst", source, start_ms), "burst", start_ms, source=source)
         if burst.state == "open":
             self._keep(replace(burst, to_ms=start_ms + SLOT_MS, count=max(burst.count, pace.count)), again=True)
 
     def _keep(self, anomaly: Anomaly, *, again: bool = False) -> None:
+        oldest_ms = time.time_ns() // 1_000_000 - _LIFE_S * 1000
+        if old := [each.id for each in self.every() if max(each.from_ms, each.to_ms) < oldest_ms]:
+            self._redis.hdel(_ANOMALIES, *old)
         row = json.dumps(asdict(anomaly))
         if again and self._redis.hexists(_ANOMALIES, anomaly.id):
             self._redis.hset(_ANOMALIES, anomaly.id, row)

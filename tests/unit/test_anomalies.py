@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from handlers.anomaly import MANY_ASKERS, SLOT_MS, Anomaly, Pace, stopped_by
-from handlers.errors import Rejected
+from handlers.errors import QueueUnavailable, Rejected
 from handlers.request import Action, DecidedMessage, Outcome
 from handlers.tag import Tag
 from tests.unit import house
@@ -96,6 +96,7 @@ def test_a_second_slot_makes_the_burst_longer_and_no_second_one(here: Installati
 def test_what_the_ledger_knew_and_what_operators_enter_is_no_burst(here: Installation) -> None:
     _habit(here)
     _record(here, *(_asks(number) for number in range(150)), *(_asks(number) for number in range(150)))
+    _habit(here, source="operator")
     by_hand.enter(here, Action.UNSUBSCRIBE, JANE.sender, JANE.group, [f"q{n}@example.com" for n in range(300)],
                   actor="anna", reason="list")  # fmt: skip
 
@@ -146,7 +147,46 @@ def test_a_redis_that_cannot_count_loses_no_request(here: Installation, server: 
     assert _stopped(here) == {"p1@example.com"}
 
 
+def test_a_redis_that_goes_in_mid_count_loses_nothing_either(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: object) -> None:
+        raise QueueUnavailable("UNSUBD_REDIS_URL: away")
+
+    _habit(here)
+    monkeypatch.setattr("worker.anomalies.Anomalies.every", away)
+
+    assert [len(each) for each in here.intake.record([_asks(number) for number in range(300)])] == [1] * 300
+
+
+@pytest.mark.parametrize(("most", "brings", "odd"), [(100, 600, 1), (100, 400, 0)])
+def test_a_habit_halves_in_two_weeks(here: Installation, most: int, brings: int, odd: int) -> None:
+    here.redis.hset("unsubd:pace", "relay:default", f"{SLOT - 2016} 0 {most} {SLOT - 4000}")
+
+    _record(here, *(_asks(number) for number in range(brings)))
+
+    assert len(here.intake.anomalies.open()) == odd
+
+
+def test_old_ones_leave_so_that_new_ones_are_seen(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.anomalies._MOST_ANOMALIES", 3)
+    for number in range(3):
+        old = Anomaly(f"old{number}", "burst", NOW - 60 * 86_400_000, NOW - 60 * 86_400_000 + SLOT_MS, source="lmtp")
+        here.intake.anomalies.settle(old, "dismissed", "anna")
+
+    assert [each.kind for each in (_burst(here), *here.intake.anomalies.every())] == ["burst", "burst"]
+
+
 # --- undone
+
+
+def test_what_a_loop_brings_after_its_undo_is_another_one(here: Installation) -> None:
+    undo(here, _burst(here), actor="anna", reason="a loop")
+
+    _record(here, *(_asks(number, NOW + SLOT_MS) for number in range(1000, 3000)))
+
+    [again] = here.intake.anomalies.open()
+    assert (again.from_ms, again.count) == (NOW + SLOT_MS, 2000)
 
 
 def test_an_undo_lifts_what_the_burst_made_and_nobody_else_holds(here: Installation) -> None:
@@ -158,13 +198,20 @@ def test_an_undo_lifts_what_the_burst_made_and_nobody_else_holds(here: Installat
     wish = replace(complaint.requests[0], action=Action.COMPLAINT)
     _record(here, replace(complaint, outcome=Outcome.COMPLAINT, requests=(wish,)))
     here.intake.apply([replace(_asks(6).requests[0], id="f" * 32, source="import", at_ms=0)])  # held; no ledger tells
+    mine = _asks(9000, NOW + 2, who="p9@example.com")  # a complaint among the burst's own
+    _record(
+        here, replace(mine, outcome=Outcome.COMPLAINT, requests=(replace(mine.requests[0], action=Action.COMPLAINT),))
+    )
+    here.intake.apply(
+        [replace(_asks(10, NOW + 60_000, "imap:default").requests[0], id="e" * 32)]
+    )  # its record is not written yet
     _record(here, _asks(900, source="imap:default"))  # the same minute, another source
 
     done = undo(here, burst, actor="anna", reason="a loop")
 
-    kept = {f"p{number}@example.com" for number in (1, 2, 3, 4, 5, 6, 900)}
+    kept = {f"p{number}@example.com" for number in (1, 2, 3, 4, 5, 6, 9, 10, 900)}
     assert _stopped(here) == kept
-    assert (done.lifted, done.kept) == (294, 4)  # 1 and 2 are none that it made
+    assert (done.lifted, done.kept) == (292, 6)  # 1 and 2 are none that it made
     assert here.intake.anomalies.open() == []
     with pytest.raises(Rejected, match="undone already"):
         undo(here, here.intake.anomalies.find(burst.id), actor="anna", reason="")
@@ -206,20 +253,24 @@ def test_a_shared_tag_is_undone_for_its_one_recipient(here: Installation) -> Non
     assert (done.lifted, done.kept, _stopped(here)) == (1, 0, {"p2@example.com"})
 
 
+def _results(who: str, effect: str) -> list[dict[str, object]]:
+    return [{"sender": "acme", "group": 1, "recipient": who, "effect": effect, "action": "unsubscribe"}]
+
+
 def test_what_others_asked_for_is_decided_by_the_records_alone() -> None:
     burst = Anomaly("a", "burst", 100, 200, source="lmtp")
 
     def record(source: str, at_ms: int, who: str, effect: str = "added", **more: object) -> dict[str, object]:
-        result = {"sender": "acme", "group": 1, "recipient": who, "effect": effect, "action": "unsubscribe"}
-        return {"source": source, "received_ms": at_ms, "requests": [result], **more}
+        return {"source": source, "received_ms": at_ms, "requests": _results(who, effect), **more}
 
     records = [
         record("lmtp", 100, "a"), record("lmtp", 150, "a", "already-present"), record("lmtp", 200, "b"),
         record("lmtp", 150, "c"), record("page", 160, "c", "already-present"), record("lmtp", 150, "d", "stale"),
-        record("lmtp", 150, "e"), record("page", 50, "e", "already-present"),
+        record("lmtp", 150, "e"), record("page", 50, "e", "already-present"),  # asked before, heard of after
+        record("lmtp", 150, "f"), record("imap", 10, "g", resolutions=[{"requests": _results("f", "already-present")}]),
     ]  # fmt: skip
 
-    assert stopped_by(burst, records) == {("acme", 1, "a"): 150, ("acme", 1, "c"): None, ("acme", 1, "e"): 150}
+    assert stopped_by(burst, records) == {("acme", 1, "a"): 150} | {("acme", 1, who): None for who in "cef"}
 
 
 def test_the_commands(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,12 +283,15 @@ def test_the_commands(here: Installation, monkeypatch: pytest.MonkeyPatch) -> No
 
     listed = run.invoke(anomaly.app, ["list"]).output
     told = json.loads(run.invoke(anomaly.app, ["list", "--json"]).output)
-    dismissed = run.invoke(anomaly.app, ["dismiss", burst.id, "--reason", "a campaign", "--actor", "anna"]).output
+    dismissed = run.invoke(
+        anomaly.app, ["dismiss", burst.id, "--reason", "jane@example.com called", "--actor", "anna"]
+    ).output
     undone = run.invoke(anomaly.app, ["undo", burst.id]).output
 
     assert burst.id in listed
     assert (told["kind"], told["count"]) == ("burst", 300)
     assert dismissed == "dismissed\n"
+    assert "jane@" not in str(here.redis.hgetall("unsubd:anomalies"))
     assert "300 recipients get mail again; 0 stay stopped" in undone
 
 

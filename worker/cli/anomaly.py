@@ -11,6 +11,7 @@ from worker.anomalies import described
 from worker.anomaly_undo import undo
 from worker.cli.output import Json, Login, login_name, own_settings, say, say_json
 from worker.installation import open_installation
+from worker.quarantine.shown import without_addresses
 
 app = typer.Typer(help="What is odd: bursts of one source, tags that many people use.", no_args_is_help=True)
 _Id = Annotated[str, typer.Argument(metavar="ID", help="As `anomaly list` prints it.")]
@@ -46,5 +47,7 @@ def anomaly_dismiss(anomaly_id: _Id, reason: _Reason = "", actor: Login = "") ->
     """It is none: say no more of it. Nothing is changed."""
     with open_installation(own_settings()) as installation:
         anomalies = installation.intake.anomalies
-        anomalies.settle(anomalies.find(anomaly_id), "dismissed", f"{actor or login_name()}: {reason}".strip(": "))
+        anomalies.settle(
+            anomalies.find(anomaly_id), "dismissed", f"{actor or login_name()}: {without_addresses(reason)}".strip(": ")
+        )
     say("dismissed")

@@ -71,7 +71,7 @@ class Rack:
 
     def find(self, text: str, count: int) -> Iterator[str]:
         """Yield the ids of the entries whose facts, as JSON, have *text*, ASCII letters in any case; *count* at a time, about."""
-        cursor, needle = b"0", text.lower().encode("utf-8", "replace")
+        cursor, needle = b"0", text.encode("utf-8", "replace").lower()  # of bytes, as Lua: ASCII alone
         while True:
             cursor, ids = cast(Any, self._find(keys=[ENTRIES], args=[cursor, count, needle]))
             yield from (each.decode() for each in ids)
