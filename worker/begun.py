@@ -70,5 +70,14 @@ class Begun:
     def _left(self) -> dict[bytes, Any]:
         before_ms = time.time_ns() // 1_000_000 - _LEFT_AFTER_S * 1000
         rows = cast(dict[bytes, bytes], self._redis.hgetall(_BEGUN))
-        found = {key: json.loads(row) for key, row in rows.items()}
-        return {key: each["message"] for key, each in found.items() if each["at_ms"] < before_ms}
+        found = {key: _opened(row) for key, row in rows.items()}
+        return {key: message for key, (at_ms, message) in found.items() if at_ms < before_ms}
+
+
+def _opened(row: bytes) -> tuple[int, Any]:
+    """When it was begun, and the message; what cannot be opened was begun long ago, and a person gets it as it is."""
+    try:
+        kept = json.loads(row)
+        return int(kept["at_ms"]), kept["message"]
+    except (KeyError, TypeError, ValueError):
+        return 0, row.decode("utf-8", "replace")

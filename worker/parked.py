@@ -46,7 +46,8 @@ class Parked:
         """Return how many are parked, and since when the oldest is, ms UTC (0: none is)."""
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             first = cast(bytes | None, self._redis.lindex(_PARKED, 0))
-            at_ms = json.loads(first).get("received_ms", 0) if first else 0
+            opened = _opened(first) if first else None
+            at_ms = opened.get("received_ms", 0) if isinstance(opened, dict) else 0
             return self._redis.llen(_PARKED), at_ms
 
     def move(self, queue: RequestQueue, quarantine: Callable[[Any, str], None]) -> int:
@@ -57,7 +58,7 @@ class Parked:
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             found = cast(list[bytes], self._redis.lrange(_PARKED, 0, BATCH - 1))
         if found:
-            queue.take([json.loads(row) for row in found], quarantine)
+            queue.take([_opened(row) for row in found], quarantine)
             with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
                 pipeline = self._redis.pipeline(transaction=True)
                 for each in found:
@@ -65,3 +66,10 @@ class Parked:
                 with point("parked.take"):
                     pipeline.execute()
         return len(found)
+
+
+def _opened(row: bytes) -> Any:
+    try:
+        return json.loads(row)
+    except ValueError:
+        return row.decode("utf-8", "replace")  # a person gets it as it is

@@ -131,6 +131,8 @@ def test_a_mail_that_kills_its_reader_is_set_aside_and_stops_nobody(
         until(lambda: len(dovecot.messages("Processed")) == 41, 30, "all moved")
         shown = service.rows("quarantine", "list")[0]
     deaths = service.log.read_text().count("part poll ended")
+    compared = service.command("reconcile", "--json")
+    assert compared.returncode == 0, "it reads all that was handled, and not the poison"
     assert _outcomes(redis_url) == ["honour"] * 40 + ["quarantine:malformed"]
     assert "killed" in str(shown)
     figure("one poison stops nobody", "mail that kills the poller", "test_service_faults",

@@ -77,3 +77,15 @@ def test_nothing_is_begun_that_cannot_be_kept(house: Installation, monkeypatch: 
         house.intake.record_now(message := decided())
     (wish,) = message.requests
     assert house.store.row(wish.sender, wish.group, wish.recipient) is None
+
+
+@pytest.mark.parametrize("row", ['{"at_ms": 0}', "[1]", "x", '{"at_ms": "soon", "message": {}}'])
+def test_a_damaged_row_goes_to_a_person_and_stops_nothing(
+    house: Installation, monkeypatch: pytest.MonkeyPatch, row: str
+) -> None:
+    house.redis.hset(BEGUN, "1", row)
+    house.redis.hset(BEGUN, "2", json.dumps({"at_ms": 0, "message": decided().as_wire()}))
+
+    assert house.intake.begun.left() == ["1", "2"]
+    assert _move(house, monkeypatch) == 2
+    assert (house.queue.rq.count, house.quarantine.counts(), house.redis.exists(BEGUN)) == (1, {"failed": 1}, 0)

@@ -1,5 +1,6 @@
 """One-click while the queue's Redis is away: parked in the store, then queued, then in effect; once."""
 
+import json
 from collections.abc import Iterator
 from unittest.mock import patch
 
@@ -99,3 +100,19 @@ def test_a_start_is_never_parked(acme: Installation, servers: dict[str, fakeredi
     with pytest.raises(QueueUnavailable):
         Wishes(acme, JANE, "c" * 32).make([Want(12, stop=False, seen=undo.version_of(row.version))])
     assert acme.store_redis.llen("unsubd:parked") == 0
+
+
+def test_a_damaged_row_goes_to_a_person_and_stops_nothing(acme: Installation) -> None:
+    acme.store_redis.rpush("unsubd:parked", "x", "[1]", json.dumps(house.decided().as_wire()))
+
+    assert acme.parked.waiting() == (3, 0)
+    assert acme.parked.move(acme.queue, acme.quarantine_failed) == 3
+    assert (acme.queue.rq.count, acme.quarantine.counts(), acme.parked.waiting()) == (1, {"failed": 2}, (0, 0))
+
+
+def test_what_was_parked_enters_a_full_queue(acme: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    acme.parked.put([house.decided()])
+    monkeypatch.setattr(acme.queue, "_limit", 0)
+
+    assert acme.parked.move(acme.queue, acme.quarantine_failed) == 1
+    assert acme.queue.rq.count == 1

@@ -3,7 +3,9 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import fakeredis
@@ -20,6 +22,7 @@ from worker.reconcile import Report, jobs, reconcile
 from worker.reconcile.books import Books
 from worker.reconcile.mail import Scope
 from worker.sources.maildir import Maildir
+from worker.store.archive import Archive
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +94,41 @@ def test_a_dry_run_repairs_nothing(acme: Installation, taken: InboundMessage) ->
 def test_what_waits_in_a_job_is_no_gap(acme: Installation, taken: InboundMessage) -> None:
     acme.store_redis.delete(*_homes(acme))
     acme.intake.accept([taken])
+
+    assert _compared(acme).found == {}
+
+
+def test_what_the_archive_has_is_no_gap_and_it_is_read_once(
+    acme: Installation, taken: InboundMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+
+    def copies(_: Archive) -> Iterator[SimpleNamespace]:
+        passes.append(1)
+        yield SimpleNamespace(key=taken.key)
+
+    monkeypatch.setattr(Archive, "copies", copies)
+    acme.store_redis.delete(*_homes(acme))
+    books = Books(acme, report := Report(), repair=True)
+    for _ in range(3):
+        books.compare([taken])
+    books.compare([mail(message_id="other", received_ms=now_ms())])
+
+    assert (report.found, len(passes)) == ({"unrecorded": 1}, 1)
+
+
+def test_a_stop_of_everything_answers_for_a_group(acme: Installation, taken: InboundMessage) -> None:
+    acme.intake.apply([replace(decided(group=0).requests[0], at_ms=now_ms())])
+    acme.store_redis.hdel("unsubd:supp:{acme}:12", JANE.recipient)
+
+    assert _compared(acme).found == {}
+
+
+def test_a_file_that_goes_while_it_is_compared_ends_nothing(
+    acme: Installation, taken: InboundMessage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mail" / "cur" / "gone:2,S").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr("worker.sources.maildir.os.DirEntry.is_file", lambda *_, **__: True, raising=False)
 
     assert _compared(acme).found == {}
 

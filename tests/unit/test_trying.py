@@ -1,5 +1,6 @@
 """The note of what is being read: who killed us stands alone, and after three deaths is set aside."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import fakeredis
 import pytest
 
+from handlers.errors import QueueUnavailable
 from tests.unit.house import mail, opened
 from worker.installation import Installation
 from worker.sources.maildir import Maildir
@@ -125,6 +127,24 @@ def test_a_deadly_file_of_a_maildir_goes_to_a_person_and_has_a_record(
     assert maildir.take() == 1
 
     assert installation.quarantine.counts() == {"quarantine:malformed": 1}
-    assert sorted(path.name for path in (tmp_path / "mail" / "cur").iterdir()) == ["good:2,S", "poison:2,S"]
+    assert sorted(path.name for path in (tmp_path / "mail" / "cur").iterdir()) == [".poison", "good:2,S"]
+    assert [len(found) for found in maildir.accepted(0.0)] == [1], "nobody reads it again, no comparison either"
     outcomes = {wire["outcome"] for job in installation.queue.rq.get_jobs() for wire in job.kwargs["batch"]}
     assert outcomes == {"honour", "quarantine:malformed"}
+
+
+def test_a_queue_that_is_away_accuses_no_mail(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mail" / "new").mkdir(parents=True)
+    (tmp_path / "mail" / "new" / "one").write_bytes(mail().raw)
+
+    def away(*_: object, decided_all: object) -> None:
+        raise QueueUnavailable("UNSUBD_REDIS_URL: away")
+
+    monkeypatch.setattr("worker.intake.Intake.accept", away)
+    with pytest.raises(QueueUnavailable):
+        Maildir(installation, tmp_path / "mail").take()
+
+    [note] = [json.loads(each.read_text()) for each in (tmp_path / "data").glob("trying-*.json")]
+    assert (note["in_hand"], note["deaths"]) == ([], {})

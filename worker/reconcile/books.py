@@ -1,6 +1,7 @@
 """One message against the books: ledger, jobs, quarantine, archive and store."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 from handlers.message import InboundMessage
@@ -70,7 +71,12 @@ class Books:
 
     def _unfiled(self, keys: set[str]) -> set[str]:
         """Those that no file of the archive has: an old mail's record leaves the store within the hour."""
-        return keys - {line.key for line in Archive(self._installation.settings.archive).copies() if line.key in keys}
+        return {key for key in keys if key not in self._filed}
+
+    @cached_property
+    def _filed(self) -> frozenset[str]:
+        """Every key of the archive: read once, for all batches."""
+        return frozenset(line.key for line in Archive(self._installation.settings.archive).copies())
 
     def _ineffective(self, decided: Sequence[DecidedMessage]) -> set[str]:
         asked = [(each.key, request) for each in decided for request in each.requests if each.key not in self._in_jobs]

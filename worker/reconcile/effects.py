@@ -28,8 +28,10 @@ def compare(installation: Installation, since_ms: int, known: Collection[str], n
     for sender, places in wanted.items():
         found = _found(installation, sender, {group for group, _ in places} | {0})
         lost = {place: key for place, key in places.items() if not {place, (0, place[1])} & found}
-        if len({pseudonym for _, pseudonym in lost}) > installation.store.forgotten_count(sender):
-            note("unrestorable", [key[:12] for key in sorted(lost.values())], repaired=False)
+        names = [key[:12] for key in sorted(lost.values())]
+        beyond = len({pseudonym for _, pseudonym in lost}) - installation.store.forgotten_count(sender)
+        if beyond > 0:
+            note("unrestorable", names[:beyond], repaired=False)
     return count
 
 

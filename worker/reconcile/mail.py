@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from handlers.message import InboundMessage
 from worker.installation import Installation
 from worker.reconcile.books import Books
-from worker.sources.imap import DONE, MailboxAddress, MailboxRefused
+from worker.sources.imap import ASIDE, DONE, MailboxAddress, MailboxRefused
 from worker.sources.mailbox import imap_date
 from worker.sources.maildir import Maildir
 from worker.sources.polling import mailbox_addresses
@@ -62,8 +62,8 @@ async def _of_mailbox(installation: Installation, address: MailboxAddress, scope
     try:
         arrived = await survey.search("SINCE", scope.day)
         settled = {uid for uid in arrived if uid in remembered.done or uid in remembered.left}
-        uids = sorted({*await survey.search("KEYWORD", DONE), *settled})
-        async for found in survey.messages(uids):
+        uids = {*await survey.search("KEYWORD", DONE), *settled} - {*await survey.search("KEYWORD", ASIDE)}
+        async for found in survey.messages(sorted(uids)):
             yield list(found.values()), True
         junk = await survey.junk()
     finally:
@@ -87,6 +87,7 @@ async def _of_folder(
             return
         everything = marked if only_marked else await survey.search("ALL")
         uids = {*await survey.search("SINCE", scope.day), *sorted(everything)[-NEWEST:]} & set(everything)
+        uids -= {*await survey.search("KEYWORD", ASIDE)}
         for part, is_marked in ((uids & marked, True), (uids - marked, False)):
             async for found in survey.messages(sorted(part)):
                 yield list(found.values()), is_marked

@@ -58,6 +58,7 @@ class Pulse:
         self._path = installation.settings.data_dir / f"pulse-{part}.json"
         self._runs: list[str] = []
         self._lock = -1
+        self._owing = threading.Lock()  # one thread beats, another compares
         self.last = Beat(secrets.token_hex(8))
         self.losses = 0
 
@@ -88,7 +89,8 @@ class Pulse:
         if self._runs and list(runs) != self._runs:
             self._owe(self.last.at_ms)  # it came back, perhaps without its last second
         self._runs = list(runs)
-        self.last = replace(following, owed_ms=self.last.owed_ms)
+        with self._owing:
+            self.last = replace(following, owed_ms=self.last.owed_ms)
         _write(self._path, self.last)
 
     def _told(self, client: redis.Redis, beat: Beat) -> tuple[tuple[int, int], str]:
@@ -102,13 +104,15 @@ class Pulse:
             return _numbers(before), _run_of(client)
 
     def _owe(self, since_ms: int) -> None:
-        self.losses += 1
-        self.last = replace(self.last, owed_ms=min(since_ms, self.last.owed_ms or since_ms))
+        with self._owing:
+            self.losses += 1
+            self.last = replace(self.last, owed_ms=min(since_ms, self.last.owed_ms or since_ms))
 
     def settle(self, losses: int) -> None:
         """What was owed is compared, unless there were more than so many losses by now."""
-        if self.losses == losses:
-            self.last = replace(self.last, owed_ms=0)
+        with self._owing:
+            if self.losses == losses:
+                self.last = replace(self.last, owed_ms=0)
 
     def close(self) -> None:
         """Let another process beat. Repeat: safe."""

@@ -25,7 +25,7 @@ from worker.intake import has_valid_tag, is_foreign
 from worker.points import point
 from worker.settings import Settings
 from worker.sources import SourceReport, oauth
-from worker.sources.imap import DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused, Selected
+from worker.sources.imap import ASIDE, DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused, Selected
 from worker.sources.look import Look
 from worker.sources.progress import Progress, ProgressStore, UidSet
 from worker.sources.trying import Trying
@@ -249,15 +249,17 @@ class Mailbox:
         count = start = 0
         while start < len(uids):
             batch = self._trying.batch(uids[start:], self._look.batch)
+            self._trying.begin(batch)
             try:
-                self._trying.begin(batch)
                 messages = await self._read(connection, batch)
                 await self._take(connection, messages)
-            finally:
-                self._trying.end()
-            self._trying.end(batch)
+            except BaseException:
+                self._trying.end()  # whatever it was, no mail killed us
+                raise
             self._backoff_s = 1.0
-            self._taken.add(messages)  # not the batch: what the server did not answer is asked for again
+            # Not the batch: what the server did not answer is asked for again.
+            self._trying.end(messages)
+            self._taken.add(messages)
             count, start = count + len(messages), start + len(batch)
         # What was seen to its end needs no second search; a message whose mark is removed comes back at the next start.
         unsettled = (uid for uid in found if uid >= from_uid and not self._is_known(uid))
@@ -270,6 +272,9 @@ class Mailbox:
             name = f"{self._progress.of}:{uid}"
             args = (each.raw, name, self._source, each.received_ms)
             accepted = await asyncio.to_thread(self._installation.intake.set_aside, *args)
+            if self._keywords:
+                with point("imap.mark"):
+                    await connection.mark_done([uid], ASIDE)
             await self._mark(connection, [uid], accepted.job_ids)
             self._taken.add([uid])
             self._trying.end([uid])

@@ -12,6 +12,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from handlers import message
@@ -84,12 +85,13 @@ class Maildir:
         if not names:
             return 0
         batch = self._trying.batch(names, BATCH)
+        self._trying.begin(batch)
         try:
-            self._trying.begin(batch)
             messages = self._taken(batch)
-        finally:
-            self._trying.end()
-        self._trying.end(batch)
+        except BaseException:
+            self._trying.end()  # whatever it was, no mail killed us
+            raise
+        self._trying.end(messages)
         for name in messages:
             self._move(name)
         return len(messages)
@@ -111,11 +113,14 @@ class Maildir:
     def _set_aside(self, name: str) -> None:
         """Give a file that kills whoever reads it to a person, as it is."""
         try:
-            raw = (self._path / "new" / name).read_bytes()[:FIRST_LOOK_BYTES]
+            with (self._path / "new" / name).open("rb") as file:
+                raw, at_s = file.read(FIRST_LOOK_BYTES), os.fstat(file.fileno()).st_mtime
         except FileNotFoundError:
             return
-        self._installation.intake.set_aside(raw, name, self._source, None)
-        self._move(name)
+        self._installation.intake.set_aside(raw, name, self._source, int(min(at_s, time.time()) * 1000))
+        with suppress(FileNotFoundError), point("maildir.move"):
+            # A name with a dot: no comparison and no mail reader opens it.
+            os.replace(self._path / "new" / name, self._path / "cur" / f".{name.lstrip('.')}")
         self._trying.end([name])
 
     def accepted(self, since_s: float) -> Iterator[list[InboundMessage]]:
@@ -123,9 +128,7 @@ class Maildir:
         found: list[InboundMessage] = []
         with os.scandir(self._path / "cur") as entries:
             for each in entries:
-                if each.name[0] == "." or not each.is_file(follow_symlinks=False) or each.stat().st_ctime < since_s:
-                    continue
-                if inbound := self._read(each.name, "cur"):
+                if _came_since(each, since_s) and (inbound := self._read(each.name, "cur")):
                     found.append(inbound)
                 if len(found) >= _COMPARED_AT_ONCE:
                     yield found
@@ -177,3 +180,11 @@ class Maildir:
             return None  # a person's `cp` shows the file before its first octet
         received_ms = int(min(facts.st_mtime, time.time()) * 1000)  # a clock that was wrong must not win for years
         return message.read(raw, source=self._source, received_ms=received_ms, size_bytes=facts.st_size)
+
+
+def _came_since(entry: os.DirEntry[str], since_s: float) -> bool:
+    """Say whether a file of `cur/` is a mail that came there since then; one that somebody moved meanwhile is not."""
+    try:
+        return entry.name[0] != "." and entry.is_file(follow_symlinks=False) and entry.stat().st_ctime >= since_s
+    except FileNotFoundError:
+        return False

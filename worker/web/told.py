@@ -53,7 +53,7 @@ def _hear(installation: Installation, target: Target, body: bytes) -> None:
     deliveries, told = installation.deliveries, TELLERS[target.provider].told(body)
     delivery = told_delivery(target.provider, body)
     if delivery:
-        places = [f"mailgun:{each.name}" for each in installation.hooks.every() if each.provider == "mailgun"]
+        places = [each.source for each in installation.hooks.every() if each.provider == "mailgun"]
         known = [deliveries.is_known(place, delivery) for place in (f"mailgun-events:{target.name}", *places)]
         if any(known):
             return

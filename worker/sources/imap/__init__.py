@@ -1,10 +1,11 @@
 """A mailbox over IMAP: the only folder that imports aioimaplib."""
 
 from worker.sources.imap.address import MailboxAddress, MailboxBusy, MailboxRefused
-from worker.sources.imap.answers import DONE, Fetched, Folder, Folders, Selected
+from worker.sources.imap.answers import ASIDE, DONE, Fetched, Folder, Folders, Selected
 from worker.sources.imap.connection import ImapConnection
 
 __all__ = [
+    "ASIDE",
     "DONE",
     "Fetched",
     "Folder",

@@ -10,6 +10,7 @@ from typing import Any
 from worker.sources.imap.address import shown_name
 
 DONE = "$UnsubdDone"
+ASIDE = "$UnsubdAside"  # beside it: reading this one killed us, nobody reads it again
 _FOLDER = re.compile(rb'\(([^)]*)\) (?:"((?:[^"\\]|\\.)*)"|NIL) (.*)', re.DOTALL | re.IGNORECASE)
 _NAMESPACE = re.compile(rb'\(\(("(?:[^"\\]|\\.)*") (?:"((?:[^"\\]|\\.)*)"|NIL)', re.IGNORECASE)
 _BODY = re.compile(rb'BODY\[\](?:<0>)? (?:"((?:[^"\\]|\\.)*)"|NIL)', re.IGNORECASE)
