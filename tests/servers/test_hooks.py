@@ -198,6 +198,7 @@ def test_a_test_says_where_it_ended(web: Web, free_port: Any) -> None:
     assert nowhere[-1][1].endswith("is no whole endpoint, expected /in/relay/eu at its end")
 
 
+@pytest.mark.fault
 def test_the_commands(tmp_path: Path, redis_url: str) -> None:
     service = Service(
         tmp_path, redis_url=redis_url, secret_keys=MASTERS[0], address="u+{tag}@unsub.example.com",

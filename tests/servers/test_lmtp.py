@@ -484,6 +484,7 @@ def test_swaks_delivers_on_a_unix_socket_and_the_log_names_nobody(folder: Path, 
     assert [word for word in ("jo@", "person", "-acme-") if word in service.log.read_text()] == []
 
 
+@pytest.mark.fault
 @pytest.mark.needs("postfix")
 def test_postfix_delivers_and_keeps_what_we_cannot_take(folder: Path, own_redis: Callable[..., RedisServer]) -> None:
     if os.getuid():

@@ -123,6 +123,7 @@ def checked(service: Service, number: int) -> dict[str, Any]:
     return row
 
 
+@pytest.mark.fault
 def test_a_person_finds_looks_and_resolves(service: Service, tmp_path: Path) -> None:
     delivered(service, tmp_path, mail("info@unsub.example.com", "one", body="please remove me\x1b[2J\r\n"))
     [entry] = service.rows("quarantine", "list", "--reason", "no-tag")
