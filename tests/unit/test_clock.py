@@ -165,7 +165,8 @@ def test_a_source_named_with_our_separator_stays_one_name(installation: Installa
 
 
 def test_totals_count_by_source_and_hop(installation: Installation, client: redis.Redis) -> None:
-    record(installation, decided("k1", received_ms=now_ms() - 100_000), queued_ms=now_ms() - 40_000)
+    now = now_ms()
+    record(installation, decided("k1", received_ms=now - 100_000), queued_ms=now - 45_000)
 
     assert clock.totals(client, "source") == {("imap:INBOX", "honour"): 1}
     assert clock.totals(client, "sender") == {("acme", "added"): 1}
