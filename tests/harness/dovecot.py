@@ -246,6 +246,13 @@ class Mailbox:
             _ok(client.select(folder))
             _ok(client.uid("store", str(uid), "+FLAGS", f"({flags})"))
 
+    def remove(self, uid: int) -> None:
+        """Remove one message of INBOX for good, as another client of the mailbox would."""
+        with self.imap() as client:
+            _ok(client.select())
+            _ok(client.uid("store", str(uid), "+FLAGS", r"(\Deleted)"))
+            _ok(client.uid("expunge", str(uid)))
+
 
 def _ok(answer: tuple[str, list[Any]]) -> list[Any]:
     assert answer[0] == "OK", answer

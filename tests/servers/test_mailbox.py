@@ -1,5 +1,6 @@
 """A mailbox on a real Dovecot: what is taken, what is left alone, and what happens when something is wrong."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from handlers.message import FIRST_LOOK_BYTES
 from tests.harness.dovecot import Mailbox
 from tests.harness.mails import APPLE, address, mail, recipient
 from tests.harness.names import NAMES
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
+from worker.sources.credential import Credential
+from worker.sources.imap import ImapConnection, MailboxAddress
 from worker.store import Store
 from worker.store.ledger import Ledger
 
@@ -47,6 +51,22 @@ def test_strange_mails_are_accounted_and_block_nobody(tmp_path: Path, redis_url:
 
     assert _suppressed(redis_url) == {recipient(number) for number in (1, 2, 3)}
     assert _outcomes(redis_url) == ["honour"] * 3 + ["quarantine:malformed"] * 2
+
+
+def test_what_another_session_removed_meanwhile_is_no_mail(dovecot: Mailbox) -> None:
+    dovecot.append_many([mail(address(number), f"gone-{number}") for number in (1, 2)])
+    credential = Credential("password", dovecot.password)
+
+    async def fetched_after_it_went() -> list[int]:
+        connection = await ImapConnection.open(MailboxAddress.parse(dovecot.url), credential, dovecot.ca_file)
+        await connection.select("INBOX")
+        dovecot.remove(1)
+        try:
+            return [each.uid for each in await connection.fetch([1, 2], FIRST_LOOK_BYTES)]
+        finally:
+            await connection.close()
+
+    assert asyncio.run(fetched_after_it_went()) == [2]
 
 
 @pytest.mark.fault

@@ -726,7 +726,9 @@ STRANGE: dict[str, tuple[bytes, list[tuple[int, bytes]]]] = {
         [(1, _LURE), (2, b"second")],
     ),
     "empty-literal": (b"* 1 FETCH (UID 1 BODY[]<0> {0}\r\n)\r\n" + _SECOND, [(1, b""), (2, b"second")]),
-    "nil": (b"* 1 FETCH (UID 1 BODY[]<0> NIL)\r\n" + _SECOND, [(1, b""), (2, b"second")]),
+    "empty-quoted": (b'* 1 FETCH (UID 1 BODY[]<0> "")\r\n' + _SECOND, [(1, b""), (2, b"second")]),
+    "gone-with-a-size": (b"* 1 FETCH (UID 1 RFC822.SIZE 9 BODY[]<0> NIL)\r\n" + _SECOND, [(2, b"second")]),
+    "gone-without-a-size": (b"* 1 FETCH (UID 1 RFC822.SIZE 0 BODY[]<0> NIL)\r\n" + _SECOND, [(2, b"second")]),
     "one-has-gone": (_SECOND, [(2, b"second")]),
     "none-is-left": (b"", []),
 }

@@ -81,7 +81,8 @@ def test_fetched_messages() -> None:
         b'3 FETCH (BODY[]<0> "no uid")',
         b"12 EXISTS",
         b'4 FETCH (UID 9 RFC822.SIZE 3 BODY[]<0> "a\\"b" INTERNALDATE "nonsense")',
-        b"5 FETCH (UID 10 RFC822.SIZE 0 BODY[]<0> NIL)",
+        b'5 FETCH (UID 10 RFC822.SIZE 0 BODY[]<0> "")',
+        b'6 FETCH (UID 11 INTERNALDATE "01-Jan-1970 00:00:00 +0000" RFC822.SIZE 0 BODY[]<0> NIL)',
     )
 
     found = answers.fetched(lines)

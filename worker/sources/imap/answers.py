@@ -13,7 +13,7 @@ DONE = "$UnsubdDone"
 ASIDE = "$UnsubdAside"  # beside it: reading this one killed us, nobody reads it again
 _FOLDER = re.compile(rb'\(([^)]*)\) (?:"((?:[^"\\]|\\.)*)"|NIL) (.*)', re.DOTALL | re.IGNORECASE)
 _NAMESPACE = re.compile(rb'\(\(("(?:[^"\\]|\\.)*") (?:"((?:[^"\\]|\\.)*)"|NIL)', re.IGNORECASE)
-_BODY = re.compile(rb'BODY\[\](?:<0>)? (?:"((?:[^"\\]|\\.)*)"|NIL)', re.IGNORECASE)
+_BODY = re.compile(rb'BODY\[\](?:<0>)? "((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,11 @@ def uids_found(lines: Sequence[Any]) -> list[int]:
 
 
 def fetched(lines: Sequence[Any]) -> list[Fetched]:
-    """Read the answer to FETCH. What has no UID or no body is somebody else's notice."""
+    """Read the answer to FETCH. What has no UID or no body is somebody else's notice.
+
+    Why:     NIL is no body (RFC 3501 9), an empty message's is "" or {0}. Dovecot answers so, with size 0 and the date of
+             1970, for a message that another session removed meanwhile: taken for mail, it is a record of nothing.
+    """
     return [message for line in lines if (message := _message(line if isinstance(line, tuple) else (line,)))]
 
 
@@ -122,17 +126,18 @@ def _message(parts: tuple[Any, ...]) -> Fetched | None:
     uid = re.search(rb"\bUID (\d{1,10})\b", text, re.IGNORECASE)
     if uid is None or not re.match(rb"\d+ FETCH \(", text, re.IGNORECASE) or b"BODY[]" not in text.upper():
         return None
-    size = _number(rb"RFC822\.SIZE (\d+)", text)
-    return Fetched(int(uid[1]), _body(parts, text), size, _internal_date(text))
+    if (body := _body(parts, text)) is None:
+        return None
+    return Fetched(int(uid[1]), body, _number(rb"RFC822\.SIZE (\d+)", text), _internal_date(text))
 
 
-def _body(parts: tuple[Any, ...], text: bytes) -> bytes:
-    """The literal that BODY[] announced; short ones may come quoted."""
+def _body(parts: tuple[Any, ...], text: bytes) -> bytes | None:
+    """The literal that BODY[] announced; short ones may come quoted; None: there is none."""
     for before, part in pairwise(parts):
         if isinstance(part, bytearray) and re.search(rb"BODY\[\](?:<0>)? \{\d+\}\Z", before, re.IGNORECASE):
             return bytes(part)
     match = _BODY.search(text)
-    return _unescaped(match[1]) if match and match[1] else b""
+    return _unescaped(match[1]) if match else None
 
 
 def _internal_date(text: bytes) -> int | None:
