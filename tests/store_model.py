@@ -2,7 +2,8 @@
 that put both to the same questions. Where the page leaves something open, `Reading:` says what is taken.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from random import Random
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from handlers.request import Action, Effect, Request, request_id
-from tests.harness.names import answers
-from worker.store import Store
+from tests.harness.names import NAMES, answers
+from worker.store import Store, script
+from worker.store.growth import Growth
 from worker.store.row import Row
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
@@ -132,7 +134,7 @@ def asked(action: Action, target: Target, at_ms: int, source: str, nonce: str, s
 # --- random histories -------------------------------------------------------------------------------------------------
 
 GROUPS = (0, 12, 13)
-RECIPIENTS = ("jane@example.com", "jörg@example.org")
+RECIPIENTS = ("jane@example.com", "jörg@example.org", "a-name-of-more-than-52-octets.jane.doe.of.acme@long.example.com")
 BUSY = (0, 12, RECIPIENTS[0])
 STOPPING = ("imap:INBOX", "sendgrid", "lmtp", *("one-click", "page") * 2, "api", "operator", "import", "provider")
 LIFTING = ("page", "page", "api", "operator", "import", "provider", "provider")
@@ -182,6 +184,10 @@ lifting_wishes = st.builds(
 wishes = st.one_of(stopping_wishes, lifting_wishes)
 
 
+class Killed(Exception):
+    """What splits a bucket ends here."""
+
+
 class History:
     """A store and the model, asked the same things at the same time.
 
@@ -190,6 +196,7 @@ class History:
 
     def __init__(self, store: Store) -> None:
         self.store, self.model, self.now_ms = store, RegisterModel(), NOW
+        self.other = Store(store._redis, NAMES)  # another process, which does not hear when buckets split
         number = next(_names)
         self.senders = (f"acme{number}", f"bolt{number}")
         self.targets: list[Target] = [
@@ -212,7 +219,9 @@ class History:
 
     def agree(self) -> None:
         """Compare every row, version and answer."""
-        for target, row in zip(self.targets, self.store.rows(self.targets), strict=True):
+        rows = self.store.rows(self.targets)
+        assert rows == self.other.rows(self.targets)
+        for target, row in zip(self.targets, rows, strict=True):
             expected = self.model.rows.get(target)
             assert shown(expected) == shown(row), target
             if row is not None and expected is not None:
@@ -225,6 +234,34 @@ class History:
                 expected_scopes = [self.model.scope(sender, group, recipient) for recipient in RECIPIENTS]
                 found = answers(self.store, sender, group, RECIPIENTS)
                 assert expected_scopes == [answer.scope for answer in found], (sender, group)
+
+    def split(self, more: int, step: int | None, meanwhile: Callable[[], None]) -> None:
+        """Split so many more buckets of each sender. Shape: step: before this one, *meanwhile* happens; it may raise `Killed`."""
+        for sender in self.senders:
+            steps = count()
+
+            def send(commands: Any, steps: Iterator[int] = steps) -> list[Any]:
+                if next(steps) == step:
+                    meanwhile()
+                return script.send(self.store._redis, commands)
+
+            buckets = int(self.store._redis.hget(f"unsubd:buckets:{{{sender}}}", "buckets") or 1)
+            with suppress(Killed):
+                Growth(send, NAMES).grow(sender, buckets + more)
+            self.store._redis.delete(f"unsubd:growing:{{{sender}}}")  # as if two seconds were over
+        self.agree()
+        self.lists_agree()
+
+    def lists_agree(self) -> None:
+        """Compare lists and counts."""
+        for sender in self.senders:
+            stopped = [
+                sorted(name for (whose, each, name), row in self.model.rows.items()
+                       if (whose, each) == (sender, group) and row.suppressed)
+                for group in GROUPS
+            ]  # fmt: skip
+            assert stopped == [sorted(name for name, _ in self.other.stopped(sender, group)) for group in GROUPS]
+            assert [len(each) for each in stopped] == self.other.counted(sender, GROUPS)
 
     def suppressed(self) -> dict[Target, bool]:
         rows = zip(self.targets, self.store.rows(self.targets), strict=True)
@@ -273,6 +310,18 @@ class StoreMachine(RuleBasedStateMachine):
     def requests_come_again(self, picks: list[int], retimed: int) -> None:
         earlier = self.history.requests
         self.history.apply([_retimed(earlier[pick % len(earlier)], retimed) for pick in picks])
+
+    @rule(more=st.integers(1, 5), step=st.integers(0, 8))
+    def a_split_is_killed(self, more: int, step: int) -> None:
+        self.history.split(more, step, _killed)
+
+    @rule(more=st.integers(1, 5), step=st.integers(2, 8), batch=st.lists(wishes, min_size=1, max_size=4))
+    def people_ask_while_buckets_split(self, more: int, step: int, batch: list[Wish]) -> None:
+        self.history.split(more, step, lambda: self.history.ask(batch))
+
+
+def _killed() -> None:
+    raise Killed
 
 
 def _retimed(request: Request, by_ms: int) -> Request:

@@ -20,7 +20,7 @@ from handlers.errors import QueueUnavailable
 from worker.installation import Installation
 from worker.quarantine.entry import FAILED, Entry
 from worker.sender_sources import SenderSources
-from worker.server import away_as
+from worker.server import away_as, servers
 from worker.traces import GONE, Traces
 
 _MAX_AGAIN = 3
@@ -149,17 +149,18 @@ def _forget_rejected(data_dir: Path, traces: Traces) -> None:
 
 def _forget_on_servers(installation: Installation, traces: Traces) -> tuple[str, ...]:
     """Take it out of what each server remembers besides its keys: the log of slow commands, and the append-only file."""
-    servers = {"UNSUBD_REDIS_URL": installation.redis}
+    clients = {"UNSUBD_REDIS_URL": installation.redis}
     if installation.store_redis is not installation.redis:
-        servers["UNSUBD_STORE_URL"] = installation.store_redis
-    return tuple(_forget_on(client, setting, traces) for setting, client in servers.items())
+        clients["UNSUBD_STORE_URL"] = installation.store_redis
+    return tuple(_forget_on(client, setting, traces) for setting, client in clients.items())
 
 
 def _forget_on(client: redis.Redis, setting: str, traces: Traces) -> str:
     try:
         with away_as(QueueUnavailable, setting):
-            _forget_slow_log(client, traces)
-            client.bgrewriteaof()
+            for server in servers(client):
+                _forget_slow_log(server, traces)
+                server.bgrewriteaof()
     except (QueueUnavailable, redis.ResponseError) as error:
         return f"{setting}: its append-only file was not rewritten ({error}), expected: BGREWRITEAOF"
     return f"{setting}: rewriting its append-only file"

@@ -35,7 +35,7 @@ from worker.policy import Policies
 from worker.quarantine import Quarantine
 from worker.queue import RequestQueue
 from worker.sender_sources import SenderSources
-from worker.server import away_as, connect, require_durable, weakness
+from worker.server import away_as, connect, is_cluster, require_durable, weakness
 from worker.settings import Settings
 from worker.store import Store
 from worker.store.forgotten import ForgottenNames
@@ -111,7 +111,8 @@ def open_installation(
     try:
         redis_url, store_url = _urls(settings)
         client = connect(redis_url)
-        store_client = connect(store_url) if store_url != redis_url else client
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+            store_client = connect(store_url) if store_url != redis_url else client
         try:
             yield _built(settings, client, store_client, checked=not forked, lost_key_allowed=lost_key_allowed)
         finally:
@@ -125,6 +126,11 @@ def open_installation(
 def _urls(settings: Settings) -> tuple[str, str]:
     """Where queue and accounts are, and where suppressions and ledger are; by default both are one."""
     redis_url = settings.redis_url or embedded.url(settings.data_dir)
+    if settings.min_replicas and is_cluster(settings.store_url or ""):
+        raise ConfigError(
+            "UNSUBD_MIN_REPLICAS: a Cluster's nodes do not confirm together, expected 0 with redis+cluster://:"
+            " set min-replicas-to-write on each node instead"
+        )
     return redis_url, settings.store_url or redis_url
 
 

@@ -6,10 +6,11 @@ connection where UNSUBD_MIN_REPLICAS asks for it. Provably weaker persistence re
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import redis
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 from handlers.errors import ConfigError, Unavailable
@@ -19,22 +20,38 @@ _AWAY = (
     "WAIT",  # what a replica answers to WAIT
 )  # fmt: skip
 _TIMEOUT_S = 5
+_CLUSTER = "+cluster"
 _WAIT_MS = 4000  # less than the socket's time-out, or nobody hears the answer
 
 
 def connect(url: str) -> redis.Redis:
-    """Return a client of *url*; nothing is sent yet.
+    """Return a client of *url*; nothing is sent yet, but to a Cluster (`redis+cluster://`), which is asked for its nodes.
 
     Units:   5 s to connect and to answer; one quick retry of a connection that was lost, because the callers wait and
              repeat by themselves; none of one that is silent: a frozen server would cost 20 s a call.
+    Errors:  redis.ConnectionError, redis.RedisClusterException  a Cluster that does not answer.    temporary
     """
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=_TIMEOUT_S,
-        socket_timeout=_TIMEOUT_S,
-        retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(redis.ConnectionError,)),
-        health_check_interval=30,
-    )
+    options: dict[str, Any] = {
+        "socket_connect_timeout": _TIMEOUT_S,
+        "socket_timeout": _TIMEOUT_S,
+        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(redis.ConnectionError,)),
+        "health_check_interval": 30,
+    }
+    if is_cluster(url):
+        # One interface for what the store asks; redis-py has no common type for both.
+        return cast(redis.Redis, redis.RedisCluster.from_url(node_url(url), **options))
+    return redis.Redis.from_url(url, **options)
+
+
+def is_cluster(url: str) -> bool:
+    """Say whether *url* leads to a Redis Cluster: redis+cluster:// or rediss+cluster://, and any of its nodes."""
+    return url.partition("://")[0].endswith(_CLUSTER)
+
+
+def node_url(url: str) -> str:
+    """Return the URL of the node that *url* names; of a server that is no Cluster, its own."""
+    scheme, colon, rest = url.partition("://")
+    return scheme.removesuffix(_CLUSTER) + colon + rest
 
 
 @contextmanager
@@ -42,7 +59,7 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
     """Turn "the server is away, loading, full or read-only" into *error_type*; other errors are bugs and stay."""
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
         raise error_type(f"{setting}: the server does not answer ({type(error).__name__})") from error
     except redis.ResponseError as error:
         # A pipeline writes its command before the answer, and the command spells an address.
@@ -57,8 +74,13 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
 
 def confirm(pipeline: Any, min_replicas: int) -> None:
     """Append WAIT to *pipeline* (no MULTI), so that it runs on the connection that wrote; see `check_confirmed`."""
-    if min_replicas:
-        pipeline.execute_command("WAIT", min_replicas, _WAIT_MS)
+    for command in confirmation(min_replicas):
+        pipeline.execute_command(*command)
+
+
+def confirmation(min_replicas: int) -> list[tuple[Any, ...]]:
+    """Return what `confirm` appends, as commands."""
+    return [("WAIT", min_replicas, _WAIT_MS)] if min_replicas else []
 
 
 def check_confirmed(replies: list[Any], min_replicas: int, error_type: type[Unavailable]) -> list[Any]:
@@ -80,6 +102,17 @@ def weakness(client: redis.Redis) -> str:
 
     Why:     managed servers forbid CONFIG; what cannot be proved weak is not refused.
     """
+    return next(filter(None, map(_weakness, servers(client))), "")
+
+
+def servers(client: redis.Redis) -> list[redis.Redis]:
+    """Return a client of each server that may be written to: one, or a Cluster's primaries."""
+    if isinstance(client, redis.RedisCluster):
+        return [client.get_redis_connection(node) for node in client.get_primaries()]
+    return [client]
+
+
+def _weakness(client: redis.Redis) -> str:
     try:
         config: dict[str, str] = client.config_get("append*", "no-appendfsync*", "maxmemory*")  # type: ignore[assignment]
     except redis.ResponseError:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from handlers.errors import EX_CONFIG, ConfigError, QueueUnavailable, Rejected, StoreUnavailable, Unavailable
@@ -40,6 +41,7 @@ _REAP_EVERY_S = 1.0
 _FAILED_EVERY_S = 5.0
 _ARCHIVE_EVERY_S = 3600.0
 _EXCUSED_S = 60.0  # so long after an outage of Redis no job is blamed for a worker that died
+_MOVES_AT_ONCE = 5  # thousand rows of the first layout, between two looks at the jobs
 _REVIVE_EVERY_S = 1.0
 _SAME = 60  # of what a server said, before its process id and time
 _GRACE_S = 7.0
@@ -200,6 +202,7 @@ def run_reaper(settings: Settings) -> None:
     looked_at = archived_at = 0.0
     excused_until = 0.0
     with _opened(settings) as installation, watching(installation):
+        moves = installation.store.migrate()
         while not stopped:
             try:
                 for reaper, memory in ((installation.queue.reaper, seen), (installation.events.reaper, seen_events)):
@@ -215,7 +218,10 @@ def run_reaper(settings: Settings) -> None:
                 if not archived_at or time.monotonic() - archived_at > _ARCHIVE_EVERY_S:
                     archived_at = time.monotonic()
                     _archive(installation)
+                if rows := sum(islice(moves, _MOVES_AT_ONCE)):
+                    installation.journal.service("migrated", rows=rows)
             except Unavailable:
+                moves = installation.store.migrate()
                 seen.clear()
                 seen_events.clear()  # heartbeats could not be written either: give the workers their time again
                 excused_until = time.monotonic() + _EXCUSED_S

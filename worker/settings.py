@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from redis import Redis
 
 from handlers.errors import ConfigError
 from handlers.tag import AddressTemplate, Keyring
+from worker.server import is_cluster, node_url
 
 _PREFIX = "UNSUBD_"
 _MAX_SOCKET_PATH = 107  # sun_path, unix(7)
@@ -56,7 +57,9 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None, description="Redis or Valkey for queue and accounts; unset: the embedded Valkey"
     )
-    store_url: str | None = Field(None, description="Redis or Valkey for suppressions and ledger; unset: the same")
+    store_url: str | None = Field(
+        None, description="Redis, Valkey or a Cluster (redis+cluster://) for suppressions and ledger; unset: the same"
+    )
     data_dir: Path = Field(
         default_factory=_default_data_dir, description="folder of the embedded Valkey, its key and token"
     )
@@ -225,9 +228,11 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url", "store_url")
     @classmethod
-    def _redis(cls, value: str | None) -> str | None:
+    def _redis(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and is_cluster(value) and info.field_name == "redis_url":
+            raise ValueError("expected one server: only UNSUBD_STORE_URL may be a Cluster")
         try:
-            Redis.from_url(value or "redis://")
+            Redis.from_url(node_url(value or "redis://"))
         except ValueError:
             # Without its cause: a password that is not percent-encoded would be in it.
             raise ValueError("expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0") from None

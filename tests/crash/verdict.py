@@ -65,10 +65,9 @@ class Verdict:
 
     def _of_store(self) -> Iterator[str]:
         wanted = {tag for each in self.deliveries for tag in each.wanted.tags}
-        rows = {_place(key) for key in self.redis.scan_iter("unsubd:supp:{*}:*")} | {
-            (t.sender, t.group) for t in wanted
-        }
         store = Store(self.redis, NAMES)
+        rows = {(sender, group) for sender in store.senders() for group in store.groups(sender)}
+        rows |= {(tag.sender, tag.group) for tag in wanted}
         found = {Tag(sender, group, name) for sender, group in rows for name, _ in store.listed(sender, group)}
         yield from _differences("suppression", wanted, found)
 
@@ -144,11 +143,6 @@ class Verdict:
             for kind, size in sizes.items()
             for key in self.redis.scan_iter(f"rq:{registry}:*", count=1000, _type=kind)
         }
-
-
-def _place(key: bytes) -> tuple[str, int]:
-    sender, _, group = key.decode().removeprefix("unsubd:supp:{").partition("}:")
-    return sender, int(group)
 
 
 def _number(raw: bytes) -> int:

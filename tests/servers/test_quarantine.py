@@ -14,11 +14,13 @@ from handlers import message
 from handlers.message import InboundMessage
 from handlers.request import DecidedMessage, Outcome, Suggestion
 from tests.harness.mails import NEW, OLD, address, mail, recipient
+from tests.harness.names import NAMES
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, UNSUBD, Service
 from worker.quarantine import Quarantine
 from worker.quarantine.rack import ENTRY_BYTES
 from worker.quarantine.shelf import Selection
+from worker.store import Store
 
 FLOOD = 10_000
 PEOPLE = 1500
@@ -193,7 +195,7 @@ def test_a_killed_resolve_is_finished_by_the_next(service: Service, redis_url: s
 
         assert 0 < left < PEOPLE
         assert last[-1] == f"{left} left the quarantine"
-        assert len(list(client.hkeys("unsubd:supp:{acme}:1"))) == PEOPLE
+        assert len(list(Store(client, NAMES).stopped("acme", 1))) == PEOPLE
         assert _resolutions(client) == [1] * PEOPLE
 
 

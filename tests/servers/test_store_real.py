@@ -132,7 +132,7 @@ def test_full_server_still_answers_checks(own_client: redis.Redis, own_store: St
         own_store.apply([asked(Action.UNSUBSCRIBE, ("acme", 12, "joe@example.com"), NOW, "page", "form 2")])
 
 
-@pytest.mark.parametrize("command", ["CONFIG SET maxmemory 1", "SET unsubd:supp:{acme}:12 not-a-hash"])
+@pytest.mark.parametrize("command", ["CONFIG SET maxmemory 1", "SET unsubd:supp:{acme:0} not-a-hash"])
 def test_no_error_spells_an_address(own_client: redis.Redis, own_store: Store, command: str) -> None:
     _say(own_client, command)
 
@@ -165,7 +165,7 @@ def test_replica_that_became_ours_is_unavailable_even_when_nothing_changes(own_c
     store.apply([_request()], now_ms=NOW)
     own_client.replicaof("127.0.0.1", "1")
 
-    with pytest.raises(StoreUnavailable, match=r"cannot write now \(WAIT\)"):
+    with pytest.raises(StoreUnavailable, match=r"cannot write now \(READONLY\)"):
         Store(own_client, NAMES, min_replicas=1).apply([_request()], now_ms=NOW)
 
 
@@ -179,3 +179,20 @@ def test_replica_confirms(
 
     assert effects == [Effect.ADDED]
     assert answers(Store(replica.client(), NAMES), "acme", 12, [JANE[2]])[0].suppressed
+
+
+# --- the layout
+
+
+def test_no_bucket_leaves_the_listpack_whatever_the_addresses(client: redis.Redis, store: Store) -> None:
+    """One address in a hundred has 65 to 254 octets; the first batch finds a single bucket."""
+    people = [f"{'l' * (53 + number % 190 if number % 100 == 0 else 3)}{number:06d}@ex.com" for number in range(3000)]
+    for start in range(0, len(people), 1000):
+        some = people[start : start + 1000]
+        store.apply([asked(Action.UNSUBSCRIBE, ("acme", 12, each), NOW, "page", each) for each in some])
+
+    assert all(65 <= len(each) <= 254 for each in people[::100])
+    keys = list(client.scan_iter("unsubd:supp:*"))
+    assert {client.object("encoding", key) for key in keys} == {b"listpack"}
+    assert len(keys) >= 15
+    assert sorted(name for name, _ in store.stopped("acme", 12)) == sorted(people)

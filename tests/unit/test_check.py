@@ -234,7 +234,7 @@ def test_a_forgotten_person_is_still_suppressed(acme: Installation) -> None:
     assert set(acme.store.listed("acme", 12)) == {(None, each.row) for each in before if each.scope == "group"}
     suppress(acme, (12, ANN))
     assert scopes(acme, 12, ANN) == ["group"]
-    assert ANN.encode() not in acme.redis.hkeys("unsubd:supp:{acme}:12")
+    assert not [each for each in acme.redis.hkeys("unsubd:supp:{acme:0}") if ANN.encode() in each]
 
 
 def test_a_store_that_is_away_is_never_allowed(acme: Installation, server: fakeredis.FakeServer) -> None:
@@ -254,39 +254,38 @@ def test_a_server_that_cannot_answer_is_away(acme: Installation, answer: str) ->
     error = redis.BusyLoadingError(answer) if answer == "LOADING" else redis.ResponseError(answer)
     scopes(acme, 12)
 
-    with patch.object(Pipeline, "execute", autospec=True, side_effect=error), pytest.raises(StoreUnavailable):
+    with (
+        patch.object(redis.Redis, "execute_command", autospec=True, side_effect=error),
+        pytest.raises(StoreUnavailable),
+    ):
         check(acme, "acme", 12, [JANE])
 
 
 # --- one round trip
 
 
-@pytest.mark.parametrize(("group", "commands"), [(0, 1), (12, 2), (13, 2)])
+@pytest.mark.parametrize("group", [0, 12, 13])
 @pytest.mark.parametrize("people", [1, 100])
-def test_once_the_group_is_known_a_check_is_one_round_trip(
-    acme: Installation, group: int, commands: int, people: int
-) -> None:
+def test_once_the_group_is_known_a_check_is_one_round_trip(acme: Installation, group: int, people: int) -> None:
     scopes(acme, group)
-    sent: list[int] = []
-    real = Pipeline.execute
+    sent: list[Any] = []
+    pipeline, alone = Pipeline.execute, redis.Redis.execute_command
 
-    def counted(pipeline: Any, *words: Any, **named: Any) -> Any:
-        sent.append(len(pipeline))
-        return real(pipeline, *words, **named)
+    def counted(real: Any) -> Any:
+        return lambda *words, **named: sent.append(words) or real(*words, **named)
 
-    alone = AssertionError("a round trip of its own")
     with (
-        patch.object(Pipeline, "execute", autospec=True, side_effect=counted),
-        patch.object(redis.Redis, "execute_command", autospec=True, side_effect=alone),
+        patch.object(Pipeline, "execute", autospec=True, side_effect=counted(pipeline)),
+        patch.object(redis.Redis, "execute_command", autospec=True, side_effect=counted(alone)),
     ):
         check(acme, "acme", group, [f"p{number}@example.com" for number in range(people)])
 
-    assert sent == [commands]
+    assert len(sent) == 1
 
 
 def test_nobody_is_asked_for_nobody(acme: Installation) -> None:
     scopes(acme, 12)
-    with patch.object(Pipeline, "execute", autospec=True, side_effect=AssertionError):
+    with patch.object(redis.Redis, "execute_command", autospec=True, side_effect=AssertionError):
         assert check(acme, "acme", 12, []) == []
 
 

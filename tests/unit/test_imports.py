@@ -283,7 +283,7 @@ def test_a_forgotten_person_is_counted_and_not_named(acme: Installation, path: P
 
     assert [each and each["email"] for each in sorted(rows, key=bool)] == [None, "jo@example.com"]
     assert counts(run(acme, path, "jane@example.com\n")) == (1, 0, 1, 0, 0)
-    assert JANE.encode() not in acme.redis.hkeys("unsubd:supp:{acme}:12")
+    assert not [each for each in acme.redis.hkeys("unsubd:supp:{acme:0}") if JANE.encode() in each]
 
 
 # --- counts add up

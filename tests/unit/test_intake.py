@@ -395,7 +395,7 @@ def broken(kind: str, client: redis.Redis) -> DecidedMessage:
     """A message whose request cannot be applied, each in another hop."""
     message = decided("bad", group=12, recipient="bad@example.com")
     if kind == "row":
-        client.set("unsubd:supp:{acme}:0", "not a hash")
+        client.hset("unsubd:supp:{acme:0}", mapping={"": "0 0", "bad@example.com\0": "?", "worse@example.com\0": "?"})
         return replace(message, requests=(replace(message.requests[0], group=0),))
     if kind == "group":
         client.hset("unsubd:groups", "77", "not JSON")

@@ -439,7 +439,7 @@ def test_a_plan_changes_nothing(acme: Installation) -> None:
 
 def test_a_request_that_cannot_be_applied_is_not_lost(acme: Installation) -> None:
     [entry] = kept(acme, untagged(suggestion=JOE))
-    acme.store_redis.hset("unsubd:supp:{acme}:12", JOE.recipient, b"\xff")
+    acme.store_redis.hset("unsubd:supp:{acme:0}", mapping={"": "0 0", JOE.recipient + "\x0012": b"\xff"})
 
     assert [each.word for each in resolve(acme, RESOLUTION, [entry])] == ["failed"]
     assert acme.quarantine.counts() == {"failed": 1}

@@ -7,16 +7,17 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from handlers.address import one_address
 from handlers.errors import ConfigError, StoreUnavailable, UnsubdError
 from worker.check import Answer, Question, as_json, check
 from worker.installation import Installation, open_installation, store_url, with_embedded_secrets
 from worker.minting import minting_at
-from worker.server import away_as
+from worker.server import away_as, is_cluster, node_url
 from worker.settings import load_settings
-from worker.store import Questions
+from worker.store import Rows
+from worker.store.reading import Reading
 
 from . import Checked, CheckFailed, Headers, HeadersFailed
 
@@ -82,9 +83,9 @@ class AsyncRedisClient:
 
     async def __aenter__(self) -> "AsyncRedisClient":
         self._installation = await asyncio.to_thread(_open, self._opened)
-        self._store: Redis = Redis.from_url(
-            store_url(self._installation.settings), socket_timeout=5, socket_connect_timeout=5
-        )
+        url = store_url(self._installation.settings)
+        kind: Any = RedisCluster if is_cluster(url) else Redis
+        self._store = kind.from_url(node_url(url), socket_timeout=5, socket_connect_timeout=5)
         return self
 
     async def check(self, group: int, recipients: Sequence[str], bypass: Collection[str] = ()) -> list[Checked]:
@@ -108,14 +109,24 @@ class AsyncRedisClient:
             )
 
     async def _asked(self, question: Question, recipients: Sequence[str]) -> list[Answer]:
-        asked = Questions(self._installation.names, self._sender, question.group.id, recipients)
+        reading = self._installation.store.asking(self._sender, question.group.id, recipients)
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-            async with self._free, self._store.pipeline(transaction=False) as pipeline:
-                for command in asked.commands:
+            async with self._free:
+                rows = await self._read(reading)
+        return [question.answer(recipient, each) for recipient, each in zip(recipients, rows, strict=True)]
+
+    async def _read(self, reading: Reading[list[Rows]]) -> list[Rows]:
+        replies: Any = None
+        while True:
+            try:
+                commands = reading.send(replies)
+            except StopIteration as stop:
+                rows: list[Rows] = stop.value
+                return rows
+            async with self._store.pipeline(transaction=False) as pipeline:
+                for command in commands:
                     pipeline.execute_command(*command)
-                replies: list[Any] = await pipeline.execute()
-        rows = zip(recipients, asked.rows(replies), strict=True)
-        return [question.answer(recipient, each) for recipient, each in rows]
+                replies = await pipeline.execute()
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self._store.aclose()

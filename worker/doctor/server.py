@@ -8,7 +8,7 @@ import redis
 
 from handlers.errors import QueueUnavailable
 from worker.doctor.finding import Finding, fail, ok, warn
-from worker.server import away_as
+from worker.server import away_as, servers
 from worker.settings import Settings
 
 _OLDEST = {"Redis": 7, "Valkey": 8}
@@ -23,6 +23,10 @@ Info = dict[str, Any]
 def look(layer: str, client: redis.Redis, settings: Settings, weakness: str) -> Iterator[Finding]:
     """Say how the server is. Shape: weakness: of its persistence, which somebody allowed."""
     name = "UNSUBD_STORE_URL" if layer == "store" else "UNSUBD_REDIS_URL"
+    if len(nodes := servers(client)) > 1:
+        for each in nodes:
+            yield from look(layer, each, settings, weakness)
+        return
     with away_as(QueueUnavailable, name):
         info = client.info()
         config = _config(client)

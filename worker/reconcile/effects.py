@@ -40,5 +40,5 @@ def _is_honoured(result: dict[str, Any]) -> bool:
 
 
 def _found(installation: Installation, sender: str, groups: set[int]) -> set[Place]:
-    bare, store = installation.pseudonyms.bare, installation.store
-    return {(group, bare(name)) for group in groups for name, _ in store.known(sender, group)}
+    bare = installation.pseudonyms.bare
+    return {(group, bare(name)) for group, name, _ in installation.store.known(sender, groups)}

@@ -1,20 +1,18 @@
 """Suppressions: who must get no more mail, of which sender and group. The only module that knows their layout.
 
-First layout, behind this interface (a later one is smaller):
+| key                            | type   | holds                                                           | lives    |
+|--------------------------------|--------|-----------------------------------------------------------------|----------|
+| `unsubd:supp:{SENDER:BUCKET}`  | HASH   | about a hundred recipients' rows (`layout.py`, `row.py`)        | for good |
+| `unsubd:buckets:{SENDER}`      | HASH   | `buckets` -> how many; group that has rows -> how often one changed | for good |
+| `unsubd:growing:{SENDER}`      | STRING | somebody splits the sender's buckets                            | 2 s      |
 
-| key                            | type | holds                                                          | lives    |
-|--------------------------------|------|----------------------------------------------------------------|----------|
-| `unsubd:supp:{SENDER}:GROUP`   | HASH | canonical recipient, or a forgotten one's name -> row (`row.py`) | for good |
-| `unsubd:supp:{SENDER}`         | SET  | the sender's groups that have rows                             | for good |
-| `unsubd:forgotten:{SENDER}`    | SET  | names of recipients whose rows lie under them                  | for good |
-| `unsubd:counts:{SENDER}`       | HASH | group -> its suppressed rows; `GROUP:changes` and `GROUP:whole` | for good |
-
-A sender's keys lie in one slot; `tags.py`, `ledger.py` and `archive.py` keep the rest of the store.
+A bucket lies in a slot of its own, so that a Cluster spreads a sender. `first_layout.py` has what older versions wrote;
+`tags.py`, `ledger.py` and `archive.py` keep the rest of the store.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.resources import files
-from typing import Any, cast
+from itertools import islice
 
 import redis
 
@@ -22,66 +20,42 @@ from handlers.errors import StoreUnavailable
 from handlers.request import Action, Effect, Request
 from handlers.tag import is_forgotten
 from worker.points import point
-from worker.server import away_as, check_confirmed, confirm
+from worker.server import away_as
+from worker.store import layout
+from worker.store.buckets import Buckets, Write
+from worker.store.first_layout import FirstLayout
 from worker.store.forgotten import ForgottenNames
-from worker.store.row import Row, holds, is_dated, is_suppressed, releases, source_code, unpack
+from worker.store.reading import Hints, Question, Reading, cells_of, read
+from worker.store.row import Row, holds, is_dated, releases, source_code, unpack
+from worker.store.script import Script, send
 
 _SETTING = "UNSUBD_STORE_URL"
-_REGISTER = files("worker.store").joinpath("register.lua").read_text()
-_RECOUNT = files("worker.store").joinpath("recount.lua").read_text()
-_FORGET = files("worker.store").joinpath("forget.lua").read_text()
+_REGISTER = Script(files("worker.store").joinpath("register.lua").read_text())
+_FORGET = Script(files("worker.store").joinpath("forget.lua").read_text())
 _CODES = {Action.UNSUBSCRIBE: "u", Action.COMPLAINT: "c", Action.RESUBSCRIBE: "r"}
+_BATCH = 1000  # between two looks at how full the buckets are
+_COUNTED_AT_ONCE = 1000
+_FORGOTTEN = "forgotten"  # the field of the directory that stands for a change in any group
 
 Rows = tuple[Row | None, Row | None]
 """Of one recipient: the row of group 0, and that of the group (the same for group 0)."""
 
 
-def _key(sender: str, group: int) -> str:
-    return f"unsubd:supp:{{{sender}}}:{group}"
-
-
-def _groups_key(sender: str) -> str:
-    return f"unsubd:supp:{{{sender}}}"
-
-
-def _forgotten_key(sender: str) -> str:
-    return f"unsubd:forgotten:{{{sender}}}"
-
-
-def _counts_key(sender: str) -> str:
-    return f"unsubd:counts:{{{sender}}}"
-
-
-class Questions:
-    """The reads that a check of many recipients is: whoever has a connection sends `commands` and gives back the replies.
-
-    Why:     a check is asked by the store, by a client with threads and by one with asyncio; there is one way to read.
-    """
-
-    def __init__(self, names: ForgottenNames, sender: str, group: int, recipients: Sequence[str]) -> None:
-        fields = [field for each in recipients for field in (each, names(sender, each))]
-        self._recipients = len(recipients)
-        self.commands = [("HMGET", _key(sender, each), *fields) for each in dict.fromkeys((0, group))]
-
-    def rows(self, replies: Sequence[Sequence[bytes | None]]) -> list[Rows]:
-        """Return the rows of each recipient, in order."""
-        columns = [[_either(*pair) for pair in zip(reply[::2], reply[1::2], strict=True)] for reply in replies]
-        return list(zip(columns[0], columns[-1], strict=True)) if self._recipients else []
-
-
 class Store:
-    """The suppressions on one server.
+    """The suppressions on one server, or on a Cluster.
 
     Errors:  StoreUnavailable  every method, when the server is away or cannot write.    temporary
     """
 
-    def __init__(self, client: redis.Redis, names: ForgottenNames, *, min_replicas: int = 0) -> None:
+    def __init__(
+        self, client: redis.Redis | redis.RedisCluster, names: ForgottenNames, *, min_replicas: int = 0
+    ) -> None:
         self._redis = client
         self._names = names
         self._min_replicas = min_replicas
-        self._register = client.register_script(_REGISTER)
-        self._recount = client.register_script(_RECOUNT)
-        self._forget = client.register_script(_FORGET)
+        self._hints = Hints()
+        self._old = FirstLayout(client)
+        self._buckets = Buckets(client, self._hints, names, min_replicas=min_replicas)
 
     def apply(self, requests: Sequence[Request], *, now_ms: int | None = None) -> list[Effect]:
         """Apply each request to its row, in order, and return what each did. Durable when it returns.
@@ -89,48 +63,68 @@ class Store:
         Units:   now_ms: milliseconds UTC; None = the server's own clock (tests give one).
         Repeat:  safe, in any order: the register decides by event time, and the same request id hears its first effect.
         """
+        effects: list[Effect] = []
         with away_as(StoreUnavailable, _SETTING):
-            pipeline = self._redis.pipeline(transaction=False)
-            for each in requests:
-                keys = [_key(each.sender, each.group), _groups_key(each.sender), _forgotten_key(each.sender),
-                        _counts_key(each.sender)]  # fmt: skip
-                self._register(keys=keys, args=self._args(each, now_ms), client=pipeline)
-            confirm(pipeline, self._min_replicas)
-            with point("store.apply"):
-                replies = pipeline.execute()
-        replies = check_confirmed(replies, self._min_replicas, StoreUnavailable)
-        return [Effect(reply.decode()) for reply in replies]
+            for start in range(0, len(requests), _BATCH):
+                some = requests[start : start + _BATCH]
+                self._buckets.ask(self._hints.asking([each.sender for each in some]))
+                taken = self._taken([(each.sender, each.group, each.recipient) for each in some])
+                writes = [self._write(each, now_ms, old) for each, old in zip(some, taken, strict=True)]
+                with point("store.apply"):
+                    replies = self._buckets.write(writes)
+                effects += [Effect(reply.decode()) for reply in replies]
+        return effects
 
-    def _args(self, request: Request, now_ms: int | None) -> list[Any]:
+    def _write(self, request: Request, now_ms: int | None, taken: tuple[bytes, bool]) -> Write:
         if request.action is Action.RESUBSCRIBE:
             privileged, undated = releases(request.source), not is_dated(request.source)
         else:
             privileged = request.action is Action.COMPLAINT or holds(request.source)
             undated = request.undated
-        return [
-            request.recipient,
-            _CODES[request.action],
-            request.at_ms,
-            bytes.fromhex(request.id)[:8],
-            source_code(request.source),
-            "1" if privileged else "0",
-            bytes.fromhex(request.seen_version),
-            "" if now_ms is None else now_ms,
-            self._names(request.sender, request.recipient),
-            request.group,
-            "1" if undated else "0",
-        ]
+        place = layout.place(self._names, request.sender, request.recipient)
+        packed, forgotten = taken
+        return Write(
+            _REGISTER, request.sender, place, str(request.group), (
+                request.group or "",
+                _CODES[request.action],
+                request.at_ms,
+                bytes.fromhex(request.id)[:8],
+                source_code(request.source),
+                int(privileged),
+                bytes.fromhex(request.seen_version),
+                "" if now_ms is None else now_ms,
+                int(undated),
+                packed,
+                int(forgotten),
+                *place.parts,
+            ), may_do_nothing=request.action is Action.RESUBSCRIBE,
+        )  # fmt: skip
+
+    def _taken(self, wanted: Sequence[tuple[str, int, str]]) -> list[tuple[bytes, bool]]:
+        """What the first layout has of each (sender, group, recipient): the row, and whether he is forgotten."""
+        taken = [(b"", False)] * len(wanted)
+        places = [number for number, each in enumerate(wanted) if self._hints.in_first_layout(each[0])]
+        commands = []
+        for sender, group, recipient in (wanted[number] for number in places):
+            name = self._names(sender, recipient)
+            commands += [FirstLayout.marked(sender, name), FirstLayout.reading(sender, group, (recipient, name))]
+        replies = send(self._redis, commands)
+        for number, marked, reply in zip(places, replies[::2], replies[1::2], strict=True):
+            taken[number] = FirstLayout.taken(reply), bool(marked)
+        return taken
+
+    def asking(self, sender: str, group: int, recipients: Sequence[str]) -> Reading[list[Rows]]:
+        """Return what `asked` does, for whoever brings a client of his own: a `Reading`."""
+        asked = [(sender, tuple(dict.fromkeys((0, group))), each) for each in recipients]
+        rows = yield from read(self._hints, self._names, asked)
+        return [(each[0], each[-1]) for each in rows]
 
     def asked(self, sender: str, group: int, recipients: Sequence[str]) -> list[Rows]:
         """Return for each canonical recipient, in order, the rows of group 0 and of *group*. One round trip."""
         if not recipients:
             return []
-        questions = Questions(self._names, sender, group, recipients)
         with away_as(StoreUnavailable, _SETTING):
-            pipeline = self._redis.pipeline(transaction=False)
-            for command in questions.commands:
-                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-            return questions.rows(pipeline.execute())
+            return self._buckets.ask(self.asking(sender, group, recipients))
 
     def row(self, sender: str, group: int, recipient: str) -> Row | None:
         """Return the row of this very group, whatever its state."""
@@ -138,50 +132,43 @@ class Store:
 
     def rows(self, names: Sequence[tuple[str, int, str]]) -> list[Row | None]:
         """Return the row of each (sender, group, canonical recipient), None where there is none. One round trip."""
+        asked = [(sender, (group,), recipient) for sender, group, recipient in names]
         with away_as(StoreUnavailable, _SETTING):
-            pipeline = self._redis.pipeline(transaction=False)
-            for sender, group, recipient in names:
-                pipeline.hmget(_key(sender, group), [recipient, self._names(sender, recipient)])
-            return [_either(*reply) for reply in pipeline.execute()]
+            return [row for [row] in self._buckets.ask(read(self._hints, self._names, asked))]
 
     def groups(self, sender: str) -> list[int]:
         """Return the ids of the groups that have rows of *sender*, registered or not."""
         with away_as(StoreUnavailable, _SETTING):
-            found = cast(set[bytes], self._redis.smembers(_groups_key(sender)))
-        return sorted(int(each) for each in found)
+            [fields] = send(self._redis, [("HKEYS", layout.directory_key(sender))])
+            old = self._old.groups(sender)
+        return sorted({int(each) for each in fields if each.isdigit()} | set(old))
 
     def senders(self) -> list[str]:
         """Return every sender that has rows, registered or not. Looks at every key: for rare work."""
         with away_as(StoreUnavailable, _SETTING):
-            keys = self._redis.scan_iter("unsubd:supp:{*}", count=1000)
-            return sorted(key.decode().partition("{")[2].removesuffix("}") for key in keys)
+            keys = self._redis.scan_iter(layout.directory_key("*"), count=1000)
+            found = {key.decode().partition("{")[2].removesuffix("}") for key in keys}
+            return sorted(found | set(self._old.senders()))
 
-    def counted(self, sender: str, groups: Sequence[int]) -> list[tuple[int, int]]:
-        """Return for each group how many are suppressed, forgotten ones among them, and a number that every change raises.
-
-        Why:     rows may be older than the counting: a group that was never counted whole is, by its first reader.
-        """
-        fields = [field for group in groups for field in (str(group), f"{group}:changes", f"{group}:whole")]
+    def counted(self, sender: str, groups: Sequence[int]) -> list[int]:
+        """Return for each group how many are suppressed, forgotten ones among them. Asks every bucket of the sender."""
         with away_as(StoreUnavailable, _SETTING):
-            found = cast(list[bytes | None], self._redis.hmget(_counts_key(sender), fields)) if fields else []
-        rows = zip(groups, found[::3], found[1::3], found[2::3], strict=True)
-        return [
-            (max(0, int(count or 0)) if whole else self._recounted(sender, group, changes), int(changes or 0))
-            for group, count, changes, whole in rows
-        ]
+            self._buckets.ask(self._hints.asking([sender]))
+            if self._hints.in_first_layout(sender):
+                return [len({name for name, _ in self.stopped(sender, group)}) for group in groups]
+            fields = [layout.field(b"", group) for group in groups]
+            totals = [0] * len(groups)
+            for _, *counts in self._buckets.walk(
+                sender, lambda key: ("HMGET", key, b"", *fields), at_once=_COUNTED_AT_ONCE
+            ):
+                totals = [total + int(count or 0) for total, count in zip(totals, counts, strict=True)]
+        return totals
 
-    def _recounted(self, sender: str, group: int, changes: bytes | None) -> int:
-        """Count a group row by row, and keep that for good unless it changes meanwhile: then the next reader counts again.
-
-        Limits:  1,000,000 rows take about 3 s, once. While something changes in each such time, each reader pays it.
-        """
+    def changes(self, sender: str, group: int) -> int:
+        """Return a number that is another one once any row of this group changed."""
         with away_as(StoreUnavailable, _SETTING):
-            if not self._redis.exists(_key(sender, group)):
-                return 0
-            rows = self._redis.hscan_iter(_key(sender, group), count=5000)
-            count = len({hash(recipient) for recipient, packed in rows if is_suppressed(packed)})  # one may come twice
-            self._recount(keys=[_counts_key(sender)], args=[group, changes or b"", count])
-        return count
+            [found] = send(self._redis, [("HMGET", layout.directory_key(sender), group, _FORGOTTEN)])
+        return sum(int(each or 0) for each in found)
 
     def now_ms(self) -> int:
         """Return what the store's clock says, in ms UTC: it dates what a person or program enters now (semantics §2)."""
@@ -199,13 +186,21 @@ class Store:
 
     def stopped(self, sender: str, group: int) -> Iterator[tuple[str, Row]]:
         """Yield what `listed` does, with a forgotten recipient's name: for what goes on as a request, never for people."""
-        return ((field, row) for field, row in self.known(sender, group) if row.suppressed)
+        return ((recipient, row) for _, recipient, row in self.known(sender, [group]) if row.suppressed)
 
-    def known(self, sender: str, group: int) -> Iterator[tuple[str, Row]]:
-        """Yield every recipient, or a forgotten one's name, that has a row in this very group, suppressed or lifted."""
+    def known(self, sender: str, groups: Collection[int]) -> Iterator[tuple[int, str, Row]]:
+        """Yield group, recipient, or a forgotten one's name, and row of all that these groups have, suppressed or lifted."""
         with away_as(StoreUnavailable, _SETTING):
-            for field, packed in self._redis.hscan_iter(_key(sender, group), count=500):
-                yield field.decode(), unpack(packed)
+            self._buckets.ask(self._hints.asking([sender]))
+            if self._hints.in_first_layout(sender):  # before the buckets: what leaves it meanwhile is in them by then
+                for group in groups:
+                    for some in _chunks(self._old.recipients(sender, group)):
+                        rows = zip(some, self.rows([(sender, group, each) for each in some]), strict=True)
+                        yield from ((group, recipient, row) for recipient, row in rows if row)
+            for bucket in self._buckets.walk(sender, lambda key: ("HGETALL", key)):
+                for field, packed in bucket.items():
+                    if (made := layout.group_of(field)) and made[0] and made[1] in groups:
+                        yield made[1], layout.recipient_of(made[0], bucket), unpack(packed)
 
     def forget(self, recipient: str, senders: Iterable[str]) -> int:
         """Put a name in the place of a canonical recipient, in the rows of these senders and in all to come; return how many.
@@ -214,28 +209,62 @@ class Store:
         """
         moved = 0
         for sender in senders:
-            for _ in range(2):  # a group that had its first row in between is found the second time
-                keys = [
-                    _forgotten_key(sender),
-                    _counts_key(sender),
-                    *(_key(sender, group) for group in self.groups(sender)),
-                ]
-                with away_as(StoreUnavailable, _SETTING):
-                    moved += int(self._forget(keys=keys, args=[recipient, self._names(sender, recipient)]))
+            place = layout.place(self._names, sender, recipient)
+            with away_as(StoreUnavailable, _SETTING):
+                self._buckets.ask(self._hints.asking([sender]))
+                if self._hints.in_first_layout(sender):
+                    self._move(sender, [(group, recipient) for group in self._old.groups(sender)])
+                [groups] = self._buckets.write([Write(_FORGET, sender, place, _FORGOTTEN)])
+            moved += len(groups)
         return moved
 
     def forgotten_count(self, sender: str) -> int:
-        """Return how many recipients of *sender* lie under a name."""
+        """Return how many recipients of *sender* lie under a name. Reads every bucket: for rare work."""
         with away_as(StoreUnavailable, _SETTING):
-            return self._redis.scard(_forgotten_key(sender))
+            self._buckets.ask(self._hints.asking([sender]))
+            marked = {each.encode() for each in self._old.names(sender)}
+            for bucket in self._buckets.walk(sender, lambda key: ("HGETALL", key)):
+                marked.update(filter(layout.is_mark, bucket))
+        return len(marked)
 
     def is_forgotten(self, sender: str, recipient: str) -> bool:
         """Say whether this sender's rows of a canonical recipient lie under a name."""
+        place = layout.place(self._names, sender, recipient)
         with away_as(StoreUnavailable, _SETTING):
-            return bool(self._redis.sismember(_forgotten_key(sender), self._names(sender, recipient)))
+            self._buckets.ask(self._hints.asking([sender]))
+            [(_, old)] = self._taken([(sender, 0, recipient)])
+            [[mark]] = self._buckets.ask(cells_of(self._hints, [Question(sender, place.hash, [place.name])]))
+        return old or mark is not None
+
+    def migrate(self) -> Iterator[int]:
+        """Move every row of the first layout to its bucket, while everybody works; yield how many, some hundreds at a time.
+
+        Repeat:  safe; what a kill left is moved the next time.
+        """
+        with away_as(StoreUnavailable, _SETTING):
+            for sender in sorted(set(self._old.senders())):
+                self._buckets.ask(self._hints.asking([sender]))
+                for group in self._old.groups(sender):
+                    for some in _chunks(self._old.recipients(sender, group)):
+                        yield self._move(sender, [(group, each) for each in some])
+                for names in _chunks(self._old.names(sender)):
+                    self._move(sender, [(0, each) for each in names], raises=_FORGOTTEN)
+                    send(self._redis, [FirstLayout.dropping_names(sender, names)])
+                self._old.close(sender)
+
+    def _move(self, sender: str, rows: Sequence[tuple[int, str]], *, raises: str = "") -> int:
+        """Copy rows and marks of (group, recipient or name) to their buckets, then delete them; return how many rows."""
+        taken = self._taken([(sender, group, recipient) for group, recipient in rows])
+        writes = []
+        for (group, recipient), (packed, forgotten) in zip(rows, taken, strict=True):
+            place = layout.place(self._names, sender, recipient)
+            arguments = (group or "", "m", 0, b"", 0, 0, b"", "", 0, packed, int(forgotten), *place.parts)
+            writes.append(Write(_REGISTER, sender, place, raises or str(group), arguments))
+        self._buckets.write(writes)
+        forms = [(group, {recipient, self._names(sender, recipient)}) for group, recipient in rows]
+        send(self._redis, [FirstLayout.dropping(sender, group, both) for group, both in forms])
+        return sum(bool(packed) for packed, _ in taken)
 
 
-def _either(address: bytes | None, name: bytes | None) -> Row | None:
-    """The row of a recipient: under the name once the address is forgotten."""
-    found = [unpack(packed) for packed in (name, address) if packed]
-    return next((row for row in found if row.suppressed), found[0] if found else None)
+def _chunks(found: Iterator[str]) -> Iterator[list[str]]:
+    return iter(lambda: list(islice(found, _BATCH)), [])

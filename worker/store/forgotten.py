@@ -3,24 +3,49 @@
 A row of a forgotten recipient lies under such a name; whoever mints or checks knows the address and can compute it.
 """
 
-import base64
-import hmac
+import binascii
 from hashlib import sha256
 
 from handlers.tag import FORGOTTEN, is_forgotten
 
 _OCTETS = 12
+_BEGIN = FORGOTTEN.encode()
+_URL_SAFE, _PLAIN = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
 class ForgottenNames:
-    """The names of one installation. Shape: key: the pseudonym key, which is never rotated (semantics §7)."""
+    """The names of one installation. Shape: key: the pseudonym key, which is never rotated (semantics §7).
+
+    Why:     HMAC-SHA256 with both pads hashed once: a check needs it for every address, and OpenSSL's own takes three times
+             as long to begin.
+    RFC:     2104
+    """
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        padded = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
+        self._inner = sha256(bytes(octet ^ 0x36 for octet in padded))
+        self._outer = sha256(bytes(octet ^ 0x5C for octet in padded))
 
     def __call__(self, sender: str, recipient: str) -> str:
         """Return "~" and 16 characters for a canonical recipient; a name stays as it is."""
-        if is_forgotten(recipient):
-            return recipient
-        digest = hmac.digest(self._key, f"{sender}\0{recipient}".encode("utf-8", "surrogateescape"), sha256)
-        return FORGOTTEN + base64.urlsafe_b64encode(digest[:_OCTETS]).decode()
+        return recipient if is_forgotten(recipient) else self.both(sender, recipient)[1].decode()
+
+    def both(self, sender: str, recipient: str) -> tuple[bytes, bytes]:
+        """Return the digest that a name spells, 12 octets, and the name, of a canonical recipient or of a name."""
+        given = recipient.encode() if is_forgotten(recipient) else b""
+        if digest := _digest(given):
+            return digest, given
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(f"{sender}\0{recipient}".encode("utf-8", "surrogateescape"))
+        outer.update(inner.digest())
+        digest = outer.digest()[:_OCTETS]
+        return digest, given or _BEGIN + binascii.b2a_base64(digest, newline=False).translate(_URL_SAFE)
+
+
+def _digest(name: bytes) -> bytes:
+    """The digest of a name; empty when it was not made by us."""
+    try:
+        digest = binascii.a2b_base64(name[1:].translate(_PLAIN)) if name else b""
+    except binascii.Error:
+        return b""
+    return digest if len(digest) == _OCTETS else b""

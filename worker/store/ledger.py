@@ -22,21 +22,22 @@ from handlers.errors import StoreUnavailable
 from handlers.request import DecidedMessage, Effect, Request
 from worker.points import point
 from worker.server import away_as
+from worker.store.script import Script, send
 
 _TO_ARCHIVE_DAYS = 62  # a month from its first record to its last, and a month for the archive to be reached
 _MONTHS = "unsubd:ledger:months"
 _DAYS = 90
 # Two operators may resolve the same message: whoever comes second appends to what the first one wrote.
-_SWAP = """
+_SWAP = Script("""
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return 1
-"""
+""")
 # A record only ever grows: whoever appends to one while it goes into a file must find it here.
-_DROP = """
+_DROP = Script("""
 if redis.call('HSTRLEN', KEYS[1], ARGV[1]) == tonumber(ARGV[2]) then redis.call('HDEL', KEYS[1], ARGV[1]) end
-"""
+""")
 Pseudonym = Callable[[str], str]
 Record = dict[str, Any]
 
@@ -52,8 +53,6 @@ class Ledger:
         self._pseudonym = pseudonym
         self._days = days
         self._life_s = (days + _TO_ARCHIVE_DAYS) * 86400
-        self._swap = client.register_script(_SWAP)
-        self._drop = client.register_script(_DROP)
 
     def write(self, entries: Sequence[tuple[DecidedMessage, list[dict[str, Any]]]]) -> list[bool]:
         """Write the record of each message with what became of its requests; say of each whether it had none yet.
@@ -97,15 +96,15 @@ class Ledger:
 
     def _append(self, waiting: list[tuple[str, str, dict[str, Any]]]) -> list[tuple[str, str, dict[str, Any]]]:
         """Append what can be, and return what somebody else's change came before."""
-        reading, writing = self._redis.pipeline(transaction=False), self._redis.pipeline(transaction=False)
+        reading = self._redis.pipeline(transaction=False)
         for home, key, _ in waiting:
             reading.hget(home, key)
-        tried = []
+        tried, swaps = [], []
         for each, content in zip(waiting, reading.execute(), strict=True):
             if content and (longer := self._longer(json.loads(content), each[2])):
-                self._swap(keys=[each[0]], args=[each[1], content, longer, self._life_s], client=writing)
+                swaps.append(_SWAP(each[0], each[1], content, longer, self._life_s))
                 tried.append(each)
-        return [each for each, swapped in zip(tried, writing.execute(), strict=True) if not swapped]
+        return [each for each, swapped in zip(tried, send(self._redis, swaps), strict=True) if not swapped]
 
     def _longer(self, record: dict[str, Any], addition: dict[str, Any]) -> str:
         """The record with its addition; "" when it has it already."""
@@ -218,10 +217,7 @@ class Ledger:
         """
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             for start in range(0, len(records), 1000):
-                pipeline = self._redis.pipeline(transaction=False)
-                for home, key, length in records[start : start + 1000]:
-                    self._drop(keys=[home], args=[key, length], client=pipeline)
-                pipeline.execute()
+                send(self._redis, [_DROP(home, key, length) for home, key, length in records[start : start + 1000]])
             self._redis.srem(_MONTHS, month)
             if next(iter(self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500)), None) is not None:
                 self._redis.sadd(_MONTHS, month)

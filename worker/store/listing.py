@@ -47,9 +47,7 @@ class Listings:
 
         Errors:  StoreUnavailable  temporary
         """
-        [(_, changes)] = self._store.counted(
-            sender, [group]
-        )  # before reading: what changes meanwhile is read next time
+        changes = self._store.changes(sender, group)  # before reading: what changes meanwhile is read next time
         with self._lock:
             known_changes, listing = self._known.get((sender, group), (-1, None))
         if listing is None or known_changes != changes:

@@ -12,6 +12,7 @@ _HOLDING = ("api", "operator", "import", "provider")
 _RELEASING = ("api", "operator")
 _DATED = ("provider",)
 _NAMING = ("api", "operator", "import")
+_WITH_FIRST_SEEN = (20, 26)  # left out where it is the second of the event time
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +35,23 @@ class Row:
 
 
 def unpack(packed: bytes) -> Row:
-    """Return the row that *packed* (20 or 26 bytes) holds."""
-    flags, code = packed[10], packed[11]
+    """Return the row that *packed* (16, 20, 22 or 26 bytes) holds."""
+    flags, code, time_ms = packed[6], packed[7], int.from_bytes(packed[:6])
     return Row(
         suppressed=is_suppressed(packed),
         held=bool(flags & 2),
         complaint=bool(flags & 4),
-        first_seen_s=int.from_bytes(packed[:4]),
-        time_ms=int.from_bytes(packed[4:10]),
+        first_seen_s=int.from_bytes(packed[-4:]) if len(packed) in _WITH_FIRST_SEEN else time_ms // 1000,
+        time_ms=time_ms,
         source=SOURCE_KINDS[code] if code < len(SOURCE_KINDS) else "unknown",
-        evidence=packed[12:20],
+        evidence=packed[8:16],
         version=packed,
     )
 
 
 def is_suppressed(packed: bytes) -> bool:
     """Say whether a row suppresses: the one thing that counting a million of them asks."""
-    return bool(packed[10] & 1)
+    return bool(packed[6] & 1)
 
 
 def source_code(source: str) -> int:

@@ -79,14 +79,14 @@ async def change(request: Request, group_id: Id) -> Response:
 
 def _changed(installation: Installation, sender: str, group_id: int, given: dict[str, Any]) -> dict[str, Any]:
     changed = installation.accounts.edit_group(sender, group_id, **given)
-    [(suppressed, _)] = installation.store.counted(sender, [group_id])
+    [suppressed] = installation.store.counted(sender, [group_id])
     return _shown(changed, suppressed)
 
 
 def _listed(installation: Installation, sender: str) -> list[dict[str, Any]]:
     groups = installation.accounts.groups(sender)
     counts = installation.store.counted(sender, [each.id for each in groups])
-    return [_shown(each, suppressed) for each, (suppressed, _) in zip(groups, counts, strict=True)]
+    return [_shown(each, suppressed) for each, suppressed in zip(groups, counts, strict=True)]
 
 
 def _shown(group: Group, suppressed: int) -> dict[str, Any]:

@@ -148,4 +148,4 @@ def _shown(group: Group) -> dict[str, Any]:
 
 def _counted(house: Installation, sender: str, groups: list[Group]) -> list[dict[str, Any]]:
     counts = house.store.counted(sender, [each.id for each in groups])
-    return [_shown(each) | {"unsubscribes": count} for each, (count, _) in zip(groups, counts, strict=True)]
+    return [_shown(each) | {"unsubscribes": count} for each, count in zip(groups, counts, strict=True)]

@@ -1,0 +1,164 @@
+"""What an older version wrote, read and moved while everybody works; on fakeredis."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+from unittest.mock import patch
+
+import fakeredis
+import pytest
+import redis
+
+from handlers.request import Action, Effect, Request
+from tests.harness.names import NAMES
+from tests.store_model import DAY, NOW, SECOND, Killed, asked
+from worker.store import Store, script
+from worker.store import __name__ as store_name
+from worker.store.row import Row, source_code
+
+JANE, JOE, BACK, LONG, GONE = (
+    "jane@example.com", "joe@example.com", "back@example.com", "l" * 70 + "@example.com", "gone@example.com",
+)  # fmt: skip
+EVERYBODY = [JANE, JOE, BACK, LONG, GONE, "nobody@example.com"]
+PLACES = [("acme", group, each) for group in (0, 12) for each in EVERYBODY]
+
+
+def packed(first_s: int, time_ms: int, flags: int, lifted_ms: int | None = None) -> bytes:
+    """A row as the first version wrote it."""
+    head = first_s.to_bytes(4) + time_ms.to_bytes(6) + bytes([flags, source_code("page")]) + b"evidence"
+    return head + (b"" if lifted_ms is None else lifted_ms.to_bytes(6))
+
+
+@pytest.fixture
+def client() -> redis.Redis:
+    client = fakeredis.FakeRedis()
+    seconds = NOW // SECOND
+    client.hset("unsubd:supp:{acme}:12", mapping={
+        JANE: packed(seconds, NOW, 1), LONG: packed(seconds - 9, NOW, 3), BACK: packed(seconds, NOW, 0, NOW - DAY),
+        NAMES("acme", GONE): packed(seconds, NOW, 1),
+    })  # fmt: skip
+    client.hset("unsubd:supp:{acme}:0", JOE, packed(seconds - 9, NOW, 5))
+    client.sadd("unsubd:supp:{acme}", 0, 12)
+    client.sadd("unsubd:forgotten:{acme}", NAMES("acme", GONE))
+    client.hset("unsubd:counts:{acme}", mapping={"0": 1, "12": 3, "12:changes": 4, "0:changes": 1})
+    return client
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> Store:
+    return Store(client, NAMES)
+
+
+def wish(
+    action: Action, recipient: str, nonce: str, at_ms: int = NOW, seen: Row | None = None, group: int = 12
+) -> Request:
+    return asked(action, ("acme", group, recipient), at_ms, "page", nonce, seen.version.hex() if seen else "")
+
+
+def shown(store: Store) -> Any:
+    """Everything that anybody can ask."""
+    lists = [sorted((name, row.version) for name, row in store.stopped("acme", group)) for group in (0, 12)]
+    return [
+        store.rows(PLACES), store.asked("acme", 12, EVERYBODY), [sorted(set(each)) for each in lists],
+        store.counted("acme", [0, 12]), store.groups("acme"), store.senders(),
+        [store.is_forgotten("acme", each) for each in EVERYBODY],
+    ]  # fmt: skip
+
+
+def left(client: redis.Redis) -> list[bytes]:
+    return [
+        key
+        for pattern in ("unsubd:supp:{acme}*", "unsubd:forgotten:*", "unsubd:counts:*")
+        for key in client.keys(pattern)
+    ]
+
+
+def test_rows_of_the_first_layout_count(store: Store) -> None:
+    found = store.asked("acme", 12, EVERYBODY)
+
+    assert [(bool(first and first.suppressed), bool(own and own.suppressed)) for first, own in found] == [
+        (False, True), (True, False), (False, False), (False, True), (False, True), (False, False),
+    ]  # fmt: skip
+    row = store.row("acme", 12, LONG)
+    assert row is not None
+    assert (row.first_seen_s, row.time_ms, row.held, row.source, row.evidence) == (
+        NOW // SECOND - 9, NOW, True, "page", b"evidence",
+    )  # fmt: skip
+
+
+def test_moving_changes_no_answer(store: Store, client: redis.Redis) -> None:
+    before = shown(store)
+
+    assert sum(store.migrate()) == 5
+    assert left(client) == []
+    assert shown(store) == shown(Store(client, NAMES)) == before
+    assert list(store.migrate()) == []
+
+
+class Wire:
+    """Sends until it is cut; says what is asked between two round trips."""
+
+    def __init__(self, cut_after: int) -> None:
+        self._numbers, self._cut_after = count(), cut_after
+
+    def send(self, *words: Any) -> list[Any]:
+        if next(self._numbers) == self._cut_after:
+            raise Killed
+        return script.send(*words)
+
+
+def kills(store: Store) -> Iterator[int]:
+    """Kill a migration before each of its round trips, until one comes through."""
+    for cut_after in count():
+        wire = Wire(cut_after)
+        try:
+            with (
+                patch(f"{store_name}.send", side_effect=wire.send),
+                patch(f"{store_name}.buckets.send", side_effect=wire.send),
+            ):
+                list(store.migrate())
+                return
+        except Killed:
+            yield cut_after
+
+
+def test_a_move_may_be_killed_anywhere_and_begins_again(store: Store, client: redis.Redis) -> None:
+    before, other = shown(store), Store(client, NAMES)
+    cuts = []
+    for cut in kills(store):
+        cuts.append(cut)
+        assert shown(other) == shown(Store(client, NAMES)) == before
+
+    assert len(cuts) > 5
+    assert left(client) == []
+    assert shown(other) == before
+
+
+def test_who_asks_meanwhile_finds_the_row_and_takes_it_along(store: Store, client: redis.Redis) -> None:
+    late = wish(Action.UNSUBSCRIBE, BACK, "late", NOW - 2 * DAY)
+    page = wish(Action.RESUBSCRIBE, JANE, "page", seen=store.row("acme", 12, JANE))
+    effects = [Effect.STALE, Effect.LIFTED, Effect.ALREADY_PRESENT]
+
+    assert store.apply([late, page, wish(Action.UNSUBSCRIBE, GONE, "again")], now_ms=NOW + 1) == effects
+    assert not any(GONE.encode() in field for field in client.hkeys("unsubd:supp:{acme:0}"))
+    before = shown(store)
+    for _ in kills(store):
+        assert shown(store) == before
+    assert shown(store) == before
+    assert [name for name, _ in store.stopped("acme", 12) if name == JANE] == []
+    row = store.row("acme", 12, BACK)
+    assert row is not None
+    assert not row.suppressed
+
+
+def test_a_person_is_forgotten_in_both(store: Store, client: redis.Redis) -> None:
+    assert store.forget(LONG, ["acme"]) == 1
+    assert not any(
+        LONG[:60].encode() in field for key in client.keys("unsubd:supp:*:12") for field in client.hkeys(key)
+    )
+    assert store.counted("acme", [12]) == [3]
+    list(store.migrate())
+
+    assert store.counted("acme", [12]) == [3]
+    assert store.is_forgotten("acme", LONG)
+    assert [own is not None for _, own in store.asked("acme", 12, [LONG, GONE])] == [True, True]

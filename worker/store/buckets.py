@@ -1,0 +1,141 @@
+"""The buckets of one server: who writes to them, finds those that a split took elsewhere, and lets them split."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from handlers.errors import StoreUnavailable
+from worker.server import check_confirmed, confirmation
+from worker.store import layout
+from worker.store.forgotten import ForgottenNames
+from worker.store.growth import AT_ONCE, Growth
+from worker.store.reading import Command, Found, Hints, Reading
+from worker.store.script import Script, send
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A script for the bucket of one recipient.
+
+    Shape:   arguments: what follows the five that say whose bucket it is (`register.lua`). raises: the field of the
+             sender's directory that tells of it; may_do_nothing: only when the row is lifted.
+    """
+
+    script: Script
+    sender: str
+    place: layout.Place
+    raises: str
+    arguments: tuple[Any, ...] = ()
+    may_do_nothing: bool = False
+
+    def at(self, bucket: int, *, sure: bool) -> Command:
+        """Return the command for this bucket. Shape: sure: its parent says that the row is here."""
+        begin = (self.place.hash, bucket, int(sure), self.place.address, self.place.name)
+        return self.script(layout.bucket_key(self.sender, bucket), *begin, *self.arguments)
+
+
+class Buckets:
+    """What the store asks of its servers."""
+
+    def __init__(
+        self, client: redis.Redis | redis.RedisCluster, hints: Hints, names: ForgottenNames, *, min_replicas: int
+    ) -> None:
+        self._redis = client
+        self._hints = hints
+        self._min_replicas = min_replicas
+        self._growth = Growth(lambda commands: send(client, commands), names)
+        # A Cluster's nodes do what one pipeline says in no order.
+        self._in_order = not isinstance(client, redis.RedisCluster)
+
+    def ask(self, reading: Reading[Found]) -> Found:
+        """Return what *reading* reads."""
+        try:
+            commands = next(reading)
+            while True:
+                commands = reading.send(send(self._redis, commands))
+        except StopIteration as stop:
+            found: Found = stop.value
+            return found
+
+    def write(self, writes: Sequence[Write]) -> list[Any]:
+        """Run each, in order, and return their replies. Durable when it returns. One round trip, while no bucket splits.
+
+        Shape:   a reply ["added", size, depth] of a new row becomes "added".
+        """
+        replies: list[Any] = [None] * len(writes)
+        waiting = [
+            (number, layout.bucket_of(each.place.hash, self._hints.buckets(each.sender)), False)
+            for number, each in enumerate(writes)
+        ]
+        sizes: dict[tuple[str, int], int] = {}
+        while waiting:
+            answers = self._written([(writes[number], bucket, sure) for number, bucket, sure in waiting])
+            later = []
+            for (number, bucket, _), answer in zip(waiting, answers, strict=True):
+                each = writes[number]
+                if isinstance(answer, int):
+                    on = self._hints.step(each.sender, bucket, each.place.hash, None if answer < 0 else answer)
+                    later.append((number, *(on or (0, False))))
+                    continue
+                if isinstance(answer, list) and answer[:1] == [b"added"]:
+                    sizes[each.sender, bucket] = answer[1] << answer[2]
+                    answer = answer[0]
+                replies[number] = answer
+            waiting = later
+        self._grow(sizes)
+        return replies
+
+    def _written(self, visits: Sequence[tuple[Write, int, bool]]) -> list[Any]:
+        commands = [each.at(bucket, sure=sure) for each, bucket, sure in visits]
+        sure_to_change = _told(each for each, _, _ in visits if not each.may_do_nothing) if self._in_order else []
+        # After the rows: who sees the old number may have seen the old rows, never the other way round.
+        replies = send(self._redis, commands, [*sure_to_change, *confirmation(self._min_replicas)])
+        answers = check_confirmed(replies, self._min_replicas, StoreUnavailable)[: len(commands)]
+        rest = (
+            each
+            for (each, _, _), answer in zip(visits, answers, strict=True)
+            if (answer == b"lifted" if each.may_do_nothing else not self._in_order)
+        )
+        send(self._redis, _told(rest))
+        return answers
+
+    def _grow(self, sizes: dict[tuple[str, int], int]) -> None:
+        """Let buckets split where what new rows came to is too full; each of these says how large all must be."""
+        totals: dict[str, list[int]] = {}
+        for (sender, _), total in sizes.items():
+            totals.setdefault(sender, []).append(total)
+        for sender, found in totals.items():
+            wanted = sum(found) // len(found) // layout.LOAD
+            if wanted > self._hints.buckets(sender):
+                self._hints.met(sender, self._growth.grow(sender, wanted) - 1)
+
+    def walk(self, sender: str, command: Callable[[str], Command], *, at_once: int = AT_ONCE) -> Iterator[Any]:
+        """Yield the reply of each bucket of *sender* to what *command* makes of its key: its head's value comes first.
+
+        Shape:   command: HGETALL, or an HMGET that begins with the head.
+        Repeat:  a row that does not change is met once, whatever splits meanwhile.
+        """
+        depths: list[int] = []
+        end = max(1, self._hints.buckets(sender))
+        while len(depths) < end:
+            # Within one level: a Cluster's nodes answer in no order, and a parent must be read before what it gives up.
+            numbers = range(len(depths), min(end, len(depths) + at_once, 1 << len(depths).bit_length()))
+            for number, reply in zip(
+                numbers, send(self._redis, [command(layout.bucket_key(sender, each)) for each in numbers]), strict=True
+            ):
+                packed = reply.get(b"") if isinstance(reply, dict) else reply[0]
+                if not packed or (number and depths[layout.parent(number)] < number.bit_length()):
+                    depths.append(-1)  # split off since the rows were met in its parent, and so is all that it gives up
+                    continue
+                depths.append(depth := layout.read_head(packed).depth)
+                if depth > number.bit_length():
+                    end = max(end, number + (1 << depth - 1) + 1)
+                yield reply
+
+
+def _told(writes: Iterable[Write]) -> list[Command]:
+    raised = Counter((each.sender, each.raises) for each in writes)
+    return [("HINCRBY", layout.directory_key(sender), field, by) for (sender, field), by in raised.items()]

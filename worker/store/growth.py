@@ -1,0 +1,117 @@
+"""Buckets that split while everybody works: no lock, no pause, and a kill between any two steps leaves every answer right.
+
+Bucket t is split off its parent s in four steps, each in one slot: (1) t is *filled* with a copy of what s will give up; s still
+answers for it. (2) s *leaves* it, deeper by one, if nothing in it changed since it was read; else (1) again. From now on t
+answers: who comes to s is sent to t, who comes to t early is sent to s, and back. (3) t is *opened*. (4) The sender's number
+of buckets, a hint, is raised.
+
+A fill that comes late, of who was overtaken, is older than what t has, and is refused.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from worker.store import layout
+from worker.store.forgotten import ForgottenNames
+from worker.store.script import Script
+
+SPLIT = Script(files("worker.store").joinpath("split.lua").read_text())
+# Several processes may count at the same time: the number only grows.
+RAISE = Script("""
+local known = redis.call('HGET', KEYS[1], 'buckets')
+if tonumber(known or '1') < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'buckets', ARGV[1]) end
+return 1
+""")
+AT_ONCE = 64  # and so many beyond the known number may be there
+_PASSES = 5  # for buckets in which others write at the same time
+_ALONE_MS = 2000
+Send = Callable[[Sequence[tuple[Any, ...]]], list[Any]]
+"""Sends commands, `Script` calls among them, in one round trip, and returns their replies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """What a bucket keeps and what it gives up, as fields and values in turn."""
+
+    stays: list[bytes]
+    goes: list[bytes]
+
+
+class Growth:
+    """The splits of one server's buckets."""
+
+    def __init__(self, send: Send, names: ForgottenNames) -> None:
+        self._send = send
+        self._names = names
+
+    def grow(self, sender: str, wanted: int) -> int:
+        """Split buckets of *sender* until there are as many as wanted, and return how many there are.
+
+        Repeat:  safe; from several processes, too, of which the later ones leave it to the first.
+        """
+        directory = layout.directory_key(sender)
+        key = f"unsubd:growing:{{{sender}}}"
+        [lease, found] = self._send(
+            [("SET", key, "1", "NX", "PX", _ALONE_MS), ("HGET", directory, "buckets")]
+        )  # a courtesy: two who grow the same get in each other's way, no more
+        buckets = int(found or 1)
+        if not lease:
+            return buckets
+        while buckets < wanted:
+            # Within one level: no bucket of a round is another one's parent.
+            done = self._split(sender, range(buckets, min(wanted, buckets + AT_ONCE, 1 << buckets.bit_length())))
+            if not done:
+                break
+            buckets += done
+            self._send([RAISE(directory, buckets), ("SET", key, "1", "PX", _ALONE_MS)])
+        self._send([("DEL", key)])
+        return buckets
+
+    def _split(self, sender: str, new: range) -> int:
+        """Split these off; return how many of them, from the first on, are done."""
+        waiting, done = list(new), set[int]()
+        for _ in range(_PASSES):
+            if not waiting:
+                break
+            done.update(self._tried(sender, waiting))
+            waiting = [each for each in new if each not in done]
+        return next((number for number, each in enumerate(new) if each not in done), len(new))
+
+    def _tried(self, sender: str, waiting: Sequence[int]) -> list[int]:
+        read = self._send([("HGETALL", layout.bucket_key(sender, layout.parent(each))) for each in waiting])
+        fills, leaves, tried, left = [], [], [], []
+        for each, bucket in zip(waiting, read, strict=True):
+            if not bucket:
+                continue  # its rows are gone: nothing to split
+            head = layout.read_head(bucket[b""])
+            if head.depth >= each.bit_length():
+                left.append(each)  # who began this was killed before he opened it
+                continue
+            deeper = f"{each.bit_length()} {head.changes + 1}"
+            halves = self._halves(sender, bucket, each)
+            fills.append(SPLIT(layout.bucket_key(sender, each), "fill", deeper, *halves.goes))
+            leaves.append(
+                SPLIT(layout.bucket_key(sender, layout.parent(each)), "leave", bucket[b""], deeper, *halves.stays)
+            )
+            tried.append(each)
+        filled = self._send(fills)
+        sure = [number for number, answer in enumerate(filled) if answer]
+        answers = self._send([leaves[number] for number in sure])
+        left += [tried[number] for number, answer in zip(sure, answers, strict=True) if answer]
+        self._send([SPLIT(layout.bucket_key(sender, each), "open") for each in left])
+        return left
+
+    def _halves(self, sender: str, bucket: dict[bytes, bytes], new: int) -> Halves:
+        mask = (1 << new.bit_length()) - 1
+        sides: tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]] = ([], [])
+        for field, value in bucket.items():
+            if field and field[:1] != b"\0":
+                sides[layout.hash_of(self._names, sender, field) & mask == new].append((field, value))
+        return Halves(*(_flat(side) for side in sides))
+
+
+def _flat(rows: list[tuple[bytes, bytes]]) -> list[bytes]:
+    counted = [(field, b"%d" % count) for field, count in layout.counts(rows).items()]
+    return [each for pair in rows + counted for each in pair]

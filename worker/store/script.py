@@ -1,0 +1,62 @@
+"""Lua scripts in pipelines, on one server and on a Cluster: by digest, and once more after a server that forgot them.
+
+Why:     redis-py's own scripts cost a round trip before each pipeline, and do not go into a Cluster's.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha1
+from typing import Any
+
+from redis.exceptions import NoScriptError, ResponseError
+
+Command = tuple[Any, ...]
+_KNOWN: dict[str, str] = {}  # digest -> text of every script
+
+
+class Script:
+    """A script with one key. Calling it makes the command, which sends nothing yet."""
+
+    def __init__(self, text: str) -> None:
+        self._digest = sha1(text.encode()).hexdigest()
+        _KNOWN[self._digest] = text
+
+    def __call__(self, key: str, *arguments: Any) -> Command:
+        """Return the command that runs it on *key*."""
+        return ("EVALSHA", self._digest, 1, key, *arguments)
+
+
+def send(client: Any, commands: Sequence[Command], last: Sequence[Command] = ()) -> list[Any]:
+    """Send commands and then *last* in one round trip; return the replies to all.
+
+    Errors:  redis.RedisError  the first that a command had, after all were tried.
+    """
+    replies = _sent(client, [*commands, *last])
+    missing = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if missing:
+        for digest in dict.fromkeys(commands[number][1] for number in missing):
+            client.script_load(_KNOWN[digest])
+        again = [*missing, *range(len(commands), len(replies))]
+        for number, reply in zip(again, _sent(client, [[*commands, *last][each] for each in again]), strict=True):
+            replies[number] = reply
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _sent(client: Any, commands: Sequence[Command]) -> list[Any]:
+    if len(commands) < 2:
+        return [_answer(client, each) for each in commands]
+    with client.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        found: list[Any] = pipeline.execute(raise_on_error=False)
+    return found
+
+
+def _answer(client: Any, command: Command) -> Any:
+    """A pipeline of one, without what a pipeline costs: the check of one address is this."""
+    try:
+        return client.execute_command(*command)
+    except ResponseError as error:
+        return error
