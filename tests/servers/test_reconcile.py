@@ -145,7 +145,7 @@ def test_the_command_finds_each_kind_of_gap_and_closes_it(tmp_path: Path, redis_
         lost = [(home, key) for home in homes for key in client.hkeys(home)][:3]  # type: ignore[union-attr]
         for home, key in lost:
             client.hdel(home, key)
-        client.hdel("unsubd:supp:{acme}:1", recipient(0), recipient(1), recipient(2), recipient(3), recipient(4))
+        client.hdel("unsubd:supp:{acme:0}", *(f"{recipient(each)}\x001" for each in range(5)))
 
         dry = service.command("reconcile", "--dry-run", "--json")
         done = service.command("reconcile")

@@ -119,7 +119,7 @@ def test_what_the_archive_has_is_no_gap_and_it_is_read_once(
 
 def test_a_stop_of_everything_answers_for_a_group(acme: Installation, taken: InboundMessage) -> None:
     acme.intake.apply([replace(decided(group=0).requests[0], at_ms=now_ms())])
-    acme.store_redis.hdel("unsubd:supp:{acme}:12", JANE.recipient)
+    acme.store_redis.hdel("unsubd:supp:{acme:0}", JANE.recipient + "\x0012")
 
     assert _compared(acme).found == {}
 
@@ -152,7 +152,7 @@ def test_a_record_under_an_older_decision_counts(acme: Installation, taken: Inbo
 
 
 def test_a_lost_suppression_comes_back_and_keeps_its_one_record(acme: Installation, taken: InboundMessage) -> None:
-    acme.store_redis.delete("unsubd:supp:{acme}:12")
+    acme.store_redis.delete("unsubd:supp:{acme:0}")
 
     report = _compared(acme)
     _work(acme)
@@ -177,7 +177,7 @@ def test_what_was_lifted_later_stays_lifted(acme: Installation, taken: InboundMe
 
 def test_a_row_of_what_left_no_mail_is_told_and_not_made_up(acme: Installation) -> None:
     acme.intake.record([decided("w" * 64, source="one-click")])
-    acme.store_redis.delete("unsubd:supp:{acme}:12")
+    acme.store_redis.delete("unsubd:supp:{acme:0}")
 
     report = _compared(acme)
 
