@@ -38,6 +38,7 @@ from worker.sender_sources import SenderSources
 from worker.server import away_as, connect, is_cluster, require_durable, weakness
 from worker.settings import Settings
 from worker.store import Store
+from worker.store import format as store_format
 from worker.store.forgotten import ForgottenNames
 from worker.store.ledger import Ledger
 from worker.store.listing import Listings
@@ -232,7 +233,7 @@ def _greet(client: Redis) -> None:
 def _built(
     settings: Settings, client: Redis, store_client: Redis, *, checked: bool, lost_key_allowed: bool
 ) -> Installation:
-    ring = settings.keys()
+    ring, accounts = settings.keys(), Accounts(client)
     weak = ""
     if checked:
         allow = settings.allow_weak_durability
@@ -241,6 +242,7 @@ def _built(
             weak = require_durable(client, "UNSUBD_REDIS_URL", allow_weak=allow)
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             weak = weak or require_durable(store_client, "UNSUBD_STORE_URL", allow_weak=allow)
+        store_format.enter(store_client, lambda: [each.id for each in accounts.senders()])
         if not lost_key_allowed:
             key_store.require_masters(store_client, ring)
     pseudonym_key = key_store.pseudonym_key(store_client, ring)
@@ -248,7 +250,6 @@ def _built(
     store = Store(store_client, names, min_replicas=settings.min_replicas)
     tags = StoredTags(store_client, min_replicas=settings.min_replicas)
     ledger = Ledger(store_client, pseudonyms.bare, days=settings.ledger_days)
-    accounts = Accounts(client)
     quarantine = Quarantine(
         client,
         min_replicas=settings.min_replicas,

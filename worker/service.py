@@ -35,6 +35,7 @@ from worker.settings import Settings, load_settings, setting_name
 from worker.sources.maildir import Maildir
 from worker.sources.polling import mailbox_addresses, poll
 from worker.sources.sqs import SqsQueue
+from worker.store.format import require_known
 from worker.systemd import Systemd, watched
 
 _REAP_EVERY_S = 1.0
@@ -213,6 +214,7 @@ def run_reaper(settings: Settings) -> None:
                     installation.parked.move(installation.queue, installation.quarantine_failed)
                 if time.monotonic() - looked_at > _FAILED_EVERY_S:
                     looked_at = time.monotonic()
+                    require_known(installation.store_redis)
                     _quarantine_failed(installation, kept)
                     installation.quarantine.expire()
                 if not archived_at or time.monotonic() - archived_at > _ARCHIVE_EVERY_S:

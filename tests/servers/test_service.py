@@ -193,6 +193,19 @@ def test_no_key_and_a_lost_key_refuse_to_start(tmp_path: Path, redis_url: str) -
     assert first.rows("keys", "list")[0]["fingerprint"] == name[1]
 
 
+@pytest.mark.fault
+def test_a_newer_store_refuses_to_start_and_ends_who_runs(tmp_path: Path, redis_url: str) -> None:
+    service = Service(tmp_path, redis_url=redis_url, secret_keys=MASTERS[0])
+    with service.running("run") as process, Redis.from_url(redis_url) as client:
+        client.set("unsubd:store:format", 3)
+
+        refused = service.command("check", "acme", "1", "jane@example.com")
+
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (78, 1)
+        assert refused.stderr.startswith("unsubd: UNSUBD_STORE_URL: the store has format 3, and this unsubd knows 2")
+        assert process.wait(30) == 78
+
+
 def test_rotation_appends_then_moves_to_the_front(tmp_path: Path, redis_url: str) -> None:
     one, two = MASTERS
     for keys in (one, f"{one},{two}", f"{two},{one}"):

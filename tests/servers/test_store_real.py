@@ -18,6 +18,7 @@ from tests.harness.names import NAMES, answers  # noqa: E402
 from tests.store_rules import JANE, LedgerRules, NeighbourRules, RegisterRules  # noqa: E402
 from worker import server  # noqa: E402
 from worker.store import Store  # noqa: E402
+from worker.store.first_layout import FirstLayout  # noqa: E402
 from worker.store.tags import StoredTags  # noqa: E402
 
 
@@ -196,3 +197,19 @@ def test_no_bucket_leaves_the_listpack_whatever_the_addresses(client: redis.Redi
     assert {client.object("encoding", key) for key in keys} == {b"listpack"}
     assert len(keys) >= 15
     assert sorted(name for name, _ in store.stopped("acme", 12)) == sorted(people)
+
+
+def test_the_first_layout_is_put_aside_and_moved(client: redis.Redis, store: Store) -> None:
+    row = (NOW // 1000).to_bytes(4) + NOW.to_bytes(6) + bytes([1, 21]) + b"evidence"
+    client.hset("unsubd:supp:{elder}:12", JANE[2], row)
+    client.sadd("unsubd:supp:{elder}", 12)
+    FirstLayout(client).shut(["bolt"])
+    answered = store.asked("elder", 12, [JANE[2]])
+
+    assert [own and own.suppressed for _, own in answered] == [True]
+    assert sum(store.migrate()) == 1
+    assert Store(client, NAMES).asked("elder", 12, [JANE[2]]) == answered
+    assert client.keys("unsubd:first:*") == []
+    for key in ("unsubd:supp:{elder}:12", "unsubd:supp:{elder}:0", "unsubd:supp:{bolt}:0"):
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            client.hget(key, JANE[2])

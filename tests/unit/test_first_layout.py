@@ -14,6 +14,7 @@ from tests.harness.names import NAMES
 from tests.store_model import DAY, NOW, SECOND, Killed, asked
 from worker.store import Store, script
 from worker.store import __name__ as store_name
+from worker.store.format import enter
 from worker.store.row import Row, source_code
 
 JANE, JOE, BACK, LONG, GONE = (
@@ -41,6 +42,7 @@ def client() -> redis.Redis:
     client.sadd("unsubd:supp:{acme}", 0, 12)
     client.sadd("unsubd:forgotten:{acme}", NAMES("acme", GONE))
     client.hset("unsubd:counts:{acme}", mapping={"0": 1, "12": 3, "12:changes": 4, "0:changes": 1})
+    enter(client, lambda: ["bolt"])
     return client
 
 
@@ -66,11 +68,7 @@ def shown(store: Store) -> Any:
 
 
 def left(client: redis.Redis) -> list[bytes]:
-    return [
-        key
-        for pattern in ("unsubd:supp:{acme}*", "unsubd:forgotten:*", "unsubd:counts:*")
-        for key in client.keys(pattern)
-    ]
+    return list(client.keys("unsubd:first:*"))
 
 
 def test_rows_of_the_first_layout_count(store: Store) -> None:
@@ -84,6 +82,33 @@ def test_rows_of_the_first_layout_count(store: Store) -> None:
     assert (row.first_seen_s, row.time_ms, row.held, row.source, row.evidence) == (
         NOW // SECOND - 9, NOW, True, "page", b"evidence",
     )  # fmt: skip
+
+
+def test_programs_of_the_first_layout_fail_on_every_key_and_answer_nothing(store: Store, client: redis.Redis) -> None:
+    """Also once all is moved, when one is started again: else it would mail everybody."""
+    for _ in range(2):
+        for sender in ("acme", "bolt"):
+            for read in (
+                lambda at: client.hmget(f"unsubd:supp:{at}:0", JANE), lambda at: client.smembers(f"unsubd:supp:{at}"),
+                lambda at: client.sismember(f"unsubd:forgotten:{at}", "~name"),
+                lambda at: client.hmget(f"unsubd:counts:{at}", "12"),
+            ):  # fmt: skip
+                with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+                    read(f"{{{sender}}}")
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            client.hgetall("unsubd:supp:{acme}:12")
+        list(store.migrate())
+
+
+def test_a_store_is_entered_once_and_a_kill_on_the_way_is_made_good(client: redis.Redis) -> None:
+    before = shown(Store(client, NAMES))
+    client.delete("unsubd:store:format")  # as if killed before it was written
+
+    for _ in range(2):
+        enter(client, lambda: ["bolt"])
+
+    assert client.get("unsubd:store:format") == b"2"
+    assert shown(Store(client, NAMES)) == before
 
 
 def test_moving_changes_no_answer(store: Store, client: redis.Redis) -> None:
@@ -154,7 +179,7 @@ def test_who_asks_meanwhile_finds_the_row_and_takes_it_along(store: Store, clien
 def test_a_person_is_forgotten_in_both(store: Store, client: redis.Redis) -> None:
     assert store.forget(LONG, ["acme"]) == 1
     assert not any(
-        LONG[:60].encode() in field for key in client.keys("unsubd:supp:*:12") for field in client.hkeys(key)
+        LONG[:60].encode() in field for key in client.keys("unsubd:first:*:12") for field in client.hkeys(key)
     )
     assert store.counted("acme", [12]) == [3]
     list(store.migrate())

@@ -8,9 +8,9 @@ from tests.crash.points import ROOT, found, names_of
 
 PATH = (
     "begun.py", "by_hand.py", "canary.py", "clock.py", "deliveries.py", "gather.py", "intake.py", "jobs.py", "journal.py",
-    "parked.py", "queue.py", "reaper.py", "unread.py", "batch.py", "crew.py", "cli/mail.py", "events/*.py",
-    "forwarding/*.py", "quarantine/*.py", "store/__init__.py", "store/buckets.py", "store/growth.py", "store/ledger.py",
-    "store/tags.py", "sources/*.py", "sources/lmtp/*.py", "web/answers.py", "web/body.py", "web/mailtrap.py", "web/one_click.py", "web/passing.py",
+    "parked.py", "queue.py", "reaper.py", "unread.py", "batch.py", "crew.py", "cli/mail.py", "events/*.py", "forwarding/*.py",
+    "quarantine/*.py", "store/__init__.py", "store/buckets.py", "store/growth.py", "store/ledger.py", "store/tags.py",
+    "sources/*.py", "sources/lmtp/*.py", "web/answers.py", "web/body.py", "web/mailtrap.py", "web/one_click.py", "web/passing.py",
     "web/preferences.py", "web/told.py", "web/webhooks.py", "web/wishes.py",
 )  # fmt: skip
 

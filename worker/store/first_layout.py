@@ -1,22 +1,48 @@
 """The first layout of the suppressions, and the way out of it. It may go once nobody comes from a version that wrote it.
 
-While a sender has rows here, readers ask here first and in the buckets then, and a writer takes the row along that it
-finds here; nothing is written here any more, so what lies in a bucket counts. `migrate` copies, then deletes.
+The first program that knows buckets puts its keys aside (`shut`), so that an older one that still runs, or is started again,
+fails instead of answering from what is left. While a sender has rows here, readers ask here first and in the buckets then,
+and a writer takes the row along that it finds here; nothing is written here any more, so what lies in a bucket counts.
+`Store.migrate` copies, then deletes.
 
-| key                         | type | holds                                                            | lives          |
-|-----------------------------|------|------------------------------------------------------------------|----------------|
-| `unsubd:supp:{SENDER}:GROUP` | HASH | first layout: canonical recipient, or a name -> row             | until migrated |
-| `unsubd:supp:{SENDER}`      | SET  | first layout: the sender's groups that have rows                 | until migrated |
-| `unsubd:forgotten:{SENDER}` | SET  | first layout: names of forgotten recipients                      | until migrated |
-| `unsubd:counts:{SENDER}`    | HASH | first layout: group -> its suppressed rows                       | until migrated |
+| key                               | type   | holds                                                   | lives          |
+|-----------------------------------|--------|---------------------------------------------------------|----------------|
+| `unsubd:first:{SENDER}:GROUP`     | HASH   | first layout: canonical recipient, or a name -> row     | until migrated |
+| `unsubd:first:{SENDER}`           | SET    | first layout: the sender's groups                       | until migrated |
+| `unsubd:first:{SENDER}:forgotten` | SET    | first layout: names of forgotten recipients             | until migrated |
+| `unsubd:supp:{SENDER}:GROUP`      | STRING | a word on which programs of the first layout fail       | for good       |
+| `unsubd:supp:{SENDER}`            | STRING | a word on which programs of the first layout fail       | for good       |
+| `unsubd:forgotten:{SENDER}`       | STRING | a word on which programs of the first layout fail       | for good       |
+| `unsubd:counts:{SENDER}`          | STRING | a word on which programs of the first layout fail       | for good       |
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 from worker.store.row import unpack
+from worker.store.script import Script, send
 
 Command = tuple[Any, ...]
+_WORD = "moved: this needs an unsubd that knows buckets"
+# All keys of a sender at once. SADD comes first: a full server refuses it before anything was moved.
+_SHUT = Script("""
+if type(redis.pcall('GET', KEYS[1])) == 'string' then return 0 end
+local alone = redis.call('SADD', KEYS[1], 0) == 1
+local sender, word = '{' .. ARGV[1] .. '}', ARGV[2]
+local function shut(old, new)
+  if redis.call('EXISTS', old) == 1 then redis.call('RENAME', old, new) end
+  redis.call('SET', old, word)
+end
+for _, group in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  shut('unsubd:supp:' .. sender .. ':' .. group, 'unsubd:first:' .. sender .. ':' .. group)
+end
+shut('unsubd:forgotten:' .. sender, 'unsubd:first:' .. sender .. ':forgotten')
+redis.call('SET', 'unsubd:counts:' .. sender, word)
+if alone then redis.call('SREM', KEYS[1], 0) end
+shut(KEYS[1], 'unsubd:first:' .. sender)
+return 1
+""")
+_AT_ONCE = 100
 
 
 def repacked(packed: bytes) -> bytes:
@@ -33,9 +59,9 @@ class FirstLayout:
         self._redis = client
 
     @staticmethod
-    def asking(sender: str) -> list[Command]:
-        """Return the three commands that say whether the sender has anything here."""
-        return [("EXISTS", key(sender)) for key in (_groups_key, _forgotten_key, _counts_key)]
+    def asking(sender: str) -> Command:
+        """Return the command that says whether the sender has anything here: a number, 0 for nothing."""
+        return ("EXISTS", _groups_key(sender), _forgotten_key(sender))
 
     @staticmethod
     def reading(sender: str, group: int, forms: tuple[str, str]) -> Command:
@@ -59,11 +85,22 @@ class FirstLayout:
 
     def senders(self) -> Iterator[str]:
         """Yield every sender that has anything here. Looks at every key."""
+        for pattern in (_groups_key("*"), _forgotten_key("*")):
+            yield from map(_sender, self._redis.scan_iter(pattern, count=1000))
+
+    def shut(self, registered: Iterable[str]) -> None:
+        """Put aside what programs of the first layout wrote, of every sender that is *registered* or has rows.
+
+        Why:     such a program would mail whoever lies in a bucket; so its every read and write of these senders fails.
+        Repeat:  safe. Looks at every key.
+        """
+        found = {*registered}
         for pattern in ("unsubd:supp:{*}", "unsubd:forgotten:{*}"):
-            for key in self._redis.scan_iter(pattern, count=1000):
-                sender = key.decode().partition("{")[2].removesuffix("}")
-                if ":" not in sender:
-                    yield sender
+            found.update(map(_sender, self._redis.scan_iter(pattern, count=1000, _type="set")))
+        senders = sorted(found)
+        for start in range(0, len(senders), _AT_ONCE):
+            some = senders[start : start + _AT_ONCE]
+            send(self._redis, [_SHUT(f"unsubd:supp:{{{each}}}", each, _WORD) for each in some])
 
     def recipients(self, sender: str, group: int) -> Iterator[str]:
         """Yield whoever has a row of this group here, under whichever form."""
@@ -87,21 +124,20 @@ class FirstLayout:
 
     def close(self, sender: str) -> None:
         """End the sender's first layout: nothing lies here any more."""
-        for key in (_counts_key(sender), _groups_key(sender)):
-            self._redis.delete(key)
+        self._redis.delete(_groups_key(sender))
+
+
+def _sender(key: bytes) -> str:
+    return key.decode().partition("{")[2].partition("}")[0]
 
 
 def _rows_key(sender: str, group: int) -> str:
-    return f"unsubd:supp:{{{sender}}}:{group}"
+    return f"unsubd:first:{{{sender}}}:{group}"
 
 
 def _groups_key(sender: str) -> str:
-    return f"unsubd:supp:{{{sender}}}"
+    return f"unsubd:first:{{{sender}}}"
 
 
 def _forgotten_key(sender: str) -> str:
-    return f"unsubd:forgotten:{{{sender}}}"
-
-
-def _counts_key(sender: str) -> str:
-    return f"unsubd:counts:{{{sender}}}"
+    return f"unsubd:first:{{{sender}}}:forgotten"

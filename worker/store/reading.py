@@ -41,12 +41,9 @@ class Hints:
         if not unknown:
             return
         commands: list[Command] = [("HGET", layout.directory_key(each), "buckets") for each in unknown]
-        for each in unknown:
-            commands += FirstLayout.asking(each)
-        replies = yield commands
-        for number, sender in enumerate(unknown):
-            self._buckets[sender] = int(replies[number] or 1)
-            old = any(replies[len(unknown) + 3 * number :][:3])
+        replies = yield commands + [FirstLayout.asking(each) for each in unknown]
+        for sender, buckets, old in zip(unknown, replies, replies[len(unknown) :], strict=False):
+            self._buckets[sender] = int(buckets or 1)
             (self._in_first_layout.add if old else self._in_first_layout.discard)(sender)
 
     def met(self, sender: str, bucket: int) -> None:
