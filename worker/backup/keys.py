@@ -1,0 +1,105 @@
+"""One key of Redis as lines that any server takes, whatever version wrote them.
+
+DUMP would be shorter, but its payload is bound to the server: what Valkey 9 wrote, Redis 7 refuses. A line is
+{key, type, part, value, expires_ms}, its octets spelled as Latin-1. A long hash or set has several lines; the first one
+takes the place of whatever was there, so that a key may be written again.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+import redis
+
+_FIELDS = 200  # a line: of the quarantine's mails at most 50 MB
+_KEPT_MS = 86_400_000
+Line = dict[str, Any]
+
+
+def lines(client: redis.Redis, keys: Sequence[bytes]) -> Iterator[Line]:
+    """Yield the lines of each key that is to be kept: a key that has gone meanwhile, or ends within a day, is not.
+
+    Why:     sessions, locks, limits and finished jobs end by themselves; none of them must come back from a copy.
+    """
+    asking: Any = client.pipeline(transaction=False)
+    for key in keys:
+        asking.type(key)
+        asking.pexpiretime(key)
+        asking.time()
+    replies = asking.execute()
+    for key, kind, expires_ms, (seconds, _) in zip(keys, replies[::3], replies[1::3], replies[2::3], strict=True):
+        if kind == b"none" or -1 < expires_ms < seconds * 1000 + _KEPT_MS:
+            continue
+        life = {"expires_ms": expires_ms} if expires_ms >= 0 else {}
+        for part, value in enumerate(_values(client, key, kind.decode())):
+            yield {
+                "key": _text(key),
+                "type": kind.decode(),
+                "part": part,
+                "value": [_text(each) for each in value],
+                **life,
+            }
+
+
+def _values(client: redis.Redis, key: bytes, kind: str) -> Iterator[list[bytes]]:
+    """What the key holds, in parts: fields and values, or members and scores, one after the other."""
+    if kind == "string":
+        value = cast(bytes | None, client.get(key))
+        yield from () if value is None else ([value],)
+    elif kind == "list":  # whole: written twice, a list would have everything twice
+        yield cast(list[bytes], client.lrange(key, 0, -1))
+    elif kind == "hash":
+        yield from _flat(client.hscan_iter(key, count=_FIELDS))
+    elif kind == "zset":
+        yield from _flat((member, repr(score).encode()) for member, score in client.zscan_iter(key, count=_FIELDS))
+    else:
+        yield from _flat((member,) for member in client.sscan_iter(key, count=_FIELDS))
+
+
+def _flat(pairs: Iterable[Sequence[bytes]]) -> Iterator[list[bytes]]:
+    part: list[bytes] = []
+    for pair in pairs:
+        part += pair
+        if len(part) >= 2 * _FIELDS:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def write(client: redis.Redis, some: Iterable[Line]) -> int:
+    """Write lines, and return how many keys began with them. Repeat: safe, from any line that is a key's first."""
+    pipeline = client.pipeline(transaction=False)
+    begun = 0
+    for line in some:
+        key, value = _octets(line["key"]), [_octets(each) for each in line["value"]]
+        if line["part"] == 0:
+            pipeline.delete(key)
+            begun += 1
+        _write_one(pipeline, line["type"], key, value)
+        if "expires_ms" in line:
+            pipeline.pexpireat(key, line["expires_ms"])
+    pipeline.execute()
+    return begun
+
+
+def _write_one(pipeline: Any, kind: str, key: bytes, value: list[bytes]) -> None:
+    if kind == "string":
+        pipeline.set(key, value[0])
+    elif kind == "list":
+        pipeline.rpush(key, *value)
+    elif kind == "hash":
+        pipeline.hset(key, items=value)
+    elif kind == "zset":
+        pipeline.execute_command(
+            "ZADD", key, *(each for pair in zip(value[1::2], value[::2], strict=True) for each in pair)
+        )
+    else:
+        pipeline.sadd(key, *value)
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("latin-1")
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("latin-1")
