@@ -138,7 +138,7 @@ def _after(calls: int) -> Any:
 @pytest.mark.parametrize("calls", range(6))
 def test_an_interrupted_backup_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     monkeypatch.setattr(backup, "_SCANNED", 2)
-    monkeypatch.setattr(backup, "_TOGETHER", 3)
+    monkeypatch.setattr(keys, "_LINES", 3)
     source, target = _filled(), FakeRedis()
     with pytest.raises(Interrupted):
         backup.backup((source, source), tmp_path / "b", [], _after(calls))
@@ -161,7 +161,7 @@ def test_an_interrupted_backup_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_interrupted_restore_goes_on_and_nothing_starts_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
-    monkeypatch.setattr(backup, "_TOGETHER", 2)
+    monkeypatch.setattr(keys, "_LINES", 2)
     source, target = _filled(), FakeRedis()
     backup.backup((source, source), tmp_path / "b", [], _quiet)
     backup.backup((source, source), tmp_path / "other", ["11" * 32], _quiet)
@@ -176,6 +176,17 @@ def test_an_interrupted_restore_goes_on_and_nothing_starts_before(
     assert backup.restore((target, target), tmp_path / "b", [MASTER], _quiet) == 8
     assert _content(target) == _content(source)
     backup.require_whole(target)
+
+
+def test_a_full_quarantine_is_written_in_parts_that_fit_into_memory() -> None:
+    client = FakeRedis()
+    client.hset("unsubd:quarantine:raw", mapping={str(number): b"x" * 262_144 for number in range(40)})
+
+    lines = list(keys.lines(client, [b"unsubd:quarantine:raw"]))
+
+    assert sum(len(line["value"]) for line in lines) == 80
+    assert max(sum(map(len, line["value"])) for line in lines) < 2 << 20
+    assert max(sum(len(line["value"]) for line in some) for some in keys.together(iter(lines))) < 80
 
 
 def test_a_copy_goes_only_where_nothing_is(tmp_path: Path) -> None:

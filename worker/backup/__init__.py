@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import IO, cast
 
@@ -40,7 +39,6 @@ _OF_RQ = (
     "rq:deferred:unsubd",
 )
 _SCANNED = 1000
-_TOGETHER = 500  # lines
 Progress = Callable[[int, str], None]
 Servers = tuple[redis.Redis, redis.Redis]
 """Of queue and accounts, and of the store; by default both are one."""
@@ -89,7 +87,7 @@ def _write(
                 [{"unsubd": "backup", "format": file.FORMAT, "made_ms": made_ms, "masters": masters, **secrets}]
             )
         for lines, following in _pages(servers, begun.next if begun else [0, 0]):
-            while some := list(islice(lines, _TOGETHER)):
+            for some in keys.together(lines):
                 writer.write(some)
                 progress(writer.keys, "keys")
             writer.write([{"next": following}])
@@ -141,7 +139,7 @@ def move(data_dir: Path, servers: Servers, fingerprints: Sequence[str], progress
     """
     with _alone(data_dir) as client:
         _require_masters({"masters": sorted(in_use(client))}, fingerprints, data_dir)
-        pages = (some for lines, _ in _pages((client, client), [0, 0]) for some in _in_parts(lines))
+        pages = (some for lines, _ in _pages((client, client), [0, 0]) for some in keys.together(lines))
         count = _put(servers, f"move of {data_dir}", pages, progress, anew=True)
         client.set(_MOVED, time.time_ns() // 1_000_000)
     return count
@@ -159,11 +157,6 @@ def _alone(data_dir: Path) -> Iterator[redis.Redis]:
             yield client
     finally:
         server.close()
-
-
-def _in_parts(lines: Iterator[keys.Line]) -> Iterator[list[keys.Line]]:
-    while some := list(islice(lines, _TOGETHER)):
-        yield some
 
 
 def _put(

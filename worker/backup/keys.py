@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import redis
 
-_FIELDS = 200  # a line: of the quarantine's mails at most 50 MB
+_FIELDS, _OCTETS = 200, 1 << 20  # a line, but for its last value: those of a quarantined mail are 256 KB
+_LINES = 500
 _KEPT_MS = 86_400_000
 Line = dict[str, Any]
 
@@ -57,13 +58,29 @@ def _values(client: redis.Redis, key: bytes, kind: str) -> Iterator[list[bytes]]
 
 def _flat(pairs: Iterable[Sequence[bytes]]) -> Iterator[list[bytes]]:
     part: list[bytes] = []
+    octets = 0
     for pair in pairs:
         part += pair
-        if len(part) >= 2 * _FIELDS:
+        octets += sum(map(len, pair))
+        if len(part) >= 2 * _FIELDS or octets >= _OCTETS:
             yield part
-            part = []
+            part, octets = [], 0
     if part:
         yield part
+
+
+def together(some: Iterator[Line]) -> Iterator[list[Line]]:
+    """Yield *some* lines, as many at a time as are one write: 500, or 4 MB."""
+    batch: list[Line] = []
+    octets = 0
+    for line in some:
+        batch.append(line)
+        octets += sum(map(len, line["value"]))
+        if len(batch) >= _LINES or octets >= 4 * _OCTETS:
+            yield batch
+            batch, octets = [], 0
+    if batch:
+        yield batch
 
 
 def write(client: redis.Redis, some: Iterable[Line]) -> int:
