@@ -66,6 +66,14 @@ class Embedded:
         self._data_dir = data_dir
         self._users = users
 
+    def is_alone(self) -> bool:
+        """Say whether no other process uses it; if so, others wait outside until this one leaves. Ask once, before use."""
+        try:
+            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def close(self) -> None:
         """Leave; stop the server when nobody else uses it. Repeat: safe."""
         if self._users < 0:

@@ -16,7 +16,7 @@ from redis import AuthenticationError, Redis, ResponseError
 
 from handlers.errors import ConfigError, QueueUnavailable, StoreUnavailable
 from handlers.tag import Keyring
-from worker import embedded
+from worker import backup, embedded
 from worker import keys as key_store
 from worker.accounts import Accounts, KnownGroups
 from worker.accounts.look import Looks
@@ -108,20 +108,48 @@ def open_installation(
     Errors:  ConfigError   weak persistence, a missing key, an unusable data folder.
              Unavailable   Redis does not answer.    temporary
     """
-    server = embedded.attach(settings.data_dir) if settings.embedded and not forked else None
+    with _servers(settings, attached=not forked) as (client, store_client):
+        yield _built(settings, client, store_client, checked=not forked, lost_key_allowed=lost_key_allowed)
+
+
+@contextmanager
+def open_servers(settings: Settings) -> Iterator[tuple[Redis, Redis]]:
+    """Open the servers alone, of queue and of store, for a copy that is to come there; nothing is made.
+
+    Errors:  ConfigError  weak persistence, an unusable data folder.
+             Unavailable  one does not answer.    temporary
+    """
+    with _servers(settings) as servers:
+        _require_durable(settings, *servers)
+        yield servers
+
+
+@contextmanager
+def _servers(settings: Settings, *, attached: bool = True) -> Iterator[tuple[Redis, Redis]]:
+    server = embedded.attach(settings.data_dir) if settings.embedded and attached else None
     try:
         redis_url, store_url = _urls(settings)
         client = connect(redis_url)
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             store_client = connect(store_url) if store_url != redis_url else client
         try:
-            yield _built(settings, client, store_client, checked=not forked, lost_key_allowed=lost_key_allowed)
+            yield client, store_client
         finally:
             client.close()
             store_client.close()
     finally:
         if server:
             server.close()
+
+
+def _require_durable(settings: Settings, client: Redis, store_client: Redis) -> str:
+    """Return the weakness that was allowed, "" = none."""
+    allow = settings.allow_weak_durability
+    with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        _greet(client)
+        weak = require_durable(client, "UNSUBD_REDIS_URL", allow_weak=allow)
+    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+        return weak or require_durable(store_client, "UNSUBD_STORE_URL", allow_weak=allow)
 
 
 def _urls(settings: Settings) -> tuple[str, str]:
@@ -162,15 +190,9 @@ def open_known(settings: Settings) -> Iterator[Known]:
     Errors:  ConfigError  an unusable data folder.
              Unavailable  by what is asked of it.    temporary
     """
-    server = embedded.attach(settings.data_dir) if settings.embedded else None
-    try:
-        redis_url, store_url = _urls(settings)
-        with connect(redis_url) as client, connect(store_url) as store_client:
-            sources, accounts = SenderSources(client), Accounts(client)
-            yield Known(StoredTags(store_client), accounts, sources, Policies(settings, accounts, sources))
-    finally:
-        if server:
-            server.close()
+    with _servers(settings) as (client, store_client):
+        sources, accounts = SenderSources(client), Accounts(client)
+        yield Known(StoredTags(store_client), accounts, sources, Policies(settings, accounts, sources))
 
 
 def with_embedded_secrets(settings: Settings, *, make: bool = True) -> Settings:
@@ -236,12 +258,8 @@ def _built(
     ring, accounts = settings.keys(), Accounts(client)
     weak = ""
     if checked:
-        allow = settings.allow_weak_durability
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            _greet(client)
-            weak = require_durable(client, "UNSUBD_REDIS_URL", allow_weak=allow)
-        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-            weak = weak or require_durable(store_client, "UNSUBD_STORE_URL", allow_weak=allow)
+        weak = _require_durable(settings, client, store_client)
+        backup.require_whole(store_client)
         store_format.enter(store_client, lambda: [each.id for each in accounts.senders()])
         if not lost_key_allowed:
             key_store.require_masters(store_client, ring)

@@ -14,6 +14,7 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import cast
@@ -34,12 +35,18 @@ _WRAP = b"unsubd-wrap-1"
 def make_master(path: Path) -> str:
     """Create a master key at *path* (0600) and return it as hex; an existing file is never touched."""
     key = secrets.token_hex(32)
+    keep_masters(path, [key])
+    return key
+
+
+def keep_masters(path: Path, keys: Sequence[str]) -> None:
+    """Write master keys, as hex, to *path* (0600). Errors: FileExistsError  it is there: never touched."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(key + "\n")
+        file.write("\n".join(keys) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return key
 
 
 def require_masters(client: redis.Redis, keys: Keyring) -> None:

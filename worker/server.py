@@ -108,7 +108,9 @@ def weakness(client: redis.Redis) -> str:
 def servers(client: redis.Redis) -> list[redis.Redis]:
     """Return a client of each server that may be written to: one, or a Cluster's primaries."""
     if isinstance(client, redis.RedisCluster):
-        return [client.get_redis_connection(node) for node in client.get_primaries()]
+        return [
+            client.get_redis_connection(node) for node in sorted(client.get_primaries(), key=lambda node: node.name)
+        ]
     return [client]
 
 

@@ -12,6 +12,7 @@ from handlers.errors import EX_SOFTWARE, EX_TEMPFAIL, EX_USAGE
 from worker.cli import (
     accounts,
     anomaly,
+    backup,
     check,
     events,
     forward,
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, check, people, lists, survey, tags, report, reconcile, stamp, lint, trace):
+for commands in (service, mail, check, people, lists, backup, survey, tags, report, reconcile, stamp, lint, trace):
     for command in commands.COMMANDS:
         app.command()(command)
 accounts.sender.command("events")(events.sender_events)

@@ -113,27 +113,35 @@ class Buckets:
                 self._hints.met(sender, self._growth.grow(sender, wanted) - 1)
 
     def walk(self, sender: str, command: Callable[[str], Command], *, at_once: int = AT_ONCE) -> Iterator[Any]:
-        """Yield the reply of each bucket of *sender* to what *command* makes of its key: its head's value comes first.
+        """Yield what `walk` does for a sender that `Hints.asking` asked for, without the numbers."""
+        for _, reply in walk(self._redis, sender, self._hints.buckets(sender), command, at_once=at_once):
+            yield reply
 
-        Shape:   command: HGETALL, or an HMGET that begins with the head.
-        Repeat:  a row that does not change is met once, whatever splits meanwhile.
-        """
-        depths: list[int] = []
-        end = max(1, self._hints.buckets(sender))
-        while len(depths) < end:
-            # Within one level: a Cluster's nodes answer in no order, and a parent must be read before what it gives up.
-            numbers = range(len(depths), min(end, len(depths) + at_once, 1 << len(depths).bit_length()))
-            for number, reply in zip(
-                numbers, send(self._redis, [command(layout.bucket_key(sender, each)) for each in numbers]), strict=True
-            ):
-                packed = reply.get(b"") if isinstance(reply, dict) else reply[0]
-                if not packed or (number and depths[layout.parent(number)] < number.bit_length()):
-                    depths.append(-1)  # split off since the rows were met in its parent, and so is all that it gives up
-                    continue
-                depths.append(depth := layout.read_head(packed).depth)
-                if depth > number.bit_length():
-                    end = max(end, number + (1 << depth - 1) + 1)
-                yield reply
+
+def walk(
+    client: Any, sender: str, buckets: int, command: Callable[[str], Command], *, at_once: int = AT_ONCE
+) -> Iterator[tuple[int, Any]]:
+    """Yield number and reply of each bucket of *sender* to what *command* makes of its key: its head's value comes first.
+
+    Shape:   command: HGETALL, or an HMGET that begins with the head. buckets: how many there are, as far as is known.
+    Repeat:  a row that does not change is met once, whatever splits meanwhile.
+    """
+    depths: list[int] = []
+    end = max(1, buckets)
+    while len(depths) < end:
+        # Within one level: a Cluster's nodes answer in no order, and a parent must be read before what it gives up.
+        numbers = range(len(depths), min(end, len(depths) + at_once, 1 << len(depths).bit_length()))
+        for number, reply in zip(
+            numbers, send(client, [command(layout.bucket_key(sender, each)) for each in numbers]), strict=True
+        ):
+            packed = reply.get(b"") if isinstance(reply, dict) else reply[0]
+            if not packed or (number and depths[layout.parent(number)] < number.bit_length()):
+                depths.append(-1)  # split off since the rows were met in its parent, and so is all that it gives up
+                continue
+            depths.append(depth := layout.read_head(packed).depth)
+            if depth > number.bit_length():
+                end = max(end, number + (1 << depth - 1) + 1)
+            yield number, reply
 
 
 def _told(writes: Iterable[Write]) -> list[Command]:

@@ -55,6 +55,11 @@ def bucket_key(sender: str, bucket: int) -> str:
     return f"unsubd:supp:{{{sender}:{bucket}}}"
 
 
+def is_bucket(key: bytes) -> bool:
+    """Say whether a key is a bucket's; an older layout has others that begin so."""
+    return key.startswith(b"unsubd:supp:{") and b":" in key[13:].partition(b"}")[0]
+
+
 def directory_key(sender: str) -> str:
     """Return the key of what is known about a sender's buckets."""
     return f"unsubd:buckets:{{{sender}}}"
