@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from handlers.request import Action, Effect, Request, request_id
 from tests.harness.names import NAMES, answers
@@ -305,10 +305,13 @@ class StoreMachine(RuleBasedStateMachine):
     def people_ask(self, batch: list[Wish]) -> None:
         self.history.ask(batch)
 
-    @precondition(lambda self: self.history.requests)
     @rule(picks=st.lists(st.integers(0, 999), min_size=1, max_size=6), retimed=st.sampled_from([0, 0, 0, -HOUR, HOUR]))
     def requests_come_again(self, picks: list[int], retimed: int) -> None:
         earlier = self.history.requests
+        if (
+            not earlier
+        ):  # no precondition: whether a split was reached depends on the senders' names, which a replay changes
+            return
         self.history.apply([_retimed(earlier[pick % len(earlier)], retimed) for pick in picks])
 
     @rule(more=st.integers(1, 5), step=st.integers(0, 8))

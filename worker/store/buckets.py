@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -16,8 +15,7 @@ from worker.store.reading import Command, Found, Hints, Reading
 from worker.store.script import Script, send
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """A script for the bucket of one recipient.
 
     Shape:   arguments: what follows the five that say whose bucket it is (`register.lua`). raises: the field of the

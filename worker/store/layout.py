@@ -143,6 +143,14 @@ def child(bucket: int, hash_: int, depth: int) -> int | None:
     return None
 
 
+def is_here(head: bytes | None, bucket: int, hash_: int) -> bool:
+    """Say whether a bucket with this head answers for a row: it has it, or nobody has. Of a sender without rows there is none."""
+    if not head:
+        return not bucket
+    depth, _, filled = read_head(head)
+    return not filled and not (bucket ^ hash_) & ((1 << depth) - 1)
+
+
 def counts(rows: Iterable[tuple[bytes, bytes]]) -> dict[bytes, int]:
     """Return for the field of each group's count how many of a bucket's rows are suppressed, by their packed form."""
     found: dict[bytes, int] = {}

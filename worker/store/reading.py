@@ -34,10 +34,14 @@ class Hints:
         """Say whether some of the sender's rows may still lie as they once did."""
         return sender in self._in_first_layout
 
+    def are_known(self, sender: str) -> bool:
+        """Say whether nothing is to be asked before the buckets of *sender* are."""
+        return sender in self._buckets and sender not in self._in_first_layout
+
     def asking(self, senders: Sequence[str]) -> Reading[None]:
         """Ask for what is not known of *senders*."""
         wanted = dict.fromkeys(senders)
-        unknown = [each for each in wanted if each not in self._buckets or each in self._in_first_layout]
+        unknown = [each for each in wanted if not self.are_known(each)]
         if not unknown:
             return
         commands: list[Command] = [("HGET", layout.directory_key(each), "buckets") for each in unknown]
@@ -78,15 +82,16 @@ def read(hints: Hints, names: ForgottenNames, asked: Sequence[Asked]) -> Reading
     """Return the row of each group, of each question. One round trip, while no bucket splits."""
     yield from hints.asking([sender for sender, _, _ in asked])
     old = yield from _in_first_layout(hints, names, asked)
-    questions = [_question(names, *each) for each in asked]
+    questions = [question_of(names, *each) for each in asked]
     found = []
     for number, cells in enumerate((yield from cells_of(hints, questions))):
         pairs = enumerate(zip(cells[::2], cells[1::2], strict=True))
-        found.append([_either(*pair) or old.get((number, place)) for place, pair in pairs])
+        found.append([either(*pair) or old.get((number, place)) for place, pair in pairs])
     return found
 
 
-def _question(names: ForgottenNames, sender: str, groups: Sequence[int], recipient: str) -> Question:
+def question_of(names: ForgottenNames, sender: str, groups: Sequence[int], recipient: str) -> Question:
+    """Return what is wanted of one recipient: of each group the row under his name, and that under his address."""
     place = layout.place(names, sender, recipient)
     ends = [layout.field(b"", group) for group in groups]
     return Question(sender, place.hash, [begin + end for end in ends for begin in (place.name, place.address)])
@@ -142,8 +147,8 @@ def _command(sender: str, bucket: int, questions: Sequence[Question], numbers: S
     return tuple(command)
 
 
-def _either(name: bytes | None, address: bytes | None) -> Row | None:
-    """The row of a recipient: under the name once the address is forgotten."""
+def either(name: bytes | None, address: bytes | None) -> Row | None:
+    """Return the row of a recipient: under the name once the address is forgotten."""
     if not name and not address:
         return None
     found = [unpack(packed) for packed in (name, address) if packed]

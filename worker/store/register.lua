@@ -6,7 +6,8 @@
 -- ARGV[10] source code 0..255  [11] "1": this entry holds the row / may lift a held one  [12] the row that a resubscribe's actor saw
 -- ARGV[13] now in ms, "" = the server's TIME  [14] "1": an import without a date; of a resubscribe: its actor saw the row now, so
 -- it happens now ("0": elsewhere, at its event time)
--- ARGV[15] the row that the first layout has, "" = none  [16] "1": it knows him as forgotten  [17…] fields that keep a long address
+-- ARGV[15] the row that the first layout has, "" = none  [16] "1": it knows him as forgotten  [17…] fields that keep a long address;
+-- all of these are left out where none says anything
 -- Returns the effect, for a new row with the bucket's size and depth; or a number when the row is not here: the bucket's depth, or
 -- -1 when its parent must be asked.
 -- Row: time ms (6), flags (1: 1 suppressed, 2 held, 4 complaint), source (1), evidence (8), while resubscribed the time of the row
@@ -33,7 +34,7 @@ end
 
 local key, recipient, name, group, action = KEYS[1], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local address_field, name_field = recipient .. '\0' .. group, name .. '\0' .. group
-local found = redis.call('HMGET', key, '', name, name_field, address_field)
+local found = redis.call('HMGET', key, '', name, address_field)  -- each that is not there costs a look at every field
 local head, forgotten = found[1], found[2] or ARGV[16] == '1' or recipient == name
 local depth, changes, filled = 0, 0, ''
 if head then
@@ -53,8 +54,8 @@ else
 end
 local at = math.max(0, math.min(tonumber(ARGV[8]), now))  -- a later event time counts as now; none fits before 1970
 
-local row_field, there = address_field, found[4]
-if forgotten then row_field, there = name_field, found[3] end
+local row_field, there = address_field, found[3]
+if forgotten then row_field, there = name_field, redis.call('HGET', key, name_field) end
 local packed = there or (ARGV[15] ~= '' and ARGV[15])
 local first, time, suppressed, held, complaint, lifted, kept
 if packed then
