@@ -19,6 +19,8 @@ from worker.accounts.key_calls import KeyCalls
 from worker.check import Check, check, check_each
 from worker.installation import Installation, open_installation
 from worker.settings import load_settings
+from worker.store.growth import Growth
+from worker.store.script import send
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ def test_a_job_of_500_is_recorded_in_ten_round_trips(installation: Installation,
                  for nr, _ in zip(numbers, range(count), strict=False)]  # fmt: skip
         installation.intake.record(batch, queued_ms=now_ms())
 
+    record(1)  # asks once how many buckets the sender has
+    Growth(lambda commands: send(installation.store_redis, commands), installation.names).grow(
+        "acme", 64
+    )  # a split takes four
     small, large = cost(lambda: record(50)), cost(lambda: record(500))
 
     assert small.trips == large.trips <= 10  # the last: the pace of its source

@@ -28,7 +28,7 @@ from worker.web.recipient import read_tag
 
 router = APIRouter()
 _PURPOSE = b"unsubd-console-person-1"
-_VERSION = re.compile(r"(?:[0-9a-f]{2}){20,26}")
+_VERSION = re.compile(r"(?:[0-9a-f]{2}){16,26}")  # of a row, `worker.store.row`
 _JOB = re.compile(r"unsub-[0-9a-f]{32}(?:-[01])*")
 _DIGEST = re.compile(r"[0-9a-f]{12,64}")
 _SEALED = re.compile(r"[0-9a-f]{58,1500}")
