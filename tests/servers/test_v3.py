@@ -701,7 +701,7 @@ def test_a_store_that_is_away_is_503_and_a_bug_500(acme: Account, monkeypatch: p
         def broken(*_: object, error: Exception = error, **__: object) -> None:
             raise error
 
-        for name in ("rows", "row", "apply", "counted", "now_ms"):
+        for name in ("rows", "row", "apply", "counted", "changes", "now_ms"):
             monkeypatch.setattr(type(acme.web.installation.store), name, broken)
         for name, call in calls(acme.api, group).items():
             if name.startswith(("tracking", "asm.groups.create", "asm.groups.update", "asm.groups.delete")):
