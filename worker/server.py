@@ -56,8 +56,14 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
 
 
 def confirm(pipeline: Any, min_replicas: int) -> None:
-    """Append WAIT to *pipeline* (no MULTI), so that it runs on the connection that wrote; see `check_confirmed`."""
+    """Append WAIT to *pipeline*, so that it runs on the connection that wrote; see `check_confirmed`.
+
+    Why:     never within a MULTI: there WAIT does not wait, and counts who has the connection's write of *before*. RQ opens
+             one in every pipeline it is given.
+    """
     if min_replicas:
+        assert not pipeline.transaction, "expected a pipeline without MULTI"
+        pipeline.explicit_transaction = False
         pipeline.execute_command("WAIT", min_replicas, _WAIT_MS)
 
 

@@ -180,6 +180,17 @@ def test_too_few_replicas_are_unavailable(client: redis.Redis) -> None:
         queue.enqueue([decided()])
 
 
+def test_wait_runs_outside_of_the_multi_that_rq_opens(client: redis.Redis) -> None:
+    """Within one it would not wait, and count who has the connection's write of before."""
+    queue = RequestQueue(client, limit=10, min_replicas=1)
+
+    with (
+        patch.object(type(client.pipeline()), "_execute_transaction"),
+        pytest.raises(redis.ResponseError, match=r"(?i)'wait'"),
+    ):
+        queue.enqueue([decided()])  # fakeredis knows no WAIT: it came as a command of its own
+
+
 ASK: dict[str, Callable[[RequestQueue], Any]] = {
     "enqueue": lambda queue: queue.enqueue([decided()]),
     "wait": lambda queue: queue.wait(["unsub-1"], 1),
