@@ -11,30 +11,38 @@ from typing import Any
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
 from handlers.errors import ConfigError, Unavailable
+from worker import sentinel
 
 _AWAY = (
     "READONLY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "NOREPLICAS", "TRYAGAIN",
     "WAIT",  # what a replica answers to WAIT
 )  # fmt: skip
 _TIMEOUT_S = 5
+_WITHIN: dict[str, Any] = {"socket_connect_timeout": _TIMEOUT_S, "socket_timeout": _TIMEOUT_S}
 _WAIT_MS = 4000  # less than the socket's time-out, or nobody hears the answer
 
 
 def connect(url: str) -> redis.Redis:
     """Return a client of *url*; nothing is sent yet.
 
+    Shape:   redis, rediss or unix://; redis+sentinel or rediss+sentinel:// as in `worker.sentinel`: then of whichever
+             server is the primary.
     Units:   5 s to connect and to answer; one quick retry of a connection that was lost, because the callers wait and
              repeat by themselves; none of one that is silent: a frozen server would cost 20 s a call.
+    Errors:  ValueError  it is none of these.
     """
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=_TIMEOUT_S,
-        socket_timeout=_TIMEOUT_S,
-        retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(redis.ConnectionError,)),
-        health_check_interval=30,
-    )
+    retry = Retry(ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(redis.ConnectionError,))
+    opened = sentinel.connect if sentinel.is_sentinel(url) else redis.Redis.from_url
+    return opened(url, **_WITHIN, retry=retry, health_check_interval=30)
+
+
+def connect_async(url: str) -> redis.asyncio.Redis:
+    """Return a client of *url* for asyncio, as `connect`."""
+    opened = sentinel.connect_async if sentinel.is_sentinel(url) else redis.asyncio.Redis.from_url
+    return opened(url, **_WITHIN)
 
 
 @contextmanager
@@ -42,6 +50,11 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
     """Turn "the server is away, loading, full or read-only" into *error_type*; other errors are bugs and stay."""
     try:
         yield
+    except MasterNotFoundError as error:
+        raise error_type(
+            f"{setting}: no Sentinel that answers us knows a primary of that name that is up:"
+            " see SENTINEL MASTERS, and check name and password of the Sentinels"
+        ) from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise error_type(f"{setting}: the server does not answer ({type(error).__name__})") from error
     except redis.ResponseError as error:
@@ -58,8 +71,8 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
 def confirm(pipeline: Any, min_replicas: int) -> None:
     """Append WAIT to *pipeline*, so that it runs on the connection that wrote; see `check_confirmed`.
 
-    Why:     never within a MULTI: there WAIT does not wait, and counts who has the connection's write of *before*. RQ opens
-             one in every pipeline it is given.
+    Why:     never within a MULTI: there WAIT does not wait, and counts who has the connection's write of *before*. RQ
+             opens one in every pipeline it is given.
     """
     if min_replicas:
         assert not pipeline.transaction, "expected a pipeline without MULTI"

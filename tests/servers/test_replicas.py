@@ -5,17 +5,23 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
 
 from handlers.errors import QueueUnavailable
+from tests.harness.dovecot import Mailbox
 from tests.harness.redis_server import RedisServer
+from tests.harness.sentinels import Watched
+from tests.harness.service import Service, until
+from tests.harness.trial import Trial, settings
 from tests.unit.house import decided
 from worker import server
 from worker.queue import RequestQueue
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
+PROMISE, EACH, RECOVERS_S = "accept, then acknowledge", 30, 30
 
 
 @contextmanager
@@ -46,3 +52,97 @@ def test_a_job_counts_when_a_replica_has_it_and_not_before(
 
     assert len(queue.enqueue([decided("again")])) == 1
     assert int(redis.Redis.from_url(replica.url).llen("rq:queue:unsubd")) == 52
+
+
+def _follows(client: redis.Redis) -> bool:
+    return client.info("replication").get("master_link_status") == "up"
+
+
+def test_roles_change_and_change_back_at_one_address(
+    tmp_path: Path, own_redis: Callable[..., RedisServer], dovecot: Mailbox
+) -> None:
+    """As for an update: without Sentinel, ours follows the other for a while."""
+    ours, other = own_redis(), own_redis(repl_diskless_sync_delay="0")
+    other_follows = ("127.0.0.1", ours.port)
+    one, two = ours.client(), other.client()
+    one.config_set("repl-diskless-sync-delay", 0)
+    two.replicaof(*other_follows)
+    until(lambda: _follows(two), what="the copy")
+    service = Service(tmp_path, **settings(ours.url, dovecot, min_replicas="1"))
+    trial = Trial(service, dovecot)
+    trial.register()
+    with service.running("run"):
+        trial.send(range(EACH))
+        two.replicaof("NO", "ONE")
+        one.replicaof("127.0.0.1", other.port)
+        trial.send(range(EACH, 3 * EACH))
+        until(lambda: trial.answers[503], what="a refusal")
+        until(lambda: _follows(one), what="the change")
+        one.replicaof("NO", "ONE")
+        two.replicaof(*other_follows)
+        trial.send(range(3 * EACH, 4 * EACH))
+
+        trial.verdict(ours.url, PROMISE, "Redis: roles changed, and back, with UNSUBD_MIN_REPLICAS=1", "test_replicas")
+
+
+def test_sentinel_replaces_a_primary_that_dies_under_load_twice(
+    tmp_path: Path, watched: Callable[..., Watched], dovecot: Mailbox
+) -> None:
+    house = watched(2)
+    service = Service(tmp_path, **settings(house.url, dovecot, min_replicas="1"))
+    trial = Trial(service, dovecot)
+    trial.register()
+    with service.running("run"):
+        first = house.primary()
+        first_s = _dies_under_load(trial, service, first, range(3 * EACH))
+        first.start()
+        house.settle()
+        second = house.primary()
+        second_s = _dies_under_load(trial, service, second, range(3 * EACH, 6 * EACH))
+        second.start()
+        house.settle()
+
+        told = service.command("doctor").stdout
+        trial.verdict(
+            house.url, PROMISE, "Redis: the primary killed under load, twice, Sentinel fails over", "test_replicas",
+            recovered_s=f"{max(first_s, second_s):.1f}",
+        )  # fmt: skip
+    assert first is not second
+    assert f"primary 127.0.0.1:{house.primary().port}, as the Sentinels say" in told
+
+
+def _dies_under_load(trial: Trial, service: Service, primary: RedisServer, numbers: range) -> float:
+    """Kill *primary* in the middle of these requests; return how many seconds until the service was ready again."""
+    dies_at = numbers.start + EACH
+    for start in range(numbers.start, numbers.stop, 10):
+        if start == dies_at:
+            primary.kill()
+            killed_at = time.monotonic()
+        trial.send(range(start, start + 10))
+        time.sleep(0.15)
+    until(service.is_ready, RECOVERS_S, "ready again")
+    return time.monotonic() - killed_at
+
+
+def test_with_one_replica_the_promoted_one_takes_nothing_until_it_has_one_itself(
+    tmp_path: Path, watched: Callable[..., Watched], dovecot: Mailbox
+) -> None:
+    house = watched(1)
+    service = Service(tmp_path, **settings(house.url, dovecot, min_replicas="1"))
+    trial = Trial(service, dovecot)
+    trial.register()
+    with service.running("run"):
+        trial.send(range(EACH))
+        old = house.primary()
+        old.kill()
+        until(lambda: house.primary() is not old, what="the failover")
+        before = trial.answers[503]
+        trial.send(range(EACH, 2 * EACH))
+        until(lambda: trial.answers[503] > before, what="a refusal")
+        old.start()
+        house.settle()
+        trial.send(range(2 * EACH, 3 * EACH))
+
+        trial.verdict(
+            house.url, PROMISE, "Redis: the primary killed, its one replica promoted, and back", "test_replicas"
+        )

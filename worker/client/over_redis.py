@@ -14,7 +14,7 @@ from handlers.errors import ConfigError, StoreUnavailable, UnsubdError
 from worker.check import Answer, Question, as_json, check
 from worker.installation import Installation, open_installation, store_url, with_embedded_secrets
 from worker.minting import minting_at
-from worker.server import away_as
+from worker.server import away_as, connect_async
 from worker.settings import load_settings
 from worker.store import Questions
 
@@ -82,9 +82,7 @@ class AsyncRedisClient:
 
     async def __aenter__(self) -> "AsyncRedisClient":
         self._installation = await asyncio.to_thread(_open, self._opened)
-        self._store: Redis = Redis.from_url(
-            store_url(self._installation.settings), socket_timeout=5, socket_connect_timeout=5
-        )
+        self._store: Redis = connect_async(store_url(self._installation.settings))
         return self
 
     async def check(self, group: int, recipients: Sequence[str], bypass: Collection[str] = ()) -> list[Checked]:
