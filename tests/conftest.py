@@ -139,9 +139,7 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 def watched(own_redis: Callable[..., RedisServer], tmp_path: Path) -> Iterator[Callable[..., Watched]]:
     """Return a function that starts a primary, so many replicas, and three Sentinels that watch them."""
     with ExitStack() as houses:
-        yield lambda replicas, **settings: houses.enter_context(
-            sentinels.watched(own_redis, _redis_binary(), tmp_path, replicas, **settings)
-        )
+        yield lambda replicas: houses.enter_context(sentinels.watched(own_redis, tmp_path, replicas))
 
 
 @contextmanager

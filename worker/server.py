@@ -19,6 +19,7 @@ from worker import sentinel
 _AWAY = (
     "READONLY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "NOREPLICAS", "TRYAGAIN",
     "WAIT",  # what a replica answers to WAIT
+    "UNBLOCKED",  # and what a primary that becomes one answers whoever is waiting
 )  # fmt: skip
 _TIMEOUT_S = 5
 _WITHIN: dict[str, Any] = {"socket_connect_timeout": _TIMEOUT_S, "socket_timeout": _TIMEOUT_S}
@@ -58,14 +59,19 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise error_type(f"{setting}: the server does not answer ({type(error).__name__})") from error
     except redis.ResponseError as error:
-        # A pipeline writes its command before the answer, and the command spells an address.
-        answer = str(error.args[0]).rpartition(" of pipeline caused error: ")[2]
-        error.args = (answer, *error.args[1:])
-        # redis-py moves the word of an answer that it has a class for into status_code.
-        word = error.status_code if error.status_code not in (None, "ERR") else answer.split(" ", 1)[0]
-        if word in _AWAY:
+        if word := word_of(error):
             raise error_type(f"{setting}: the server cannot write now ({word})") from error
         raise
+
+
+def word_of(error: redis.ResponseError) -> str:
+    """Return the word by which a server says that it cannot write now, "" for any other answer; without the command."""
+    # A pipeline writes its command before the answer, and the command spells an address.
+    answer = str(error.args[0]).rpartition(" of pipeline caused error: ")[2]
+    error.args = (answer, *error.args[1:])
+    # redis-py moves the word of an answer that it has a class for into status_code.
+    word = error.status_code if error.status_code not in (None, "ERR") else answer.split(" ", 1)[0]
+    return str(word) if word in _AWAY else ""
 
 
 def confirm(pipeline: Any, min_replicas: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from redis import Redis
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from tests.harness.processes import Server, free_port, greeting
+from tests.harness.processes import PACKAGES, Server, free_port, greeting, require
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import until
 
@@ -15,18 +15,21 @@ NAME, DOWN_AFTER_MS = "unsubd", 1000
 
 
 class SentinelServer(Server):
-    """One Sentinel. *lines*: more of its configuration, which it rewrites itself."""
+    """One Sentinel that watches the server on a port of loopback. *lines*: more configuration; *after*: of that server."""
 
-    def __init__(self, binary: Path, folder: Path, primary: RedisServer, lines: str = "") -> None:
+    def __init__(self, folder: Path, watches: int, *lines: str, after: str = "") -> None:
         self.port = free_port()
         self.place = f"127.0.0.1:{self.port}"
         folder.mkdir()
-        configuration = folder / "sentinel.conf"
+        configuration = folder / "sentinel.conf"  # which it writes again itself
         configuration.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\n"
-            f"sentinel monitor {NAME} 127.0.0.1 {primary.port} 2\n"
-            f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\nsentinel failover-timeout {NAME} 5000\n{lines}"
-        )
+            "\n".join([
+                f"port {self.port}", "bind 127.0.0.1", f"dir {folder}", *lines,
+                f"sentinel monitor {NAME} 127.0.0.1 {watches} 2",
+                f"sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}", f"sentinel failover-timeout {NAME} 5000", after, "",
+            ])
+        )  # fmt: skip
+        binary = require("redis-server", PACKAGES["redis-server"])
         super().__init__([binary, configuration, "--sentinel"], folder / "sentinel.log")
 
     def _answers(self) -> bool:
@@ -66,7 +69,7 @@ class Watched:
 
 
 @contextmanager
-def watched(own_redis: Callable[..., RedisServer], binary: Path, folder: Path, replicas: int) -> Iterator[Watched]:
+def watched(own_redis: Callable[..., RedisServer], folder: Path, replicas: int) -> Iterator[Watched]:
     """Start a primary, its replicas and three Sentinels, and wait until they know each other."""
     primary = own_redis(repl_diskless_sync_delay="0")
     followers = [
@@ -74,7 +77,7 @@ def watched(own_redis: Callable[..., RedisServer], binary: Path, folder: Path, r
     ]
     with ExitStack() as stack:
         sentinels = [
-            stack.enter_context(SentinelServer(binary, folder / f"sentinel-{number}", primary)) for number in range(3)
+            stack.enter_context(SentinelServer(folder / f"sentinel-{number}", primary.port)) for number in range(3)
         ]
         house = Watched([primary, *followers], sentinels)
         house.settle()

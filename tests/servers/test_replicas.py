@@ -11,9 +11,10 @@ import pytest
 import redis
 
 from handlers.errors import QueueUnavailable
-from tests.harness.dovecot import Mailbox
+from tests.harness.dovecot import Mailbox, write_certificate
+from tests.harness.processes import free_port
 from tests.harness.redis_server import RedisServer
-from tests.harness.sentinels import Watched
+from tests.harness.sentinels import NAME, SentinelServer, Watched
 from tests.harness.service import Service, until
 from tests.harness.trial import Trial, settings
 from tests.unit.house import decided
@@ -146,3 +147,25 @@ def test_with_one_replica_the_promoted_one_takes_nothing_until_it_has_one_itself
         trial.verdict(
             house.url, PROMISE, "Redis: the primary killed, its one replica promoted, and back", "test_replicas"
         )
+
+
+def test_sentinels_with_tls_and_passwords(tmp_path: Path, own_redis: Callable[..., RedisServer]) -> None:
+    certificate, key, tls_port = tmp_path / "ca.pem", tmp_path / "key.pem", free_port()
+    write_certificate(certificate, key)
+    tls = {"tls_cert_file": str(certificate), "tls_key_file": str(key), "tls_ca_cert_file": str(certificate),
+           "tls_auth_clients": "no", "tls_replication": "yes"}  # fmt: skip
+    primary = own_redis(tls_port=str(tls_port), **tls)
+    primary.client().config_set("requirepass", "p@ss")
+    lines = [f"{name.replace('_', '-')} {value}" for name, value in tls.items()]
+    asked_at = free_port()
+    with SentinelServer(
+        tmp_path / "sentinel", tls_port, f"tls-port {asked_at}", *lines, "requirepass w/atch",
+        after=f"sentinel auth-pass {NAME} p@ss",
+    ):  # fmt: skip
+        url = f"rediss+sentinel://:p%40ss@127.0.0.1:{asked_at}/{NAME}/0?ssl_ca_certs={certificate}"
+        service = Service(tmp_path, **settings(f"{url}&sentinel_password=w%2Fatch"))
+        refused = Service(tmp_path, **settings(f"{url}&sentinel_password=wrong"))
+
+        assert service.last_line("sender", "add", "acme")
+        assert f"primary 127.0.0.1:{tls_port}, as the Sentinels say" in service.command("doctor").stdout
+        assert "check name and password of the Sentinels" in refused.command("sender", "list").stderr
