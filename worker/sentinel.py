@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from redis import asyncio, sentinel
 from redis.backoff import NoBackoff
 from redis.client import Redis
-from redis.connection import parse_url
+from redis.connection import SSLConnection, parse_url
 from redis.retry import Retry
 
 _URL = re.compile(r"(rediss?)\+sentinel://(?:([^/?#]*)@)?([^/?#@]+)/([^/?]+)(?:/(\d*))?(?:\?(.*))?")
@@ -60,8 +60,26 @@ def primary(client: Redis) -> str:
     return f"{host}:{port}"
 
 
+class _Connection(sentinel.SentinelManagedConnection):
+    """Closed when an answer does not come, as redis-py's other connections are.
+
+    Why:     its own for Sentinel stay open and go back into the pool: the next command would hear the late answer, or wait
+             for the server that hangs, for ever.
+    """
+
+    def read_response(self, *arguments: Any, disconnect_on_error: bool | None = True, **named: Any) -> Any:
+        return super().read_response(*arguments, disconnect_on_error=disconnect_on_error, **named)
+
+
+class _TlsConnection(_Connection, SSLConnection):
+    """As `_Connection`."""
+
+
 class _Pool(sentinel.SentinelConnectionPool):
     """Closes what asks the Sentinels together with the rest."""
+
+    def __init__(self, *arguments: Any, ssl: bool = False, **named: Any) -> None:
+        super().__init__(*arguments, connection_class=_TlsConnection if ssl else _Connection, **named)  # type: ignore[no-untyped-call]
 
     def disconnect(self, inuse_connections: bool = True) -> None:
         super().disconnect(inuse_connections)

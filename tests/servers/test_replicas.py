@@ -86,43 +86,57 @@ def test_roles_change_and_change_back_at_one_address(
         trial.verdict(ours.url, PROMISE, "Redis: roles changed, and back, with UNSUBD_MIN_REPLICAS=1", "test_replicas")
 
 
-def test_sentinel_replaces_a_primary_that_dies_under_load_twice(
-    tmp_path: Path, watched: Callable[..., Watched], dovecot: Mailbox
-) -> None:
+def _killed(primary: RedisServer) -> Callable[[], None]:
+    """Break it, and return what mends it."""
+    primary.kill()
+    return primary.start
+
+
+def _silent(primary: RedisServer) -> Callable[[], None]:
+    os.kill(primary.pid, signal.SIGSTOP)
+    return lambda: os.kill(primary.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(("fault", "breaks"), [("killed", _killed), ("silent, and back with its old data", _silent)])
+def test_sentinel_replaces_a_primary_that_dies_under_load(
+    tmp_path: Path, watched: Callable[..., Watched], dovecot: Mailbox, fault: str,
+    breaks: Callable[[RedisServer], Callable[[], None]],
+) -> None:  # fmt: skip
     house = watched(2)
     service = Service(tmp_path, **settings(house.url, dovecot, min_replicas="1"))
     trial = Trial(service, dovecot)
     trial.register()
     with service.running("run"):
         first = house.primary()
-        first_s = _dies_under_load(trial, service, first, range(3 * EACH))
-        first.start()
+        first_s, mend = _broken_under_load(trial, service, lambda: breaks(first), range(3 * EACH))
+        mend()
         house.settle()
         second = house.primary()
-        second_s = _dies_under_load(trial, service, second, range(3 * EACH, 6 * EACH))
-        second.start()
+        second_s, mend = _broken_under_load(trial, service, lambda: breaks(second), range(3 * EACH, 6 * EACH))
+        mend()
         house.settle()
 
         told = service.command("doctor").stdout
         trial.verdict(
-            house.url, PROMISE, "Redis: the primary killed under load, twice, Sentinel fails over", "test_replicas",
+            house.url, PROMISE, f"Redis: the primary {fault}, under load, twice; Sentinel fails over", "test_replicas",
             recovered_s=f"{max(first_s, second_s):.1f}",
         )  # fmt: skip
     assert first is not second
     assert f"primary 127.0.0.1:{house.primary().port}, as the Sentinels say" in told
 
 
-def _dies_under_load(trial: Trial, service: Service, primary: RedisServer, numbers: range) -> float:
-    """Kill *primary* in the middle of these requests; return how many seconds until the service was ready again."""
-    dies_at = numbers.start + EACH
+def _broken_under_load(
+    trial: Trial, service: Service, breaks: Callable[[], Callable[[], None]], numbers: range
+) -> tuple[float, Callable[[], None]]:
+    """Break something in the middle of these requests; return how many seconds the service was not ready, and what mends."""
     for start in range(numbers.start, numbers.stop, 10):
-        if start == dies_at:
-            primary.kill()
-            killed_at = time.monotonic()
+        if start == numbers.start + EACH:
+            mend = breaks()
+            broken_at = time.monotonic()
         trial.send(range(start, start + 10))
         time.sleep(0.15)
     until(service.is_ready, RECOVERS_S, "ready again")
-    return time.monotonic() - killed_at
+    return time.monotonic() - broken_at, mend
 
 
 def test_with_one_replica_the_promoted_one_takes_nothing_until_it_has_one_itself(
@@ -169,3 +183,21 @@ def test_sentinels_with_tls_and_passwords(tmp_path: Path, own_redis: Callable[..
         assert service.last_line("sender", "add", "acme")
         assert f"primary 127.0.0.1:{tls_port}, as the Sentinels say" in service.command("doctor").stdout
         assert "check name and password of the Sentinels" in refused.command("sender", "list").stderr
+
+
+def test_a_late_answer_reaches_no_other_command(
+    own_redis: Callable[..., RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py's own connection for Sentinel stays open after a time-out, and the next command hears the answer."""
+    monkeypatch.setitem(server._WITHIN, "socket_timeout", 0.2)
+    primary = own_redis()
+    with (
+        SentinelServer(tmp_path / "sentinel", primary.port) as watch,
+        server.connect(f"redis+sentinel://{watch.place}/{NAME}") as client,
+    ):
+        client.set("late", "the late answer")
+        for _ in range(5):
+            with _frozen(primary), pytest.raises(redis.TimeoutError):
+                client.get("late")
+
+            assert client.get("other") is None
