@@ -1,5 +1,6 @@
 """What UNSUBD_MIN_REPLICAS promises, on real servers: nothing counts that no replica has, whoever becomes the primary."""
 
+import asyncio
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from unsubd import AsyncRedisClient, Checked, CheckFailed, RedisClient
 
 from handlers.errors import QueueUnavailable
 from tests.harness.dovecot import Mailbox, write_certificate
@@ -22,6 +24,7 @@ from worker import server
 from worker.queue import RequestQueue
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
+JANE = "jane@example.com"
 PROMISE, EACH, RECOVERS_S = "accept, then acknowledge", 30, 30
 
 
@@ -161,6 +164,36 @@ def test_with_one_replica_the_promoted_one_takes_nothing_until_it_has_one_itself
         trial.verdict(
             house.url, PROMISE, "Redis: the primary killed, its one replica promoted, and back", "test_replicas"
         )
+
+
+def test_who_asks_the_store_directly_follows_to_the_new_primary(
+    watched: Callable[..., Watched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = watched(1)
+    service = Service(tmp_path, **settings(house.url))
+    Trial(service).register()
+    assert service.last_line("suppress", "acme", "1", JANE, "--reason", "she asked")
+    for name, value in service.env.items():
+        monkeypatch.setenv(name, value)
+
+    async def ask() -> None:
+        with RedisClient("acme") as client:
+            async with AsyncRedisClient("acme") as waiting:
+                before = client.check(1, [JANE])
+                assert before == await waiting.check(1, [JANE])
+                house.primary().kill()
+
+                until(lambda: _unless_away(lambda: client.check(1, [JANE])) == before, RECOVERS_S)
+                assert before == await waiting.check(1, [JANE])
+
+    asyncio.run(ask())
+
+
+def _unless_away(ask: Callable[[], list[Checked]]) -> list[Checked]:
+    try:
+        return ask()
+    except CheckFailed:
+        return []
 
 
 def test_sentinels_with_tls_and_passwords(tmp_path: Path, own_redis: Callable[..., RedisServer]) -> None:
