@@ -77,11 +77,11 @@ def word_of(error: redis.ResponseError) -> str:
 def confirm(pipeline: Any, min_replicas: int) -> None:
     """Append WAIT to *pipeline*, so that it runs on the connection that wrote; see `check_confirmed`.
 
+    Shape:   pipeline: opened with transaction=False.
     Why:     never within a MULTI: there WAIT does not wait, and counts who has the connection's write of *before*. RQ
              opens one in every pipeline it is given.
     """
     if min_replicas:
-        assert not pipeline.transaction, "expected a pipeline without MULTI"
         pipeline.explicit_transaction = False
         pipeline.execute_command("WAIT", min_replicas, _WAIT_MS)
 
