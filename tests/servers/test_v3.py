@@ -79,7 +79,7 @@ def test_a_group_lives_from_its_making_to_its_end(acme: Account) -> None:
 def test_ids_filter_the_list_and_unknown_ones_are_left_out(acme: Account) -> None:
     first, _, third = acme.group("a"), acme.group("b"), acme.group("c")
 
-    found = heard(acme.api.asm.groups.get, query_params={"id": [first, third, 999_999]})
+    found = heard(acme.api.asm.groups.get, query_params={"id": [first, third, 999_999, 10**20]})
 
     assert sorted(each["id"] for each in found.body) == [first, third]
     assert heard(acme.api.asm.groups.get, query_params={"id": "x"}).fields == ["id"]
@@ -365,6 +365,16 @@ def test_filters_combine(many: Account) -> None:
     assert {each["created"] for each in unsubscribes(many, start_time=newest, end_time=newest).body} == {newest}
     assert unsubscribes(many, end_time=0).body == []
     assert [each["email"] for each in unsubscribes(many, email="p0001@example.com").body] == ["p0001@example.com"]
+
+
+def test_a_filter_knows_an_address_by_each_of_its_spellings(acme: Account) -> None:
+    heard(acme.api.asm.suppressions._("global").post, emails("j\u00f6rg@b\u00fccher.example", "ok@example.com"))
+
+    for spelled in ("J\u00d6RG@B\u00dcCHER.example", "jo\u0308rg@b\u00fccher.example.", "JO\u0308RG@", "%\u00f6r%xn--"):
+        found = unsubscribes(acme, email=spelled).body
+        assert [each["email"] for each in found] == ["j\u00f6rg@xn--bcher-kva.example"], spelled
+    assert [each["email"] for each in unsubscribes(acme, email="ok@example.com.").body] == ["ok@example.com"]
+    assert unsubscribes(acme, email="ok@example.co.").body == []
 
 
 @pytest.mark.parametrize(
@@ -670,6 +680,7 @@ BODY = b'{"name":"Weekly","description":""}'
         (BODY, "text/plain", 415),
         (BODY, "application/x-www-form-urlencoded", 415),
         (b"", "application/json", 400),
+        (b"", "text/plain", 400),
         (b"{", "application/json", 400),
         (b"[1]", "application/json", 400),
         (b'"text"', "application/json", 400),
