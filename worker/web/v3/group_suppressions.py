@@ -18,7 +18,7 @@ router = APIRouter(prefix="/asm/groups/{group_id}/suppressions", tags=["group su
 class Recipients(BaseModel):
     """Addresses."""
 
-    recipient_emails: list[Annotated[str, Field(json_schema_extra={"format": "email"})]] = Field(
+    recipient_emails: list[Annotated[str, Field(json_schema_extra={"format": "idn-email"})]] = Field(
         min_length=1, description=f"addresses; more than {reading.MAX_RECIPIENTS:,} are 413"
     )
 

@@ -68,12 +68,10 @@ class _RestOfPath(PathConvertor):
 
 register_url_convertor("address", _RestOfPath())
 Email = Annotated[
-    str, Path(json_schema_extra={"format": "email"}, description="any spelling; takes the rest of the path")
+    str, Path(json_schema_extra={"format": "idn-email"}, description="any spelling; takes the rest of the path")
 ]
 # What is no number is a group that does not exist: text here, a number in the OpenAPI document.
-GroupId = Annotated[
-    str, Path(json_schema_extra={"type": "integer", "minimum": 0, "maximum": MAX_GROUP}, description="id of the group")
-]
+GroupId = Annotated[str, Path(json_schema_extra={"type": "integer", "minimum": 0}, description="id of the group")]
 House = Annotated[Installation, Depends(_installation)]
 Asking = Annotated[Asker, Depends(_asker)]
 Body = Annotated[dict[str, Any], Depends(_object)]
