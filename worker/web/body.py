@@ -16,10 +16,10 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     """
     declared = request.headers.get("content-length", "")
     if len(declared) > 19 or (declared.isdecimal() and int(declared) > limit_bytes):
-        raise TooLarge(f"body of more than {limit_bytes} octets: expected a mail, they are smaller")
+        raise TooLarge(f"body of more than {limit_bytes} octets, expected no more")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit_bytes:
-            raise TooLarge(f"body of more than {limit_bytes} octets: expected a mail, they are smaller")
+            raise TooLarge(f"body of more than {limit_bytes} octets, expected no more")
     return bytes(body)
