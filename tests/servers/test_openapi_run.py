@@ -14,7 +14,7 @@ from tests.harness.service import MASTERS, Service
 from tests.servers.test_openapi import API, MAIL
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES, WITHIN_S = 15, 115
+EXAMPLES, WITHIN_S = 10, 118
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(2 * WITHIN_S)
+@pytest.mark.timeout(WITHIN_S + 60)
 @pytest.mark.parametrize("part", ["/v1/", "/v3/"])
 def test_a_run_of_schemathesis_ends_and_finds_nothing(part: str, house: tuple[Service, str], tmp_path: Path) -> None:
     """Every run has another seed; a finding is told with it, and with the request to repeat."""
