@@ -1,6 +1,7 @@
 """/v3 as the real `sendgrid` client drives it: every endpoint, its success and its failure."""
 
 import itertools
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -695,6 +696,22 @@ def test_a_body_is_json_in_utf_8(acme: Account, body: bytes, kind: str, status: 
 
     assert answer.status == status
     assert answer.json.get("errors", [{}])[0].get("field", None) is None
+
+
+@pytest.mark.parametrize(("key", "status"), [("", 413), ("SG.x.y", 401)])
+def test_a_refusal_is_heard_however_much_was_sent(acme: Account, key: str, status: int) -> None:
+    """The client closes each connection, and a server that does so first takes its answer back."""
+    api = client(acme.web.port, key or acme.key)
+
+    assert heard(api.asm.suppressions._("global").post, {"recipient_emails": ["x" * (12 << 20)]}).status == status
+
+
+def test_who_asks_before_he_sends_is_told_at_once(acme: Account) -> None:
+    with socket.create_connection(("127.0.0.1", acme.web.port), timeout=30) as asking:
+        asking.sendall(
+            b"POST /v3/asm/groups HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert asking.recv(1000).startswith(b"HTTP/1.1 401 ")
 
 
 def test_a_content_type_without_a_body_is_nothing(acme: Account) -> None:
