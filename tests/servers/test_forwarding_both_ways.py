@@ -53,10 +53,10 @@ class Provider:
 
     def change(self, who: str) -> None:
         """Let somebody leave or come back by the provider's own page; what stops everything has no way back there."""
-        place = self._dice.choice(PLACES)
-        stops = place == "global" or self._dice.random() < 0.6
+        place = "103" if self._dice.random() < 0.75 else "global"
         with self.far.lock:
-            if (who in self.far.lists.setdefault(place, set())) is stops:
+            stops = who not in self.far.lists.setdefault(place, set())
+            if not stops and place == "global":
                 return
             self.far._change(place, [who] if stops else [], [] if stops else [who])
         kind = "unsubscribe" if place == "global" else "group_unsubscribe" if stops else "group_resubscribe"
