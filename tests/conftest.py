@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.harness import figures, processes
+from tests.harness import figures, processes, sentinels
 from tests.harness.dovecot import Dovecot, Mailbox
 from tests.harness.redis_server import RedisServer
+from tests.harness.sentinels import Watched
 
 _ROOT = Path(__file__).parents[1]
 settings.register_profile("unsubd", deadline=None)  # a busy machine is no finding: timings live in benchmarks
@@ -132,6 +133,13 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
             return servers.enter_context(RedisServer(binary, tmp_path_factory.mktemp("own-redis"), **settings))
 
         yield start
+
+
+@pytest.fixture
+def watched(own_redis: Callable[..., RedisServer], tmp_path: Path) -> Iterator[Callable[..., Watched]]:
+    """Return a function that starts a primary, so many replicas, and three Sentinels that watch them."""
+    with ExitStack() as houses:
+        yield lambda replicas: houses.enter_context(sentinels.watched(own_redis, tmp_path, replicas))
 
 
 @contextmanager

@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, cast
 
-from redis import Redis, RedisError
+from redis import Redis, RedisError, ResponseError
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from handlers.errors import ConfigError, QueueUnavailable
 from worker.batch import UnsubdJob, give_back, take_out
-from worker.server import away_as
+from worker.server import away_as, word_of
 
 REQUESTS = "unsubd"
 EVENTS = "unsubd-events"  # what goes out; each queue has worker processes of its own
@@ -59,6 +59,16 @@ class UnsubdWorker(Worker):
         if ret_val and os.WIFSIGNALED(ret_val) and os.WTERMSIG(ret_val) == signal.SIGTERM:
             job.excuse("stopped")  # systemd tells every process of a service to stop, not only the first
         super().handle_work_horse_killed(job, retpid, ret_val, rusage)  # type: ignore[no-untyped-call]
+
+    def dequeue_job_and_maintain_ttl(self, *arguments: Any, **named: Any) -> Any:
+        """Wait for a job; RQ waits for a server that is away, and would end for one that became a replica."""
+        while True:
+            try:
+                return super().dequeue_job_and_maintain_ttl(*arguments, **named)
+            except ResponseError as error:
+                if not word_of(error):
+                    raise
+                time.sleep(1.0)
 
     def work(self, *arguments: Any, **named: Any) -> bool:
         """Work until stopped; the second SIGTERM kills the job's process and gives the job back, which counts nothing."""

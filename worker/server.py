@@ -12,35 +12,47 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
 from handlers.errors import ConfigError, Unavailable
+from worker import sentinel
 
 _AWAY = (
     "READONLY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "NOREPLICAS", "TRYAGAIN",
     "WAIT",  # what a replica answers to WAIT
+    "UNBLOCKED",  # and what a primary that becomes one answers whoever is waiting
 )  # fmt: skip
 _TIMEOUT_S = 5
 _CLUSTER = "+cluster"
+_WITHIN: dict[str, Any] = {"socket_connect_timeout": _TIMEOUT_S, "socket_timeout": _TIMEOUT_S}
 _WAIT_MS = 4000  # less than the socket's time-out, or nobody hears the answer
 
 
 def connect(url: str) -> redis.Redis:
     """Return a client of *url*; nothing is sent yet, but to a Cluster (`redis+cluster://`), which is asked for its nodes.
 
+    Shape:   redis, rediss or unix://; redis+sentinel or rediss+sentinel:// as in `worker.sentinel`: then of whichever
+             server is the primary.
     Units:   5 s to connect and to answer; one quick retry of a connection that was lost, because the callers wait and
              repeat by themselves; none of one that is silent: a frozen server would cost 20 s a call.
-    Errors:  redis.ConnectionError, redis.RedisClusterException  a Cluster that does not answer.    temporary
+    Errors:  ValueError  it is none of these.
+             redis.ConnectionError, redis.RedisClusterException  a Cluster that does not answer.    temporary
     """
-    options: dict[str, Any] = {
-        "socket_connect_timeout": _TIMEOUT_S,
-        "socket_timeout": _TIMEOUT_S,
-        "retry": Retry(ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(redis.ConnectionError,)),
-        "health_check_interval": 30,
-    }
+    retry = Retry(ExponentialBackoff(cap=0.2, base=0.05), 1, supported_errors=(redis.ConnectionError,))
+    options: dict[str, Any] = {**_WITHIN, "retry": retry, "health_check_interval": 30}
     if is_cluster(url):
         # One interface for what the store asks; redis-py has no common type for both.
         return cast(redis.Redis, redis.RedisCluster.from_url(node_url(url), **options))
-    return redis.Redis.from_url(url, **options)
+    opened = sentinel.connect if sentinel.is_sentinel(url) else redis.Redis.from_url
+    return opened(url, **options)
+
+
+def connect_async(url: str) -> redis.asyncio.Redis:
+    """Return a client of *url* for asyncio, as `connect`."""
+    if is_cluster(url):
+        return cast(redis.asyncio.Redis, redis.asyncio.RedisCluster.from_url(node_url(url), **_WITHIN))
+    opened = sentinel.connect_async if sentinel.is_sentinel(url) else redis.asyncio.Redis.from_url
+    return opened(url, **_WITHIN)
 
 
 def is_cluster(url: str) -> bool:
@@ -59,22 +71,38 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
     """Turn "the server is away, loading, full or read-only" into *error_type*; other errors are bugs and stay."""
     try:
         yield
+    except MasterNotFoundError as error:
+        raise error_type(
+            f"{setting}: no Sentinel that answers us knows a primary of that name that is up:"
+            " see SENTINEL MASTERS, and check name and password of the Sentinels"
+        ) from error
     except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
         raise error_type(f"{setting}: the server does not answer ({type(error).__name__})") from error
     except redis.ResponseError as error:
-        # A pipeline writes its command before the answer, and the command spells an address.
-        answer = str(error.args[0]).rpartition(" of pipeline caused error: ")[2]
-        error.args = (answer, *error.args[1:])
-        # redis-py moves the word of an answer that it has a class for into status_code.
-        word = error.status_code if error.status_code not in (None, "ERR") else answer.split(" ", 1)[0]
-        if word in _AWAY:
+        if word := word_of(error):
             raise error_type(f"{setting}: the server cannot write now ({word})") from error
         raise
 
 
+def word_of(error: redis.ResponseError) -> str:
+    """Return the word by which a server says that it cannot write now, "" for any other answer; without the command."""
+    # A pipeline writes its command before the answer, and the command spells an address.
+    answer = str(error.args[0]).rpartition(" of pipeline caused error: ")[2]
+    error.args = (answer, *error.args[1:])
+    # redis-py moves the word of an answer that it has a class for into status_code.
+    word = error.status_code if error.status_code not in (None, "ERR") else answer.split(" ", 1)[0]
+    return str(word) if word in _AWAY else ""
+
+
 def confirm(pipeline: Any, min_replicas: int) -> None:
-    """Append WAIT to *pipeline* (no MULTI), so that it runs on the connection that wrote; see `check_confirmed`."""
+    """Append WAIT to *pipeline*, so that it runs on the connection that wrote; see `check_confirmed`.
+
+    Shape:   pipeline: opened with transaction=False.
+    Why:     never within a MULTI: there WAIT does not wait, and counts who has the connection's write of *before*. RQ
+             opens one in every pipeline it is given.
+    """
     for command in confirmation(min_replicas):
+        pipeline.explicit_transaction = False
         pipeline.execute_command(*command)
 
 

@@ -17,11 +17,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from redis import Redis
 
 from handlers.errors import ConfigError
 from handlers.tag import AddressTemplate, Keyring
-from worker.server import is_cluster, node_url
+from worker.server import connect, is_cluster, node_url
 
 _PREFIX = "UNSUBD_"
 _MAX_SOCKET_PATH = 107  # sun_path, unix(7)
@@ -29,7 +28,7 @@ _IMAP_PASSWORD = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_PASSWORD")
 _IMAP_OAUTH = re.compile(r"UNSUBD_IMAP_([A-Z0-9_]+)_OAUTH")
 _WEBHOOK = re.compile(r"UNSUBD_IN_([A-Z0-9]+)(?:_([A-Z0-9_]+))?")
 _PROOF = re.compile(r"-----BEGIN [A-Z ]+-----[^-]*-----END [A-Z ]+-----|\S+")  # a PEM block is one proof, lines and all
-_URL_SECRET = re.compile(r"(://[^\s/:@]*:)\S*(?=@)|(\bpassword=)[^\s&]*")
+_URL_SECRET = re.compile(r"(://[^\s/:@]*:)\S*(?=@)|(\b(?:sentinel_)?password=)[^\s&]*")
 _FAMILIES = {
     "imap_passwords": "UNSUBD_IMAP_<NAME>_PASSWORD",
     "imap_oauths": "UNSUBD_IMAP_<NAME>_OAUTH",
@@ -232,10 +231,13 @@ class Settings(BaseSettings):
         if value and is_cluster(value) and info.field_name == "redis_url":
             raise ValueError("expected one server: only UNSUBD_STORE_URL may be a Cluster")
         try:
-            Redis.from_url(node_url(value or "redis://"))
+            connect(node_url(value or "redis://"))  # a Cluster would be asked for its nodes
         except ValueError:
             # Without its cause: a password that is not percent-encoded would be in it.
-            raise ValueError("expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0") from None
+            raise ValueError(
+                "expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0,"
+                " or redis+sentinel://host:26379,host:26379/name/0"
+            ) from None
         return value
 
     @field_validator("imap_backlog")

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from handlers.errors import PayloadInvalid, SignatureInvalid
 from handlers.forwarding.call import Call
-from handlers.forwarding.told import Told
+from handlers.forwarding.told import Told, time_ms
 from handlers.providers.webhook import Headers, fresh_ms, read_json, same
 from handlers.request import Action
 
@@ -47,7 +47,7 @@ def verify_told(headers: Headers, body: bytes, proofs: list[str], now_s: float) 
     """Errors: SignatureInvalid  none of *proofs* holds.    permanent"""
     signed = _object(_object(read_json(body)).get("signature"))
     timestamp, token, given = (str(signed.get(name, "")) for name in ("timestamp", "token", "signature"))
-    message = (timestamp + token).encode("utf-8", "surrogateescape")
+    message = (timestamp + token).encode("utf-8", "surrogatepass")
     keys = [proof.encode("utf-8", "surrogateescape") for proof in proofs if proof]
     expected = [hmac.digest(key, message, sha256).hex() for key in keys]
     if not any(same(given, good) for good in expected):
@@ -61,12 +61,12 @@ def told(body: bytes) -> list[Told]:
     Errors:  PayloadInvalid  no object with event-data.    permanent
     """
     event = _object(_object(read_json(body)).get("event-data"))
-    action, email, at_s = _KINDS.get(str(event.get("event"))), event.get("recipient"), event.get("timestamp")
-    if action is None or not isinstance(email, str) or not isinstance(at_s, int | float) or not event.get("id"):
+    action, email, at_ms = _KINDS.get(str(event.get("event"))), event.get("recipient"), time_ms(event.get("timestamp"))
+    if action is None or not isinstance(email, str) or at_ms is None or not event.get("id"):
         return []
     tags = event.get("tags")
     places = [each for each in tags if isinstance(each, str)] if isinstance(tags, list) else []
-    return [Told(str(event["id"])[:100], email, place, action, int(at_s * 1000)) for place in places or [""]]
+    return [Told(str(event["id"])[:100], email, place, action, at_ms) for place in places or [""]]
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from handlers.errors import PayloadInvalid
 from handlers.forwarding.call import Call
-from handlers.forwarding.told import Told
+from handlers.forwarding.told import Told, time_ms
 from handlers.providers import sendgrid as inbound
 from handlers.providers.webhook import Headers, read_json
 from handlers.request import Action
@@ -62,10 +62,17 @@ def told(body: bytes) -> list[Told]:
 
 
 def _told(event: dict[str, Any]) -> Told | None:
-    action, email, at_s = _KINDS.get(str(event.get("event"))), event.get("email"), event.get("timestamp")
-    if action is None or not isinstance(email, str) or not isinstance(at_s, int) or not event.get("sg_event_id"):
+    action, email, at_ms = _KINDS.get(str(event.get("event"))), event.get("email"), time_ms(event.get("timestamp"))
+    if action is None or not isinstance(email, str) or at_ms is None or not event.get("sg_event_id"):
         return None
-    group = event.get("asm_group_id")
-    return Told(
-        str(event["sg_event_id"])[:100], email, str(group) if isinstance(group, int) else "", action, at_s * 1000
-    )
+    place = _place(event.get("asm_group_id"))
+    if not place and action is Action.RESUBSCRIBE:
+        return None  # of which group? It must not lift what stops everything; who leaves one that cannot be read leaves all
+    return Told(str(event["sg_event_id"])[:100], email, place, action, at_ms)
+
+
+def _place(group: Any) -> str:
+    """A group's id, "" where there is none: a number, or its digits as text."""
+    if isinstance(group, int) and not isinstance(group, bool):
+        return str(group)
+    return group.strip() if isinstance(group, str) and group.strip().isdecimal() else ""

@@ -1,6 +1,8 @@
 """What a provider tells of its own lists: somebody stopped, complained, or came back there."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from handlers.request import Action
 
@@ -18,3 +20,15 @@ class Told:
     place: str
     action: Action
     at_ms: int
+
+
+def time_ms(at_s: Any) -> int | None:
+    """Return a time as a provider's JSON has it, a number of seconds, in ms UTC; None for anything else, infinity among it.
+
+    Example:
+        >>> time_ms(1760000000.5), time_ms("now"), time_ms(float("inf"))
+        (1760000000500, None, None)
+    """
+    if isinstance(at_s, int):
+        return at_s * 1000
+    return int(at_s * 1000) if isinstance(at_s, float) and math.isfinite(at_s) else None

@@ -54,6 +54,11 @@ MUTANTS = [
         "tests/unit/test_queue.py::test_too_few_replicas_are_unavailable",
     ),
     Mutant(
+        "WAIT within the MULTI that RQ opens", "worker/server.py",
+        "        pipeline.explicit_transaction = False\n", "",
+        "tests/unit/test_queue.py::test_wait_runs_outside_of_the_multi_that_rq_opens",
+    ),
+    Mutant(
         "a MAC compared up to its first difference", "handlers/tag.py",
         "if hmac.compare_digest(mac.encode(), _mac(key, tag)[: len(mac)].encode()):",
         "if mac.encode() == _mac(key, tag)[: len(mac)].encode():",

@@ -30,8 +30,8 @@ _SIGNED = re.compile(
 class FarSide(ThreadingHTTPServer):
     """One provider. `lists`: place -> who is suppressed there. `fails`: so often a call is answered 503, or dropped."""
 
-    def __init__(self, provider: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, provider: str, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.provider = provider
         self.answer = getattr(self, f"_{provider}")
         self.lists: dict[str, set[str]] = {}
@@ -233,8 +233,10 @@ class _Handler(Quiet):
 
 
 @contextmanager
-def far_side(provider: str) -> Iterator[FarSide]:
-    """Serve for the time of the block."""
-    server = FarSide(provider)
+def far_side(provider: str, before: FarSide | None = None) -> Iterator[FarSide]:
+    """Serve for the time of the block; with the port, the lists and the failures of one that was stopped *before*."""
+    server = FarSide(provider, before.server_port if before else 0)
+    if before:
+        server.lists, server.fails, server.random = before.lists, before.fails, before.random
     with serving(server):
         yield server

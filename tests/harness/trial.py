@@ -13,6 +13,7 @@ from tests.harness.figures import figure
 from tests.harness.mails import address, mail, recipient
 from tests.harness.names import NAMES
 from tests.harness.service import MASTERS, Service, until
+from worker.server import connect
 from worker.store import Store
 from worker.store.ledger import Ledger
 
@@ -88,12 +89,12 @@ class Trial:
         return 200 <= status < 300
 
     def settled(self, redis_url: str, seconds: float = 75) -> None:
-        """Wait until everything that was sent is in effect and written down."""
+        """Wait until everything that was sent is in effect and written down. Shape: redis_url: Sentinels' too."""
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         assert not any(thread.is_alive() for thread in self._threads), f"not taken: {self.answers}"
-        with Redis.from_url(redis_url) as client:
+        with connect(redis_url) as client:
             until(lambda: self._is_over(client), seconds, "every effect")
 
     def _is_over(self, client: "Redis") -> bool:
@@ -116,7 +117,7 @@ class Trial:
     def verdict(self, redis_url: str, promise: str, fault: str, test: str, **more: object) -> None:
         """Settle, check and keep the figure."""
         self.settled(redis_url)
-        with Redis.from_url(redis_url) as client:
+        with connect(redis_url) as client:
             added, lost = self._added(client), self.lost(client)
             quarantined = client.hlen("unsubd:quarantine")
         doubled = sum(count - 1 for count in added.values())

@@ -30,11 +30,14 @@ def there(tmp_path: Path, valkey_url: str) -> Iterator[Web]:
         yield running
 
 
-def _run(here: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def _run(here: Web, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run what waits; return how many jobs."""
     monkeypatch.setattr(jobs, "_settings", here.installation.settings)
-    for job in here.installation.events.rq.get_jobs():
+    waiting = here.installation.events.rq.get_jobs()
+    for job in waiting:
         job.perform()
         job.delete()
+    return len(waiting)
 
 
 def test_each_change_reaches_the_other_house(here: Web, there: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +58,31 @@ def test_each_change_reaches_the_other_house(here: Web, there: Web, monkeypatch:
     assert sorted(lists.groups._("103").suppressions.get().to_dict) == sorted(people[:-12])
     everything = [bool(lists.suppressions._("global")._(each).get().to_dict) for each in people[:3]]
     assert everything == [False, True, True]
+
+
+def test_two_houses_that_forward_to_each_other_come_to_rest(
+    here: Web, there: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that came from the other house is told back once, changes nothing there, and so is told no more."""
+    for house, sender, group, other, name, place in (
+        (here, "acme", 12, there, "shop", "103"), (there, "shop", 103, here, "acme", "12"),
+    ):  # fmt: skip
+        key, url = other.installation.accounts.new_api_key(name), f"http://127.0.0.1:{other.port}"
+        house.installation.forwards.add(Target("", sender, "sendgrid", key, {group: place}, "", url))
+    people = [f"p{number}@example.com" for number in range(6)]
+
+    for changed in (0, 0, 1):
+        action = Action.RESUBSCRIBE if changed else Action.UNSUBSCRIBE
+        by_hand.enter(here.installation, action, "acme", 12, people[changed:4], actor="ops", reason="a test")
+        by_hand.enter(there.installation, action, "shop", 103, people[2 + changed :], actor="ops", reason="a test")
+        rounds = [_run(here, monkeypatch) + _run(there, monkeypatch) for _ in range(4)]
+        assert rounds[-1] == 0, rounds
+
+    lists = [
+        {name for name, _ in house.installation.store.listed(sender, group)}
+        for house, sender, group in ((here, "acme", 12), (there, "shop", 103))
+    ]
+    assert lists == [{people[0]}, {people[0]}]
 
 
 def test_a_revoked_key_is_said_and_the_change_waits(here: Web, there: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """/v3 as the real `sendgrid` client drives it: every endpoint, its success and its failure."""
 
 import itertools
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -79,7 +80,7 @@ def test_a_group_lives_from_its_making_to_its_end(acme: Account) -> None:
 def test_ids_filter_the_list_and_unknown_ones_are_left_out(acme: Account) -> None:
     first, _, third = acme.group("a"), acme.group("b"), acme.group("c")
 
-    found = heard(acme.api.asm.groups.get, query_params={"id": [first, third, 999_999]})
+    found = heard(acme.api.asm.groups.get, query_params={"id": [first, third, 999_999, 10**20]})
 
     assert sorted(each["id"] for each in found.body) == [first, third]
     assert heard(acme.api.asm.groups.get, query_params={"id": "x"}).fields == ["id"]
@@ -365,6 +366,16 @@ def test_filters_combine(many: Account) -> None:
     assert {each["created"] for each in unsubscribes(many, start_time=newest, end_time=newest).body} == {newest}
     assert unsubscribes(many, end_time=0).body == []
     assert [each["email"] for each in unsubscribes(many, email="p0001@example.com").body] == ["p0001@example.com"]
+
+
+def test_a_filter_knows_an_address_by_each_of_its_spellings(acme: Account) -> None:
+    heard(acme.api.asm.suppressions._("global").post, emails("j\u00f6rg@b\u00fccher.example", "ok@example.com"))
+
+    for spelled in ("J\u00d6RG@B\u00dcCHER.example", "jo\u0308rg@b\u00fccher.example.", "JO\u0308RG@", "%\u00f6r%xn--"):
+        found = unsubscribes(acme, email=spelled).body
+        assert [each["email"] for each in found] == ["j\u00f6rg@xn--bcher-kva.example"], spelled
+    assert [each["email"] for each in unsubscribes(acme, email="ok@example.com.").body] == ["ok@example.com"]
+    assert unsubscribes(acme, email="ok@example.co.").body == []
 
 
 @pytest.mark.parametrize(
@@ -670,6 +681,7 @@ BODY = b'{"name":"Weekly","description":""}'
         (BODY, "text/plain", 415),
         (BODY, "application/x-www-form-urlencoded", 415),
         (b"", "application/json", 400),
+        (b"", "text/plain", 400),
         (b"{", "application/json", 400),
         (b"[1]", "application/json", 400),
         (b'"text"', "application/json", 400),
@@ -684,6 +696,22 @@ def test_a_body_is_json_in_utf_8(acme: Account, body: bytes, kind: str, status: 
 
     assert answer.status == status
     assert answer.json.get("errors", [{}])[0].get("field", None) is None
+
+
+@pytest.mark.parametrize(("key", "status"), [("", 413), ("SG.x.y", 401)])
+def test_a_refusal_is_heard_however_much_was_sent(acme: Account, key: str, status: int) -> None:
+    """The client closes each connection, and a server that does so first takes its answer back."""
+    api = client(acme.web.port, key or acme.key)
+
+    assert heard(api.asm.suppressions._("global").post, {"recipient_emails": ["x" * (12 << 20)]}).status == status
+
+
+def test_who_asks_before_he_sends_is_told_at_once(acme: Account) -> None:
+    with socket.create_connection(("127.0.0.1", acme.web.port), timeout=30) as asking:
+        asking.sendall(
+            b"POST /v3/asm/groups HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert asking.recv(1000).startswith(b"HTTP/1.1 401 ")
 
 
 def test_a_content_type_without_a_body_is_nothing(acme: Account) -> None:

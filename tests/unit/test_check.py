@@ -249,7 +249,7 @@ def test_a_store_that_is_away_is_never_allowed(acme: Installation, server: faker
         server.connected = True
 
 
-@pytest.mark.parametrize("answer", ["LOADING", "READONLY x", "MISCONF x", "BUSY x", "MASTERDOWN x"])
+@pytest.mark.parametrize("answer", ["LOADING", "READONLY x", "MISCONF x", "BUSY x", "MASTERDOWN x", "UNBLOCKED x"])
 def test_a_server_that_cannot_answer_is_away(acme: Installation, answer: str) -> None:
     error = redis.BusyLoadingError(answer) if answer == "LOADING" else redis.ResponseError(answer)
     scopes(acme, 12)

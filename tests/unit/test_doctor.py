@@ -122,6 +122,21 @@ def test_what_a_server_says_of_itself(facts: dict[str, Any], broken: str, monkey
     assert all(each.remedy for each in found)
 
 
+@pytest.mark.parametrize("replicas", ["0", "1"])
+def test_a_failover_that_may_lose_something_is_warned_of(replicas: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = fakeredis.FakeRedis()
+    monkeypatch.setattr(client, "info", lambda: info(connected_slaves=1))
+    monkeypatch.setattr(client, "config_get", lambda *_: {"appendonly": "yes", "appendfsync": "always"})
+    monkeypatch.setattr(server, "primary", lambda _: "10.0.0.7:6379")
+
+    found = list(server.look("redis", client, settings(min_replicas=replicas, redis_url="redis://h"), ""))
+
+    assert "primary 10.0.0.7:6379, as the Sentinels say" in found[0].detail
+    assert [each.remedy.partition(":")[0] for each in found if each.verdict is Verdict.WARN] == (
+        ["UNSUBD_MIN_REPLICAS=1"] if replicas == "0" else []
+    )
+
+
 def test_a_worker_that_was_killed_is_named_before_redis_forgets_it(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

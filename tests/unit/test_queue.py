@@ -180,6 +180,17 @@ def test_too_few_replicas_are_unavailable(client: redis.Redis) -> None:
         queue.enqueue([decided()])
 
 
+def test_wait_runs_outside_of_the_multi_that_rq_opens(client: redis.Redis) -> None:
+    """Within one it would not wait, and count who has the connection's write of before."""
+    queue = RequestQueue(client, limit=10, min_replicas=1)
+
+    with (
+        patch.object(type(client.pipeline()), "_execute_transaction"),
+        pytest.raises(redis.ResponseError, match=r"(?i)'wait'"),
+    ):
+        queue.enqueue([decided()])  # fakeredis knows no WAIT: it came as a command of its own
+
+
 ASK: dict[str, Callable[[RequestQueue], Any]] = {
     "enqueue": lambda queue: queue.enqueue([decided()]),
     "wait": lambda queue: queue.wait(["unsub-1"], 1),
@@ -669,6 +680,34 @@ def test_a_worker_of_two_queues_is_not_built(queue: RequestQueue, client: redis.
 
     with pytest.raises(ConfigError, match=r"^worker of unsubd, unsubd-events: expected one queue"):
         crew.UnsubdWorker(both, connection=client, job_class=UnsubdJob, serializer=JSONSerializer)
+
+
+def test_a_worker_outlives_a_server_that_becomes_a_replica(
+    queue: RequestQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ waits for one that is away and ends for one that says so."""
+    worker = queue.worker(WORKER)
+    queue.enqueue([decided()])
+    answers = iter(["UNBLOCKED force unblock from blocking operation", "READONLY You can't write"])
+    taken = worker.queue_class.dequeue_any
+
+    def dequeue(*arguments: Any, **named: Any) -> Any:
+        if answer := next(answers, ""):
+            raise redis.ResponseError(answer)
+        return taken(*arguments, **named)
+
+    monkeypatch.setattr(worker.queue_class, "dequeue_any", dequeue)
+    monkeypatch.setattr(crew.time, "sleep", lambda _: None)
+
+    assert worker.dequeue_job_and_maintain_ttl(None)[0].func_name == RECORD
+
+
+def test_a_worker_ends_for_an_answer_that_is_a_bug(queue: RequestQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = queue.worker(WORKER)
+    monkeypatch.setattr(worker, "heartbeat", lambda: queue.rq.connection.execute_command("NOSUCH"))
+
+    with pytest.raises(redis.ResponseError, match="unknown command"):
+        worker.dequeue_job_and_maintain_ttl(None)
 
 
 @pytest.mark.parametrize(

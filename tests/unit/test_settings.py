@@ -147,11 +147,13 @@ WRONG = {
     "UNSUBD_PUBLIC_URL": ("unsub.example.com", "expected a URL, e.g. https://unsub.example.com"),
     "UNSUBD_REDIS_URL": (
         "mysql://u:s3cret@h",
-        "expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0",
+        "expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0,"
+        " or redis+sentinel://host:26379,host:26379/name/0",
     ),
     "UNSUBD_STORE_URL": (
         "redis://:s3/cret@h",
-        "expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0",
+        "expected redis://, rediss:// or unix://, e.g. redis://127.0.0.1:6379/0,"
+        " or redis+sentinel://host:26379,host:26379/name/0",
     ),
     "UNSUBD_IMAP_BACKLOG": ("yesterday", "expected ask, all, or a date such as 2026-11-21"),
     "UNSUBD_IMAP_UNTAGGED": ("s3cret", "Input should be 'leave' or 'process'"),
@@ -189,14 +191,22 @@ def test_keys_are_read_newest_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h:notaport", "redis://h/0?db=x", "http://h", "localhost:6379", "redis://[::1"]
+    "url",
+    ["redis://h:notaport", "redis://h/0?db=x", "http://h", "localhost:6379", "redis://[::1", "redis+sentinel://h"],
 )
 def test_a_redis_url_that_cannot_be_used_is_refused_at_once(url: str) -> None:
     assert refused({"UNSUBD_REDIS_URL": url})[0].startswith("UNSUBD_REDIS_URL: expected redis://")
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h", "rediss://u:p@h:6380/2", "unix:///run/valkey.sock", "redis://[::1]:6379/0"]
+    "url",
+    [
+        "redis://h",
+        "rediss://u:p@h:6380/2",
+        "unix:///run/valkey.sock",
+        "redis://[::1]:6379/0",
+        "redis+sentinel://a,b/m/0",
+    ],
 )
 def test_redis_urls(url: str) -> None:
     assert load_settings({"UNSUBD_REDIS_URL": url}).redis_url == url
@@ -237,6 +247,10 @@ def test_every_setting_its_file_and_the_families_are_known() -> None:
         ("redis://u:s3cret@h/0", "redis://u:***@h/0"),
         ("redis://:s3@cr:e/t@h/0", "redis://:***@h/0"),
         ("redis://h/0?password=s3cret&db=1", "redis://h/0?password=***&db=1"),
+        (
+            "redis+sentinel://u:s3cret@h,i/m?sentinel_password=x%2F&a=1",
+            "redis+sentinel://u:***@h,i/m?sentinel_password=***&a=1",
+        ),
         ("imaps://u@h:993/INBOX#a imaps://v:s3cret@h/INBOX#b", "imaps://u@h:993/INBOX#a imaps://v:***@h/INBOX#b"),
         ("u+{tag}@unsub.example.com", "u+{tag}@unsub.example.com"),
     ],

@@ -4,6 +4,7 @@ import base64
 import hmac
 import json
 import random
+import re
 import time
 from dataclasses import replace
 from hashlib import sha256
@@ -61,6 +62,8 @@ def test_mailgun_signature() -> None:
     for proofs, body, now in [
         (["other"], _mailgun(), NOW), ([""], _mailgun(), NOW), ([], _mailgun(), NOW), (["signing"], _mailgun(), NOW + 86400),
         (["signing"], _mailgun().replace(b"token", b"toke2"), NOW), (["signing"], b"{}", NOW), (["signing"], b"[", NOW),
+        (["signing"], _mailgun().replace(b': "token"', b': "\\ud800"'), NOW),
+        (["signing"], re.sub(b'"signature": "[0-9a-f]+"', rb'"signature": "\\\\ud800"', _mailgun()), NOW),
     ]:  # fmt: skip
         with pytest.raises((SignatureInvalid, PayloadInvalid)):
             mailgun.verify_told({}, body, proofs, now)
@@ -90,6 +93,34 @@ def test_sendgrid_events() -> None:
     assert [(each.place, each.action) for each in sendgrid.told(body.encode())] == [
         ("", Action.UNSUBSCRIBE), ("103", Action.UNSUBSCRIBE), ("103", Action.RESUBSCRIBE), ("", Action.COMPLAINT),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("group", "places"),
+    [
+        (103, ["103", "103"]),
+        ("103", ["103", "103"]),
+        (" 103 ", ["103", "103"]),
+        (True, [""]),
+        (None, [""]),
+        ("x", [""]),
+    ],
+)
+def test_of_a_group_that_cannot_be_read_only_leaving_counts(group: Any, places: list[str]) -> None:
+    """Taking it for everything would lift a global unsubscribe, and mail of every group would go on."""
+    row = {"email": "a@example.com", "timestamp": NOW, "sg_event_id": "e", "asm_group_id": group}
+    posted = [row | {"event": f"group_{verb}subscribe"} for verb in ("un", "re")]
+
+    assert [each.place for each in sendgrid.told(json.dumps(posted).encode())] == places
+
+
+@pytest.mark.parametrize("at_s", ["1e999", "-1e999", "NaN", "null", '"now"'])
+def test_a_time_that_is_none_leaves_the_event_out(at_s: str) -> None:
+    posted = f'{{"email": "a@example.com", "timestamp": {at_s}, "event": "unsubscribe", "sg_event_id": "e", '
+    posted += '"recipient": "a@example.com", "id": "e"}'
+
+    assert sendgrid.told(f"[{posted}]".encode()) == []
+    assert mailgun.told(f'{{"event-data": {posted.replace("unsubscribe", "unsubscribed")}}}'.encode()) == []
 
 
 def test_mailgun_event() -> None:
@@ -164,6 +195,14 @@ def test_everything_is_group_0_and_another_list_is_none_of_ours(acme: Installati
 
 def test_what_is_no_address_is_left_out(acme: Installation) -> None:
     assert hear(acme, _target(acme), [Told("e", "nobody", "103", Action.UNSUBSCRIBE, 1)]) == 0
+
+
+@pytest.mark.parametrize("told", [_told("\ud800"), _told(at_ms=-(10**30)), _told(at_ms=10**30)])
+def test_an_odd_id_or_time_is_no_reason_to_come_again_for_ever(told: Told, acme: Installation) -> None:
+    assert hear(acme, _target(acme), [told]) == 1
+
+    assert _suppressed(acme)
+    assert [record["outcome"] for _, record in acme.ledger.records()] == ["honour"]
 
 
 def test_who_may_not_lift_a_held_row_there_is_stopped_there_again(acme: Installation, far: FarSide) -> None:

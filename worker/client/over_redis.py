@@ -7,14 +7,12 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from redis.asyncio import Redis, RedisCluster
-
 from handlers.address import one_address
 from handlers.errors import ConfigError, StoreUnavailable, UnsubdError
 from worker.check import Answer, Question, as_json, check
 from worker.installation import Installation, open_installation, store_url, with_embedded_secrets
 from worker.minting import minting_at
-from worker.server import away_as, is_cluster, node_url
+from worker.server import away_as, connect_async
 from worker.settings import load_settings
 from worker.store import Rows
 from worker.store.reading import Reading
@@ -83,9 +81,7 @@ class AsyncRedisClient:
 
     async def __aenter__(self) -> "AsyncRedisClient":
         self._installation = await asyncio.to_thread(_open, self._opened)
-        url = store_url(self._installation.settings)
-        kind: Any = RedisCluster if is_cluster(url) else Redis
-        self._store = kind.from_url(node_url(url), socket_timeout=5, socket_connect_timeout=5)
+        self._store: Any = connect_async(store_url(self._installation.settings))
         return self
 
     async def check(self, group: int, recipients: Sequence[str], bypass: Collection[str] = ()) -> list[Checked]:

@@ -8,6 +8,7 @@ import redis
 
 from handlers.errors import QueueUnavailable
 from worker.doctor.finding import Finding, fail, ok, warn
+from worker.sentinel import primary
 from worker.server import away_as, servers
 from worker.settings import Settings
 
@@ -30,11 +31,16 @@ def look(layer: str, client: redis.Redis, settings: Settings, weakness: str) -> 
     with away_as(QueueUnavailable, name):
         info = client.info()
         config = _config(client)
+        found = primary(client)
     where = f"embedded in {settings.data_dir}" if layer == "redis" and settings.embedded else name
+    where += f": primary {found}, as the Sentinels say" if found else ""
     yield _version(layer, info, where)
     yield _persistence(layer, info, config, weakness)
     yield _memory(layer, info, config)
     yield from _replicas(layer, info, settings.min_replicas)
+    if found and not settings.min_replicas:
+        told = "Sentinel may promote a replica that lacks what was acknowledged last"
+        yield warn(layer, told, "UNSUBD_MIN_REPLICAS=1: only what a replica has is acknowledged")
 
 
 def _config(client: redis.Redis) -> dict[str, str] | None:

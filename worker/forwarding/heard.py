@@ -60,8 +60,8 @@ def _message(target: Target, told: Told) -> DecidedMessage | None:
         return None
     if group is None:
         return None  # a list of theirs that is none of ours
-    key = sha256(f"{target.name}\0{told.id}\0{told.place}".encode("utf-8", "surrogateescape")).hexdigest()
-    source, at_ms = f"provider:{target.name}", min(told.at_ms, time.time_ns() // 1_000_000)
+    key = sha256(f"{target.name}\0{told.id}\0{told.place}".encode("utf-8", "surrogatepass")).hexdigest()
+    source, at_ms = f"provider:{target.name}", max(0, min(told.at_ms, time.time_ns() // 1_000_000))
     wish_id = request_id(key, target.sender, group, recipient, told.action)
     wish = Request(wish_id, told.action, target.sender, group, recipient, at_ms, source, key)
     outcome = Outcome.COMPLAINT if told.action is Action.COMPLAINT else Outcome.HONOUR

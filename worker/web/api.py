@@ -23,7 +23,7 @@ class CheckQuestion(Question):
     """Whom do you want to mail, and what for?"""
 
     group: GroupId = Field(description="id of the group; 0 = global")
-    recipients: list[Annotated[str, Field(json_schema_extra={"format": "email"})]] = Field(
+    recipients: list[Annotated[str, Field(json_schema_extra={"format": "idn-email"})]] = Field(
         min_length=1, max_length=10_000, description="addresses, any spelling"
     )
     bypass: list[str] = Field(

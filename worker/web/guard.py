@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.installation import Installation
 from worker.web import failure
+from worker.web.body import Incoming
 from worker.web.doors import Doors
 from worker.web.v3 import door
 
@@ -37,22 +38,24 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        begun, incoming = False, Incoming(scope, receive)
 
         async def dressed(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
                 _dress(scope, message)
+                if message["status"] >= 400:
+                    await incoming.let_end()
             await send(message)
 
         app = self._app if self._doors.admit(scope) else _not_here
         try:
-            await app(scope, receive, dressed)
+            await app(scope, incoming.receive, dressed)
         except Exception as error:  # noqa: BLE001  a bug: the asker hears so, the journal says where
             await asyncio.to_thread(self._installation.journal.failed, "web", failure.place_of(error))
             if not begun:
-                await failure.of_bug(Request(scope), error)(scope, receive, dressed)
+                await failure.of_bug(Request(scope), error)(scope, incoming.receive, dressed)
 
 
 def _dress(scope: Scope, message: Message) -> None:

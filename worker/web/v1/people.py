@@ -30,7 +30,7 @@ class Entries(Question):
 class Person(Question):
     """Whom."""
 
-    recipient: str = Field(json_schema_extra={"format": "email"}, description="an address, any spelling")
+    recipient: str = Field(json_schema_extra={"format": "idn-email"}, description="an address, any spelling")
 
 
 class Stopped(BaseModel):

@@ -1,6 +1,7 @@
 """/v3/asm/suppressions/global and /v3/suppression/unsubscribes: who gets nothing at all from a sender."""
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
+from handlers.errors import AddressError
 from worker import entries
 from worker.store.listing import Entry
 from worker.web.v3 import reading
@@ -91,7 +93,8 @@ def unsubscribes(request: Request, house: House, asker: Asking) -> Response:
     listing = house.listings.of(asker.sender, 0)
     if start is None and end is None and not pattern:
         return _listed(listing.page(offset, limit))
-    found = (each for each in listing if _is_within(each[1], start, end) and _matches(pattern, each[0]))
+    matches = _matcher(pattern)
+    found = (each for each in listing if _is_within(each[1], start, end) and matches(each[0]))
     return _listed(islice(found, offset, offset + limit))
 
 
@@ -103,13 +106,27 @@ def _is_within(created: int, start: int | None, end: int | None) -> bool:
     return (start is None or start <= created) and (end is None or created <= end)
 
 
-def _matches(pattern: str, address: str) -> bool:
-    """Say whether *address* begins as *pattern* says; each part after a "%" may stand anywhere behind the one before."""
-    first, *others = pattern.lower().split("%")
-    if not address.startswith(first):
-        return False
-    at = len(first)
-    for part in others:
+def _matcher(pattern: str) -> Callable[[str], bool]:
+    """Return what says whether an address begins as *pattern* says, or is the one that it spells in whichever way."""
+    first, *others = unicodedata.normalize("NFC", pattern.lower()).split("%")
+    exact = _key_form(pattern)
+
+    def matches(address: str) -> bool:
+        return address == exact or (address.startswith(first) and _follow(address, len(first), others))
+
+    return matches
+
+
+def _key_form(pattern: str) -> str | None:
+    try:
+        return reading.key_form(pattern)
+    except AddressError:
+        return None
+
+
+def _follow(address: str, at: int, parts: Sequence[str]) -> bool:
+    """Say whether each part stands somewhere behind the one before."""
+    for part in parts:
         at = address.find(part, at)
         if at < 0:
             return False

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from worker import entries
 from worker.web.v3 import reading
 from worker.web.v3.groups import found
-from worker.web.v3.reading import Asking, Body, Email, House, may
+from worker.web.v3.reading import Asking, Body, Email, GroupId, House, may
 from worker.web.v3.shape import documented
 
 router = APIRouter(prefix="/asm/groups/{group_id}/suppressions", tags=["group suppressions"])
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/asm/groups/{group_id}/suppressions", tags=["group su
 class Recipients(BaseModel):
     """Addresses."""
 
-    recipient_emails: list[Annotated[str, Field(json_schema_extra={"format": "email"})]] = Field(
+    recipient_emails: list[Annotated[str, Field(json_schema_extra={"format": "idn-email"})]] = Field(
         min_length=1, description=f"addresses; more than {reading.MAX_RECIPIENTS:,} are 413"
     )
 
@@ -30,7 +30,7 @@ BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"applicati
 @router.post("", status_code=201, response_model=Recipients, summary="Suppress in a group",
              dependencies=[may("asm.groups.suppressions.create")], responses=documented(400, 404, 413, 415),
              openapi_extra=BODY)  # fmt: skip
-def add(house: House, asker: Asking, group_id: str, body: Body) -> Response:
+def add(house: House, asker: Asking, group_id: GroupId, body: Body) -> Response:
     """All or none: one bad address refuses the call. Of a group that is deleted or unknown, they go to the global list."""
     group = reading.group_id(group_id)
     wanted = reading.recipients(body)
@@ -40,7 +40,7 @@ def add(house: House, asker: Asking, group_id: str, body: Body) -> Response:
 
 @router.get("", response_model=list[str], summary="Who left a group",
             dependencies=[may("asm.groups.suppressions.read")], responses=documented(404))  # fmt: skip
-def list_all(house: House, asker: Asking, group_id: str) -> Response:
+def list_all(house: House, asker: Asking, group_id: GroupId) -> Response:
     """The whole group, newest first; forgotten recipients have no name."""
     group = found(house, asker.sender, group_id)
     return JSONResponse([address for address, _ in house.listings.of(asker.sender, group.id)])
@@ -49,7 +49,7 @@ def list_all(house: House, asker: Asking, group_id: str) -> Response:
 @router.post("/search", response_model=list[str], summary="Which of these left a group",
              dependencies=[may("asm.groups.suppressions.read")], responses=documented(400, 404, 413, 415),
              openapi_extra=BODY)  # fmt: skip
-def search(house: House, asker: Asking, group_id: str, body: Body) -> Response:
+def search(house: House, asker: Asking, group_id: GroupId, body: Body) -> Response:
     """Those of the list that are in this very group; the global list does not count."""
     group = found(house, asker.sender, group_id)
     wanted = list(reading.recipients(body))
@@ -59,7 +59,7 @@ def search(house: House, asker: Asking, group_id: str, body: Body) -> Response:
 
 @router.delete("/{email:address}", status_code=204, summary="Let a recipient back into a group",
                dependencies=[may("asm.groups.suppressions.delete")], responses=documented(400, 404))  # fmt: skip
-def remove(house: House, asker: Asking, group_id: str, email: Email) -> Response:
+def remove(house: House, asker: Asking, group_id: GroupId, email: Email) -> Response:
     """Safe to repeat; the global list is left as it is."""
     group = found(house, asker.sender, group_id)
     address = reading.path_address(email)

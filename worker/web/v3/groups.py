@@ -12,11 +12,10 @@ from worker.accounts.model import MAX_DESCRIPTION, MAX_NAME
 from worker.entries import live_group, live_groups
 from worker.installation import Installation
 from worker.web.v3 import reading
-from worker.web.v3.reading import Asking, Body, House, may
+from worker.web.v3.reading import Asking, Body, GroupId, House, may
 from worker.web.v3.shape import described, documented, no_group, wrong
 
 router = APIRouter(prefix="/asm/groups", tags=["groups"])
-_MAX_ID = 10**15 - 1
 EXAMPLE = {"name": "Weekly news", "description": "What happened this week", "is_default": False}
 
 
@@ -52,7 +51,7 @@ _FILTER = {
     "parameters": [
         {
             "name": "id", "in": "query", "description": "only these; ids that do not exist are left out",
-            "schema": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": _MAX_ID}},
+            "schema": {"type": "array", "items": {"type": "integer", "minimum": 0}},
         }
     ]
 }  # fmt: skip
@@ -85,15 +84,16 @@ def list_all(request: Request, house: House, asker: Asking) -> Response:
 
 @router.get("/{group_id}", response_model=CountedGroup, summary="One group",
             dependencies=[may("asm.groups.read")], responses=documented(404))  # fmt: skip
-def one(house: House, asker: Asking, group_id: str) -> Response:
+def one(house: House, asker: Asking, group_id: GroupId) -> Response:
     """One group, with how many left it."""
     return JSONResponse(_counted(house, asker.sender, [found(house, asker.sender, group_id)])[0])
 
 
 @router.patch("/{group_id}", status_code=201, response_model=GroupAnswer, summary="Change a group",
-              dependencies=[may("asm.groups.update")], responses=documented(400, 404, 413, 415),
+              dependencies=[may("asm.groups.update")],
+              responses=documented(400, 404, 413, 415) | described(400, "another shape, or a name that is taken"),
               openapi_extra=_body())  # fmt: skip
-def change(house: House, asker: Asking, group_id: str, body: Body) -> Response:
+def change(house: House, asker: Asking, group_id: GroupId, body: Body) -> Response:
     """What is absent stays; an `id` in the body is ignored. 201, as SendGrid answers."""
     group = found(house, asker.sender, group_id)
     given = _given(body)
@@ -105,7 +105,7 @@ def change(house: House, asker: Asking, group_id: str, body: Body) -> Response:
 
 @router.delete("/{group_id}", status_code=204, summary="Delete a group",
                dependencies=[may("asm.groups.delete")], responses=documented(404))  # fmt: skip
-def delete(house: House, asker: Asking, group_id: str) -> Response:
+def delete(house: House, asker: Asking, group_id: GroupId) -> Response:
     """It is gone from every answer, while a check still says suppressed: mail never resumes by a delete."""
     group = found(house, asker.sender, group_id)
     house.accounts.edit_group(asker.sender, group.id, archived=True)
@@ -137,9 +137,9 @@ def _given(body: dict[str, Any]) -> dict[str, Any]:
 
 def _wanted_ids(request: Request) -> list[int]:
     given = request.query_params.getlist("id")
-    if not all(each.isascii() and each.isdecimal() and len(each) <= 15 for each in given):
+    if not all(each.isascii() and each.isdecimal() for each in given):
         raise wrong("id is not a number", "id")
-    return [int(each) for each in given]
+    return [reading.group_id(each) for each in given]
 
 
 def _shown(group: Group) -> dict[str, Any]:

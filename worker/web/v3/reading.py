@@ -39,13 +39,13 @@ async def _installation(request: Request) -> Installation:
 
 async def _object(request: Request) -> dict[str, Any]:
     """The body: a JSON object in UTF-8. A client repeats its Content-Type on calls without a body, so only a body's counts."""
-    kind = request.headers.get("content-type", "")
-    if kind.strip() and not _JSON_TYPE.fullmatch(kind.strip()):
-        raise Refused(415, Problem(field=None, message="expected Content-Type: application/json"))
     try:
         body = await read_body(request, _MAX_BODY_BYTES)
     except Rejected:
         raise Refused(413, Problem(field=None, message="body too large", help={"bytes": _MAX_BODY_BYTES})) from None
+    kind = request.headers.get("content-type", "").strip()
+    if body and kind and not _JSON_TYPE.fullmatch(kind):
+        raise Refused(415, Problem(field=None, message="expected Content-Type: application/json"))
     try:
         found = json.loads(body.decode())
     except (ValueError, RecursionError):
@@ -68,8 +68,10 @@ class _RestOfPath(PathConvertor):
 
 register_url_convertor("address", _RestOfPath())
 Email = Annotated[
-    str, Path(json_schema_extra={"format": "email"}, description="any spelling; takes the rest of the path")
+    str, Path(json_schema_extra={"format": "idn-email"}, description="any spelling; takes the rest of the path")
 ]
+# What is no number is a group that does not exist: text here, a number in the OpenAPI document.
+GroupId = Annotated[str, Path(json_schema_extra={"type": "integer", "minimum": 0}, description="id of the group")]
 House = Annotated[Installation, Depends(_installation)]
 Asking = Annotated[Asker, Depends(_asker)]
 Body = Annotated[dict[str, Any], Depends(_object)]
