@@ -87,6 +87,7 @@ EXCEPTIONS = {
     ("sources/progress.py", "_write"): "the commands of `add` and `save`, which have their points",
     ("sources/survey.py", "messages"): READS,
     ("store/__init__.py", "forget"): FORGETS,
+    ("store/__init__.py", "_asked_one"): READS,
     ("store/__init__.py", "_taken"): READS,
     ("store/__init__.py", "changes"): READS,
     ("store/__init__.py", "groups"): READS,

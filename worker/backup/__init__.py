@@ -26,12 +26,9 @@ from worker.keys import in_use
 from worker.server import away_as
 from worker.server import servers as each_server
 from worker.store import layout
+from worker.store.format import OF_STORE
 
 _RESTORING, _MOVED = "unsubd:restoring", "unsubd:moved"
-_OF_STORE = (
-    "unsubd:supp:", "unsubd:buckets:", "unsubd:store:", "unsubd:first:", "unsubd:counts:", "unsubd:forgotten:", "unsubd:tag:",
-    "unsubd:ledger:", "unsubd:masters", "unsubd:pseudonym-key", "unsubd:parked",
-)  # fmt: skip
 _OF_RQ = (
     "rq:job:",
     "rq:queue:unsubd",
@@ -185,8 +182,8 @@ def _put(
         done = _begun(servers, name)
         for number, lines in enumerate(pages):
             if number >= done or anew:
-                keys.write(queue, [line for line in lines if not line["key"].startswith(_OF_STORE)])
-                keys.write(store, [line for line in lines if line["key"].startswith(_OF_STORE)])
+                keys.write(queue, [line for line in lines if not line["key"].startswith(OF_STORE)])
+                keys.write(store, [line for line in lines if line["key"].startswith(OF_STORE)])
                 store.set(_RESTORING, json.dumps({"of": name, "pages": number + 1}))
             count += sum(line["part"] == 0 for line in lines)
             progress(count, "keys")

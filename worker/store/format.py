@@ -18,6 +18,11 @@ from worker.store.first_layout import FirstLayout
 from worker.store.script import Script, send
 
 FORMAT = 2
+OF_STORE = (
+    "unsubd:supp:", "unsubd:buckets:", "unsubd:store:", "unsubd:first:", "unsubd:counts:", "unsubd:forgotten:", "unsubd:tag:",
+    "unsubd:ledger:", "unsubd:masters", "unsubd:pseudonym-key", "unsubd:parked",
+)  # fmt: skip
+"""How the keys begin that lie on the store's server; all others lie with the queue."""
 _KEY = "unsubd:store:format"
 _SETTING = "UNSUBD_STORE_URL"
 # Two programs may begin at once, and the older one must not win.
