@@ -18,6 +18,7 @@ from rq.results import Result
 from handlers.address import one_address
 from handlers.errors import QueueUnavailable
 from worker.installation import Installation
+from worker.quarantine.catalogue import word_of
 from worker.quarantine.entry import FAILED, Entry
 from worker.sender_sources import SenderSources
 from worker.server import away_as
@@ -126,6 +127,7 @@ def _bare(installation: Installation, entry: Entry, traces: Traces) -> tuple[Ent
         entry, suggestion=None, envelope_to=None, envelope_from=None, author="", subject="",
         detail=GONE if traces.are_in(entry.detail) else entry.detail,
         evidence={name: each for name, each in entry.evidence.items() if not traces.are_in(each)},
+        message_id="" if entry.message_id == word_of(traces.recipient) else entry.message_id,
     )  # fmt: skip
     if entry.reason == FAILED and (element := _element(installation.quarantine.raw(entry.id))) is not None:
         return replace(bare, failures=entry.failures + 1), json.dumps(traces.without(element)).encode()

@@ -17,6 +17,7 @@ from tests.unit.house import decided
 from worker.forget import forget
 from worker.installation import Installation
 from worker.quarantine import Quarantine
+from worker.quarantine.catalogue import drawer_of, word_of
 from worker.quarantine.entry import Entry
 from worker.quarantine.resolution import requests_of
 from worker.quarantine.shelf import Selection
@@ -72,6 +73,17 @@ def test_a_mail_of_hers_stays_as_a_bare_record(acme: Installation) -> None:
     entry, raw = kept(acme)
     assert (entry.shrunk, entry.suggestion, entry.author, raw) == (True, None, "", b"")
     assert (entry.reason, entry.kept_ms, entry.key) == (before.reason, before.kept_ms, before.key)
+
+
+def test_nothing_finds_her_mail_by_her_address_any_more(acme: Installation) -> None:
+    acme.intake.accept([written(JANE)])
+    (found,) = acme.quarantine.naming(JANE, 5)
+
+    forget(acme, JANE)
+
+    assert acme.quarantine.naming(JANE, 5) == []
+    assert acme.redis.keys(drawer_of(word_of(JANE))) == []
+    assert acme.quarantine.beginning(found[:12], 5) == [found]
 
 
 def test_a_job_that_nobody_can_read_stops_no_forgetting(acme: Installation) -> None:
