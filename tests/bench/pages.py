@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -63,7 +64,7 @@ def fill(installation: Installation, requests: int, quarantined: int, *, start: 
 def _request(number: int) -> DecidedMessage:
     at_ms = now_ms() - number * 7919 % (48 * _HOUR_MS)
     names = {"sender": f"s{number % _SENDERS}", "group": 12 + number % _SENDERS, "recipient": address(number)}
-    return decided(f"{number:064x}", received_ms=at_ms, source=_source(number), **names)
+    return decided(sha256(b"%d" % number).hexdigest(), received_ms=at_ms, source=_source(number), **names)
 
 
 def address(number: int) -> str:
