@@ -9,13 +9,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlencode
 
 from handlers import message
+from handlers.errors import Rejected
 from handlers.request import DecidedMessage, Outcome, Suggestion
 from tests.harness import processes
 from tests.harness.redis_server import RedisServer
@@ -25,6 +26,7 @@ from worker.accounts import Accounts
 from worker.installation import Installation
 from worker.journal import configure_logging
 from worker.quarantine.shelf import Selection
+from worker.trace import traced
 
 TOKEN = "t0ken"
 _BATCH = 500
@@ -79,13 +81,17 @@ def _source(number: int) -> str:
 def _untagged(number: int) -> tuple[message.InboundMessage, DecidedMessage]:
     raw = (
         f"From: P <q{number}@example.net>\r\nTo: info@example.org\r\nSubject: Please stop {number}\r\n"
-        f"Message-ID: <q{number}@example.net>\r\n\r\nPlease take me off the list.\r\n"
+        f"Message-ID: {_message_id(number)}\r\n\r\nPlease take me off the list.\r\n"
     ).encode()
     mail = message.read(raw, source=_source(number))
     hint = Suggestion("s0", 0, f"q{number}@example.net", "asks in words") if number % 10 == 0 else None
     at_ms = now_ms() - number * 104_729 % (48 * _HOUR_MS)
     outcome = _OUTCOMES[number % len(_OUTCOMES)]
     return mail, DecidedMessage(mail.key, mail.source, outcome, "no address carries a tag", at_ms, suggestion=hint)
+
+
+def _message_id(number: int) -> str:
+    return f"<q{number}@example.net>"
 
 
 class Console:
@@ -112,17 +118,27 @@ def pages(web: Web) -> dict[str, Cost]:
     """Return by its name what each page costs."""
     console = Console(web)
     newest = web.installation.quarantine.ids(Selection(), 200)
-    oldest = web.installation.quarantine.entries(web.installation.quarantine.beginning("", 1)).popitem()[1]
-    (named,) = re.findall(r"Please stop (\d+)", oldest.subject)
     paths = (
         "/ops", "/ops/live", "/ops/queue", "/ops/quarantine", "/ops/quarantine?suggested=1",
         "/ops/quarantine?reason=bad-tag", f"/ops/quarantine/{newest[100]}", "/ops/senders", "/ops/senders/s0",
         "/ops/sources", "/ops/keys", "/ops/audit", "/metrics",
     )  # fmt: skip
     found = {path.replace(newest[100], "ID"): _cost(web, lambda path=path: console.get(path)) for path in paths}  # type: ignore[misc]
-    for what, text in (("address", address(7)), ("message-id", f"<q{named}@example.net>"), ("digest", oldest.key[:12])):
+    digest = _untagged(0)[0].key[:12]
+    wanted = {"address": address(7), "stranger": "nobody@example.com", "message-id": _message_id(0), "digest": digest,
+              "unknown message-id": "<nobody@example.net>", "unknown digest": "0" * 12}  # fmt: skip
+    for what, text in wanted.items():
         found[f"search {what}"] = _cost(web, lambda text=text: console.search(text))  # type: ignore[misc]
+    for what in ("address", "stranger", "message-id", "digest"):
+        found[f"trace {what}"] = _cost(web, lambda text=wanted[what]: _traced(web, text))  # type: ignore[misc]
     return found
+
+
+def _traced(web: Web, what: str) -> Answer:
+    """What `unsubd trace` prints, as if it were a page."""
+    with suppress(Rejected):
+        return Answer(200, {}, "\n".join(each.what for each in traced(web.installation, what, full=False)).encode())
+    return Answer(200, {}, b"nothing")
 
 
 def _cost(web: Web, ask: object) -> Cost:
