@@ -37,10 +37,11 @@ _HOUR_MS = 3_600_000
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one page. Units: ms; commands and octets of Redis; size of the page in octets."""
+    """Of one page. Units: ms by the clock, and of processor, ours and Redis's; octets that Redis answered, and of the page."""
 
     status: int
     ms: float
+    cpu_ms: float
     commands: int
     redis_bytes: int
     page_bytes: int
@@ -121,7 +122,7 @@ def pages(web: Web) -> dict[str, Cost]:
     paths = (
         "/ops", "/ops/live", "/ops/queue", "/ops/quarantine", "/ops/quarantine?suggested=1",
         "/ops/quarantine?reason=bad-tag", f"/ops/quarantine/{newest[100]}", "/ops/senders", "/ops/senders/s0",
-        "/ops/sources", "/ops/keys", "/ops/audit", "/metrics",
+        "/ops/sources", "/ops/keys", "/ops/audit", "/ops/anomalies", "/metrics",
     )  # fmt: skip
     found = {path.replace(newest[100], "ID"): _cost(web, lambda path=path: console.get(path)) for path in paths}  # type: ignore[misc]
     digest = _untagged(0)[0].key[:12]
@@ -147,12 +148,16 @@ def _cost(web: Web, ask: object) -> Cost:
     before, began = _spent(web), time.perf_counter()
     answer: Answer = ask()
     took_ms, after = (time.perf_counter() - began) * 1000, _spent(web)
-    return Cost(answer.status, took_ms, after[0] - before[0] - 1, after[1] - before[1], len(answer.body))
+    spent = {name: after[name] - before[name] for name in before}
+    commands, octets = round(spent["total_commands_processed"]) - 1, round(spent["total_net_output_bytes"])
+    cpu_ms = (spent["used_cpu_user"] + spent["used_cpu_sys"] + spent["ours"]) * 1000
+    return Cost(answer.status, took_ms, cpu_ms, commands, octets, len(answer.body))
 
 
-def _spent(web: Web) -> tuple[int, int]:
-    stats = web.installation.redis.info("stats")
-    return stats["total_commands_processed"], stats["total_net_output_bytes"]
+def _spent(web: Web) -> dict[str, float]:
+    info = web.installation.redis.info("stats", "cpu")
+    names = ("total_commands_processed", "total_net_output_bytes", "used_cpu_user", "used_cpu_sys")
+    return {name: float(info[name]) for name in names} | {"ours": time.process_time()}
 
 
 @contextmanager
@@ -173,10 +178,10 @@ def main() -> None:
         fill(web.installation, requests, quarantined)
         print(f"{requests:,} requests and {web.installation.quarantine.count(Selection()):,} messages in quarantine, "
               f"in {time.perf_counter() - began:.0f} s; load {os.getloadavg()[0]:.1f}")  # fmt: skip
-        print(f"{'page':34} {'status':>6} {'ms':>8} {'commands':>9} {'Redis kB':>9} {'page kB':>8}")
+        print(f"{'page':34} {'status':>6} {'ms':>8} {'cpu ms':>8} {'commands':>9} {'Redis kB':>9} {'page kB':>8}")
         for path, cost in pages(web).items():
-            print(f"{path:34} {cost.status:>6} {cost.ms:>8.1f} {cost.commands:>9} {cost.redis_bytes / 1024:>9.1f} "
-                  f"{cost.page_bytes / 1024:>8.1f}")  # fmt: skip
+            print(f"{path:34} {cost.status:>6} {cost.ms:>8.1f} {cost.cpu_ms:>8.1f} {cost.commands:>9} "
+                  f"{cost.redis_bytes / 1024:>9.1f} {cost.page_bytes / 1024:>8.1f}")  # fmt: skip
 
 
 if __name__ == "__main__":
