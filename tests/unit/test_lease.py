@@ -85,10 +85,11 @@ def test_a_second_process_stands_by_until_the_first_gives_back(
     heard: list[str] = []
 
     async def both() -> None:
-        one, two, waits = lease("one"), lease("two"), asyncio.Event()
+        one, two, begun, waits = lease("one"), lease("two"), asyncio.Event(), asyncio.Event()
 
         async def first() -> None:
             order.append("one begins")
+            begun.set()
             await waits.wait()
             assert await one.is_awaited()
             order.extend(each["state"] for each in source_states(client(server)))
@@ -102,7 +103,9 @@ def test_a_second_process_stands_by_until_the_first_gives_back(
             order.append("two begins")
             assert not await two.is_awaited()
 
-        await asyncio.gather(one.hold(first, _unheard), two.hold(second, tell))
+        holding = asyncio.create_task(one.hold(first, _unheard))
+        await begun.wait()
+        await asyncio.gather(holding, two.hold(second, tell))
 
     asyncio.run(both())
 

@@ -69,7 +69,8 @@ class SourceReport:
         oldest_ms: int = 0,
         login_ends_ms: int | None = None,
     ) -> None:
-        """Tell the state (`connecting`, `idle`, `working`, `waiting`, `refused`, `stopped`) and what was taken.
+        """Tell the state (`connecting`, `idle`, `working`, `waiting`, `refused`, `stopped`) and what was taken. A process
+        on `standby` says so by its lease (`worker/sources/lease.py`).
 
         Units:   messages. held: older than where work begins. left: looked at, not ours, untouched. unread: cannot be
                  fetched. Idle means: everything else that came until now is taken. oldest_ms: event time of the oldest

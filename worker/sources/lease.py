@@ -155,7 +155,11 @@ class Lease:
     async def require(self) -> None:
         """Return when the lease is ours and stays so for the next seconds; costs a round trip only in doubt."""
         if not self.is_sure():
-            await self._called(self._renew)
+            await self.ask()
+
+    async def ask(self) -> None:
+        """Return when Redis says that the lease is ours."""
+        await self._called(self._renew)
 
     async def is_awaited(self) -> bool:
         """Say whether another process stands by for this source. Errors: none: when Redis is away, nobody can take it."""

@@ -379,6 +379,10 @@ class Mailbox:
         await self._lease.require()
         with point("imap.mark"):
             refusal = await connection.mark_done(uids, DONE if self._keywords else "\\Seen")
+        if refusal:
+            await (
+                self._lease.ask()
+            )  # who woke too late is refused because another one took it: no trouble of the server
         if refusal and self._keywords:
             self._notes["marks"] = f"handled mail cannot be marked, its UIDs are remembered instead: {refusal}"
         if refusal or not self._keywords:
@@ -406,6 +410,7 @@ class Mailbox:
         with point("imap.move"):
             refusal = await connection.move(batch, self._processed)
         if refusal:
+            await self._lease.ask()
             self._notes["move"] = f"handled mail stays here, it cannot be moved to {self._processed!r}: {refusal}"
             # Without MOVE, a refused expunge leaves a copy behind: not another one at each connection.
             self._move_again_at = time.monotonic() + _MOVE_AGAIN_S
