@@ -51,6 +51,7 @@ def sources(installation: Installation) -> Iterator[Finding]:
         states = source_states(installation.redis)
     for each in states:
         where = f" ({each['where']})" if each.get("where") else ""
+        where += f" by {each['by']}:" if each.get("by") else ""
         if each["state"] == "standby":
             yield ok("source", f"{each['name']} standby: {each['detail']}")
             continue

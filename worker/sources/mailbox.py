@@ -31,7 +31,7 @@ from worker.points import point
 from worker.settings import Settings
 from worker.sources import SourceReport, oauth
 from worker.sources.imap import ASIDE, DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused, Selected
-from worker.sources.lease import LIFE_S, Lease, process_name
+from worker.sources.lease import LIFE_S, Lease, LeaseTaken, process_name
 from worker.sources.look import Look
 from worker.sources.place import Place
 from worker.sources.progress import Progress, ProgressStore, UidSet
@@ -66,7 +66,8 @@ class Mailbox:
         redis, where = installation.redis, address.where
         self._report = SourceReport(redis, installation.journal, self._source, where, by=process_name())
         folder, of = installation.settings.data_dir, address.identity("\\Junk" if junk else "")
-        self._lease = Lease(redis, Place(folder / f"lease-{name}"), self._source, of, self._settings.min_replicas)
+        place = Place(folder / f"lease-{name.replace(':', '-')}")
+        self._lease = Lease(redis, place, self._source, of, self._settings.min_replicas)
         self._look = Look(installation.keys, self._source)
         self._kept = ProgressStore(installation.redis, name)
         self._trying = Trying(installation.settings.data_dir, name)
@@ -86,8 +87,8 @@ class Mailbox:
         """Poll until cancelled, coming back after every trouble; stand by while another process does.
 
         Shape:   once: one look, then return. strict: give up when the mailbox cannot be opened even once.
-        Errors:  MailboxRefused, MailboxUnavailable  only with once or strict, and never of a Junk folder. With once also
-                 LeaseTaken: a living process works on it.
+        Errors:  MailboxRefused, MailboxUnavailable  only with once or strict, and never of a Junk folder.
+                 LeaseTaken  only with once: a living process works on it.    temporary
         """
         while True:
             try:
@@ -97,17 +98,21 @@ class Mailbox:
                 if once:
                     return
                 await asyncio.sleep(away_s)
-            except LeaseLost as error:
-                self._installation.journal.failed("lease", str(error))
-                if once:
-                    raise
-            except (MailboxRefused, Unavailable) as error:
-                await self._wait_after(error)
-                if self._gives_up(once=once, strict=strict):
+            except (LeaseTaken, LeaseLost, MailboxRefused, Unavailable) as error:
+                if isinstance(error, LeaseLost):
+                    self._installation.journal.failed("lease", str(error))
+                elif not isinstance(error, LeaseTaken):  # of a mailbox that another one works on, we say nothing
+                    await self._wait_after(error)
+                if self._gives_up(once=once, strict=strict and not isinstance(error, LeaseLost)):
                     if self._junk:
                         return
                     raise
                 await asyncio.sleep(_LEASE_AGAIN_S)
+            except Exception as error:
+                if once:
+                    raise
+                self._installation.journal.failed("lease", type(error).__name__, source=self._source)
+                await asyncio.sleep(_REFUSED_WAIT_S)
 
     def waiting_for(self, mailbox: "Mailbox") -> AbstractAsyncContextManager[None]:
         """Say for the time of the block that this process lives, as long as it works on *mailbox*."""
