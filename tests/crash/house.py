@@ -99,6 +99,11 @@ class House:
         kill_tree(self._parts[name].pid)
         self._parts[name].wait(20)
 
+    def stop(self, name: str) -> None:
+        """Tell a part to stop; it may be killed on its way. `tend` starts it again."""
+        self._parts[name].terminate()
+        self._parts[name].wait(20)
+
     def tend(self, done: Callable[[], object], seconds: float, what: Callable[[], object]) -> None:
         """Keep every part running until *done*."""
         deadline = time.monotonic() + seconds

@@ -146,6 +146,12 @@ def imap_again(house: House, number: int) -> Sent:
     return imap(house, number)
 
 
+def imap_stopped(house: House, number: int) -> Sent:
+    """The same for a poller that is told to stop, and gives its lease back."""
+    house.stop("poll")
+    return imap(house, number)
+
+
 def maildir(house: House, number: int) -> Sent:
     """Files in a Maildir, by rename."""
     mails = Mails(number)
@@ -305,7 +311,8 @@ WAYS = {
     "webhook": Way(webhook, {"web": (*DOOR, "webhook.remember", "webhook.answer"), "worker-job": ("job.record", *TOLD),
                              "events-job": OUT}, victims=BOTH),
     "imap": Way(imap, {"poll": ("imap.fetch", "queue.enqueue", "imap.mark", "imap.remember", "imap.move")}),
-    "imap-again": Way(imap_again, {"poll": ("imap.resume",)}),
+    "imap-again": Way(imap_again, {"poll": ("lease.take", "imap.resume")}),
+    "imap-stopped": Way(imap_stopped, {"poll": ("lease.give-back",)}),
     "maildir": Way(maildir, {"poll": ("queue.enqueue", "maildir.move")}),
     "sqs": Way(sqs, {"poll": ("sqs.receive", "queue.enqueue", "sqs.delete")}),
     "lmtp": Way(lmtp, {"lmtp": ("queue.enqueue", "lmtp.answer")}),

@@ -1,4 +1,4 @@
-"""Reading a mailbox without leaving a trace in it: for a dry run and for an audit."""
+"""Reading a mailbox without leaving a trace in it: for a dry run and for an audit. It needs no lease: it has no effect."""
 
 from collections.abc import AsyncIterator, Sequence
 
