@@ -178,7 +178,8 @@ class Journal:
             return 0
         pseudonym = self._pseudonym(recipient).partition("@")[0].encode()
         lines = [line for line in cast(list[Any], self._redis.lrange(_LINES, 0, -1)) if pseudonym in line]
-        return sum([self._redis.lrem(_LINES, 0, line) for line in lines])
+        with point("forget.journal"):
+            return sum([self._redis.lrem(_LINES, 0, line) for line in lines])
 
     @staticmethod
     def lines(client: redis.Redis, count: int) -> list[dict[str, Any]]:
