@@ -26,7 +26,6 @@ from worker.store.archive import Archive
 from worker.web.ops import trail
 
 DAY_MS = 86_400_000
-_BEGUN_FOR_MS = 4000  # the reaper takes it 2 s after that: the command must have the time to meet it
 
 
 def _list_of(number: int) -> tuple[bytes, list[str]]:
@@ -216,12 +215,12 @@ def undone(house: House, number: int) -> Sent:
     return Sent(acked, [], rest=rest, rows=2)
 
 
-def forgotten(house: House, number: int, begun_ms: int = 0) -> Sent:
+def forgotten(house: House, number: int) -> Sent:
     """An address in every place that holds one, and an operator who forgets it, again when the command died."""
     who = f"somebody.who.is.to.be.forgotten.{number}@a-rather-long-domain-name.example.com"
     rejects = house.folder / "data" / "imports" / f"{number}.rejected.csv"
     with house.installation() as installation:
-        _spread(installation, who, number, begun_ms)
+        _spread(installation, who, number)
     rejects.parent.mkdir(exist_ok=True)
     rejects.write_text(f"{who},rejected\n")
     is_told = _told(house, who)
@@ -239,11 +238,29 @@ def forgotten(house: House, number: int, begun_ms: int = 0) -> Sent:
 
 
 def forgotten_in_hand(house: House, number: int) -> Sent:
-    """The same while a page has begun to record something of him, and died."""
-    return forgotten(house, number, int(time.time() * 1000) + _BEGUN_FOR_MS)
+    """The same while a page has begun to record something of him, which is done when the command has ended."""
+    sent, left = forgotten(house, number), list[bytes]()
+    who = f"somebody.who.is.to.be.forgotten.{number}@a-rather-long-domain-name.example.com"
+    row = {"at_ms": int(time.time() * 1000) + DAY_MS, "message": decided(recipient=who).as_wire()}
+    with house.installation() as installation:
+        installation.redis.hset("unsubd:begun", f"b{number}", json.dumps(row))
+
+    def acked() -> bool:
+        if not sent.acked():
+            return False
+        with house.installation() as installation:
+            left.extend(values(installation.redis, b"unsubd:begun"))
+            installation.redis.hdel("unsubd:begun", f"b{number}")
+        return True
+
+    def rest() -> list[str]:
+        spelled = any(who.encode() in each for each in left)
+        return [*sent.rest(), *["what the page has begun spells him"] * spelled]
+
+    return Sent(acked, [], rest=rest)
 
 
-def _spread(installation: Installation, who: str, number: int, begun_ms: int) -> None:
+def _spread(installation: Installation, who: str, number: int) -> None:
     stored = Tag("acme", 1, who)
     installation.tags.keep([(mint(NEW, stored, TEMPLATE), stored)])
     sources = SenderSources(installation.redis)
@@ -254,9 +271,6 @@ def _spread(installation: Installation, who: str, number: int, begun_ms: int) ->
     _failed_job(installation, wish, f"ValueError: {who}")
     about = mail("info@example.com", f"about-{number}").replace(b"someone@example.net", who.encode())
     installation.intake.accept([message.read(about, source="relay:default")])
-    if begun_ms:
-        row = {"at_ms": begun_ms, "message": wish.as_wire()}
-        installation.redis.hset("unsubd:begun", f"b{number}", json.dumps(row))
 
 
 def _spelled(installation: Installation, who: str) -> Iterator[str]:
@@ -267,20 +281,20 @@ def _spelled(installation: Installation, who: str) -> Iterator[str]:
                 yield key.decode()
 
 
-CONSOLE = ("ledger.refer", "store.apply", "ledger.append", "quarantine.write", "console.note")
+CONSOLE = ("ledger.refer", "store.apply", "ledger.append", "console.note")
 ARCHIVE = ("archive.lease", "archive.write", "ledger.drop", "ledger.month", "archive.release")
-FORGET = ("forget.rows", "forget.tags", "forget.tokens", "forget.job", "quarantine.write", "forget.file",
+FORGET = ("forget.rows", "forget.tags", "forget.tokens", "forget.job", "forget.file",
           "forget.journal", "forget.server")  # fmt: skip
 
 ACTIONS = {
-    "imported": Way(imported, {"import": ("import.keep", "store.apply", "import.reject")}),
+    "imported": Way(imported, {"import": ("store.apply", "import.reject")}),
     "posted-list": Way(posted_list, {"web": ("import.take", "import.keep", "import.end")}),
     "archived": Way(archived, {"reaper": ARCHIVE}),
     "resolved": Way(resolved, {"web": CONSOLE}),
-    "replayed": Way(replayed, {"web": ("queue.enqueue", "quarantine.write")}),
+    "replayed": Way(replayed, {"web": ("quarantine.write",)}),
     "requeued": Way(requeued, {"web": ("queue.requeue",)}),
     "dropped": Way(dropped, {"web": ("queue.drop",)}),
-    "undone": Way(undone, {"web": ("begun.put", "store.apply", "store.ledger", "anomaly.settle")}),
+    "undone": Way(undone, {"web": ("store.apply", "store.ledger", "anomaly.settle")}),
     "forgotten": Way(forgotten, {"forget": FORGET}),
     "forgotten-in-hand": Way(forgotten_in_hand, {"forget": ("forget.begun",)}),
 }  # fmt: skip
