@@ -26,6 +26,7 @@ from handlers.tag import Keyring, StoredTag, Tag
 from worker import canary
 from worker.accounts import Accounts, Standing
 from worker.anomalies import Anomalies
+from worker.anomaly_late import renewed
 from worker.begun import Begun
 from worker.clock import Clock
 from worker.counted import LEFT
@@ -213,8 +214,11 @@ class Intake:
         Repeat:  safe, as `record`; the caller keeps what the ledger would.
         """
         targets = self._targets(requests)
-        effects = self.store.apply([targets[request] for request in requests])
-        return [(targets[each].group, effect) for each, effect in zip(requests, effects, strict=True)]
+        wanted = [targets[request] for request in requests]
+        effects = self.store.apply(wanted)
+        late = renewed(self.store, self.anomalies, wanted, effects)
+        effects = [late.get(number, effect) for number, effect in enumerate(effects)]
+        return [(target.group, effect) for target, effect in zip(wanted, effects, strict=True)]
 
     def _applied(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         done = zip(requests, self.apply(requests), strict=True)

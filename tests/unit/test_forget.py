@@ -97,6 +97,23 @@ def test_a_job_that_nobody_can_read_stops_no_forgetting(acme: Installation) -> N
     assert job.kwargs["batch"][0]["requests"][0]["recipient"] == acme.names("acme", JANE)
 
 
+def test_what_a_page_has_begun_and_what_is_parked_is_reached_too(acme: Installation) -> None:
+    begun = {"at_ms": house.now_ms(), "message": decided("b", recipient=JANE).as_wire()}
+    others = {"at_ms": 5, "message": decided("o", recipient="bob@example.com").as_wire()}
+    acme.redis.hset("unsubd:begun", mapping={"1": json.dumps(begun), "2": json.dumps(others)})
+    acme.parked.put([decided("p", recipient=JANE)])
+
+    assert forget(acme, JANE).jobs == 2
+
+    left = {key: json.loads(row) for key, row in acme.redis.hgetall("unsubd:begun").items()}
+    name = acme.names("acme", JANE)
+    assert (left[b"1"]["at_ms"], left[b"1"]["message"]["requests"][0]["recipient"]) == (begun["at_ms"], name)
+    assert left[b"2"] == others
+    [job] = acme.queue.rq.get_jobs()
+    assert job.kwargs["batch"][0]["requests"][0]["recipient"] == name
+    assert acme.parked.waiting() == (0, 0)
+
+
 def test_an_entry_that_changes_meanwhile_is_looked_at_again(acme: Installation) -> None:
     acme.quarantine_failed(decided("k", recipient=JANE).as_wire(), "a bug")
     real, calls = Quarantine.change, []

@@ -323,13 +323,21 @@ class Mailbox:
             name = f"{self._progress.of}:{uid}"
             args = (each.raw, name, self._source, each.received_ms, self._lease.fence)
             accepted = await asyncio.to_thread(self._installation.intake.set_aside, *args)
-            if self._keywords:
-                await self._lease.require()
-                with point("imap.mark"):
-                    await connection.mark_done([uid], ASIDE)
+            await self._mark_aside(connection, uid)
             await self._mark(connection, [uid], accepted.job_ids)
             self._taken.add([uid])
             self._trying.end([uid])
+
+    async def _mark_aside(self, connection: ImapConnection, uid: int) -> None:
+        """Let no comparison read it either: by a keyword, which goes with it to Processed, else by its UID; then it stays."""
+        refusal = ""
+        await self._lease.require()
+        if self._keywords:
+            with point("imap.mark"):
+                refusal = await connection.mark_done([uid], ASIDE)
+        if refusal or not self._keywords:
+            await self._lease.require()
+            await asyncio.to_thread(self._kept.add, "aside", self._progress.aside, [uid])
 
     def _is_known(self, uid: int) -> bool:
         # A server may accept a flag and forget it: what this session took is not taken again, or it would never rest.
@@ -427,7 +435,8 @@ class Mailbox:
     async def _handled(self, connection: ImapConnection) -> list[int]:
         marked = await connection.search("KEYWORD", DONE) if self._keywords else []
         remembered = await connection.search("ALL") if self._progress.done else []
-        return sorted({*marked, *(uid for uid in remembered if uid in self._progress.done)})
+        handled = {*marked, *(uid for uid in remembered if uid in self._progress.done)}
+        return sorted(uid for uid in handled if uid not in self._progress.aside)
 
 
 def _oldest_ms(messages: dict[int, InboundMessage]) -> int:

@@ -220,7 +220,7 @@ class Store:
                     _counts_key(sender),
                     *(_key(sender, group) for group in self.groups(sender)),
                 ]
-                with away_as(StoreUnavailable, _SETTING):
+                with away_as(StoreUnavailable, _SETTING), point("forget.rows"):
                     moved += int(self._forget(keys=keys, args=[recipient, self._names(sender, recipient)]))
         return moved
 

@@ -104,7 +104,8 @@ class Ledger:
                 content = json.dumps({"see": self._homes(first)[0]}, separators=(",", ":"))
                 for home in self._homes(later):
                     self._put(pipeline, home, first.key, content)
-            pipeline.execute()
+            with point("ledger.refer"):
+                pipeline.execute()
 
     def append(self, additions: Sequence[tuple[DecidedMessage, dict[str, Any]]]) -> None:
         """Append to the one record of each message, given as first decided, what a person made of it.
@@ -127,7 +128,9 @@ class Ledger:
             if content and (longer := self._longer(json.loads(content), each[2])):
                 self._swap(keys=[each[0]], args=[each[1], content, longer, self._life_s], client=writing)
                 tried.append(each)
-        return [each for each, swapped in zip(tried, writing.execute(), strict=True) if not swapped]
+        with point("ledger.append"):
+            swaps = writing.execute()
+        return [each for each, swapped in zip(tried, swaps, strict=True) if not swapped]
 
     def _longer(self, record: dict[str, Any], addition: dict[str, Any]) -> str:
         """The record with its addition; "" when it has it already."""
@@ -287,10 +290,17 @@ class Ledger:
                 pipeline = self._redis.pipeline(transaction=False)
                 for home, key, length in records[start : start + 1000]:
                     self._drop(keys=[home], args=[key, length], client=pipeline)
-                pipeline.execute()
-            self._redis.srem(_MONTHS, month)
-            if next(iter(self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500)), None) is not None:
-                self._redis.sadd(_MONTHS, month)
+                with point("ledger.drop"):
+                    pipeline.execute()
+            if self._is_empty(month):
+                with point("ledger.month"):
+                    self._redis.srem(_MONTHS, month)
+                if not self._is_empty(month):  # a record came in between: its writer found the month still there
+                    with point("ledger.month"):
+                        self._redis.sadd(_MONTHS, month)
+
+    def _is_empty(self, month: str) -> bool:
+        return next(iter(self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500)), None) is None
 
     def records(self) -> Iterator[tuple[str, Record]]:
         """Yield (message key, record) of every message in the store, pointers left out."""

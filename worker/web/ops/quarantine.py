@@ -206,8 +206,10 @@ def _settled(visit: Visit, way: str, ids: Sequence[str]) -> str:
     settled = _taken(visit, way, found)
     for each in settled:
         visit.note(way, f"quarantine {each.entry.id[:12]}", each.word)
-    gone = len(ids) - len(found)
-    visit.say(_told(settled) + (f" {gone} had been settled by somebody else." if gone else ""))
+    gone = [each for each in ids if each not in {entry.id for entry in found}]
+    for each_id in gone:  # perhaps by this person, whose first try died before it was noted
+        visit.note(way, f"quarantine {each_id[:12]}", "settled before")
+    visit.say(_told(settled) + (f" {len(gone)} had been settled before." if gone else ""))
     if alone and not (settled and settled[0].gone):
         following = alone.id
     return f"/ops/quarantine/{following}?{_query(_back(visit))}" if following else _list(visit)
