@@ -24,12 +24,9 @@ from worker import embedded
 from worker.backup import file, keys
 from worker.keys import in_use
 from worker.server import away_as
+from worker.store import STORE_KEYS
 
 _RESTORING, _MOVED = "unsubd:restoring", "unsubd:moved"
-_OF_STORE = (
-    "unsubd:supp:", "unsubd:counts:", "unsubd:forgotten:", "unsubd:tag:", "unsubd:ledger:", "unsubd:masters",
-    "unsubd:pseudonym-key", "unsubd:parked",
-)  # fmt: skip
 _OF_RQ = (
     "rq:job:",
     "rq:queue:unsubd",
@@ -168,8 +165,8 @@ def _put(
         done = _begun(servers, name)
         for number, lines in enumerate(pages):
             if number >= done or anew:
-                keys.write(queue, [line for line in lines if not line["key"].startswith(_OF_STORE)])
-                keys.write(store, [line for line in lines if line["key"].startswith(_OF_STORE)])
+                keys.write(queue, [line for line in lines if not line["key"].startswith(STORE_KEYS)])
+                keys.write(store, [line for line in lines if line["key"].startswith(STORE_KEYS)])
                 store.set(_RESTORING, json.dumps({"of": name, "pages": number + 1}))
             count += sum(line["part"] == 0 for line in lines)
             progress(count, "keys")

@@ -69,6 +69,13 @@ class Questions:
         return list(zip(columns[0], columns[-1], strict=True)) if self._recipients else []
 
 
+STORE_KEYS = (
+    "unsubd:supp:", "unsubd:counts:", "unsubd:forgotten:", "unsubd:tag:", "unsubd:ledger:", "unsubd:masters",
+    "unsubd:pseudonym-key", "unsubd:parked",
+)  # fmt: skip
+"""How the keys of the store's server begin, for who copies it; all others are the queue's."""
+
+
 class Store:
     """The suppressions on one server.
 

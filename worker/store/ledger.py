@@ -211,7 +211,7 @@ class Ledger:
 
         Shape:   about: whom the messages are known to concern, None = no sender: their records are looked for there first.
         Why:     a key does not tell where its record lies, and an index of keys would cost every request. Of what nobody
-                 knows any more, all homes are looked through, on the server: 1,000,000 records in half a second.
+                 knows any more, all homes are looked through, on the server: 0.7 s of its time for 1,000,000 records.
         """
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             likely = [
