@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from handlers.request import Action, request_id
+
 SLOT_MS = 600_000
 MANY_ASKERS = 5  # a person has a few addresses and networks
 _KNOWN_SLOTS = 144  # a day: before, everything is new
@@ -85,6 +87,15 @@ def stopped_by(anomaly: Anomaly, records: Iterable[Mapping[str, Any]]) -> dict[K
                 others.add(key)
         others |= {key for each in record.get("resolutions", []) for key, _ in _stops(each["requests"])}
     return {key: None if key in others else last[key] for key in made}
+
+
+def lift_id(anomaly_id: str, sender: str, group: int, recipient: str) -> str:
+    """Return the id of the request by which an undo of the anomaly lifts a row: the row's evidence tells it from others'.
+
+    Why:     a resubscribe that a person asked for makes everything older stale; an undo only takes back what was never
+             meant, and must not make stale what somebody did mean.
+    """
+    return request_id(f"undo\0{anomaly_id}", sender, group, recipient, Action.RESUBSCRIBE)
 
 
 def _stops(results: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Key, str]]:

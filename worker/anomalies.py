@@ -21,11 +21,12 @@ from typing import Any, cast
 
 import redis
 
-from handlers.anomaly import MANY_ASKERS, SLOT_MS, Anomaly, Pace
+from handlers.anomaly import MANY_ASKERS, SLOT_MS, Anomaly, Key, Pace
 from handlers.errors import QueueUnavailable, Rejected
 from handlers.message import InboundMessage, addresses
-from handlers.request import Action, DecidedMessage
+from handlers.request import Action, DecidedMessage, Request
 from handlers.tag import Tag
+from worker.points import point
 from worker.server import away_as
 from worker.store.row import holds
 
@@ -114,6 +115,10 @@ class Anomalies:
         """Count who pressed a button, by the network it was pressed from. Units: at_ms: event time. Errors: none."""
         self._used([(tag, peer, at_ms)])
 
+    def key_of(self, request: Request) -> Key:
+        """Return by what an anomaly knows whom *request* is about."""
+        return request.sender, request.group, self._bare(request.recipient)
+
     def _used(self, uses: Iterable[tuple[Tag, str, int]]) -> None:
         key = f"{_ASKERS}{time.time_ns() // 1_000_000 // _WEEK_MS}"
         asked = [(tag, self._bare(asker.lower())[:8], at_ms) for tag, asker, at_ms in uses if asker]
@@ -193,7 +198,7 @@ class Anomalies:
 
     def settle(self, anomaly: Anomaly, state: str, said: str) -> None:
         """Keep what somebody made of it. Errors: as `every`. Repeat: the last word counts."""
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), point("anomaly.settle"):
             self._redis.hset(_ANOMALIES, anomaly.id, json.dumps(asdict(replace(anomaly, state=state, said=said))))
 
 

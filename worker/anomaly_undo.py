@@ -1,7 +1,8 @@
 """One action against an anomaly: whom it stopped, and nobody else has stopped since, gets mail again.
 
 What others hold (a complaint, an import, an entry by API or operator) stays, and so does whatever changes meanwhile: each
-row is lifted only as it was seen. Forgotten people stay stopped: nobody can tell whether it was they.
+row is lifted only as it was seen. Forgotten people stay stopped: nobody can tell whether it was they. Who asked by another
+way and is heard of after the undo is stopped again: see `anomaly_late.py`.
 """
 
 import secrets
@@ -9,9 +10,9 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from handlers.anomaly import Anomaly, Key, stopped_by
+from handlers.anomaly import Anomaly, Key, lift_id, stopped_by
 from handlers.errors import Rejected
-from handlers.request import Action, DecidedMessage, Effect, Outcome, Request, request_id
+from handlers.request import Action, DecidedMessage, Effect, Outcome, Request
 from worker.by_hand import SOURCE
 from worker.installation import Installation
 from worker.quarantine.shown import without_addresses
@@ -45,7 +46,8 @@ def undo(installation: Installation, anomaly: Anomaly, *, actor: str, reason: st
     made = stopped_by(anomaly, _records(installation))  # again: somebody may have asked before the rows were seen
     free = [each for each in rows if (last := made.get(each[0])) is not None and _is_free(each[2], last)]
     lifted = sum(
-        _lifted(installation, free[start : start + _AT_ONCE], actor, reason) for start in range(0, len(free), _AT_ONCE)
+        _lifted(installation, anomaly, free[start : start + _AT_ONCE], actor, reason)
+        for start in range(0, len(free), _AT_ONCE)
     )
     done = Undone(lifted, len(rows) - lifted)
     installation.intake.anomalies.settle(anomaly, "undone", f"{actor}: {done}")
@@ -68,15 +70,18 @@ def _is_free(row: Row, last_ms: int) -> bool:
     return row.suppressed and not row.held and not row.complaint and row.time_ms <= last_ms
 
 
-def _lifted(installation: Installation, rows: list[tuple[Key, str, Row]], actor: str, reason: str) -> int:
-    nonce, now_ms, action = secrets.token_hex(16), time.time_ns() // 1_000_000, Action.RESUBSCRIBE
+def _lifted(
+    installation: Installation, anomaly: Anomaly, rows: list[tuple[Key, str, Row]], actor: str, reason: str
+) -> int:
+    nonce, now_ms = secrets.token_hex(16), time.time_ns() // 1_000_000
     wishes = tuple(
-        Request(request_id(nonce, key[0], key[1], recipient, action), action, key[0], key[1], recipient, now_ms, SOURCE,
-                nonce, actor, row.version.hex())
+        Request(lift_id(anomaly.id, key[0], key[1], recipient), Action.RESUBSCRIBE, key[0], key[1], recipient, now_ms,
+                SOURCE, nonce, actor, row.version.hex())
         for key, recipient, row in rows
     )  # fmt: skip
     why = without_addresses(reason) or "anomaly undone"
-    results = installation.intake.record(
-        [DecidedMessage(nonce, SOURCE, Outcome.HONOUR, why, now_ms, wishes, {"actor": actor})]
+    # Kept while it is done: said again, the undo finds nothing left to lift, and would tell nobody what it had lifted.
+    results = installation.intake.record_now(
+        DecidedMessage(nonce, SOURCE, Outcome.HONOUR, why, now_ms, wishes, {"actor": actor})
     )
-    return sum(each["effect"] == Effect.LIFTED.value for each in results[0])
+    return sum(each["effect"] == Effect.LIFTED.value for each in results)

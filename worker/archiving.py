@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from handlers.errors import QueueUnavailable
 from worker.installation import Installation
+from worker.points import point
 from worker.server import away_as
 from worker.store.archive import Archive, Line
 
@@ -31,13 +32,13 @@ def archive_ended(installation: Installation, now: datetime | None = None) -> in
     months = installation.ledger.ended_months(now or datetime.now(UTC))
     if not months:
         return 0
-    with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+    with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), point("archive.lease"):
         if not installation.redis.set(_LEASE, "1", nx=True, ex=_LEASE_S):
             return 0
     try:
         return sum(_move(installation, month) for month in months)
     finally:
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), point("archive.release"):
             installation.redis.delete(_LEASE)
 
 

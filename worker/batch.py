@@ -21,6 +21,7 @@ from rq.job import Job
 
 from handlers.errors import Rejected
 from worker.journal import Journal
+from worker.points import point
 
 RECORD = "worker.jobs.record"  # wire format: renaming one strands queued jobs
 POST_EVENTS, FORWARD = "worker.events.jobs.post", "worker.forwarding.jobs.forward"
@@ -102,7 +103,8 @@ class UnsubdJob(Job):
         Errors:  redis.RedisError  Redis is away.
         """
         self.kwargs = {**self.kwargs, "batch": batch}
-        self.connection.eval(_SET_EXISTING, 1, self.key, "data", zlib.compress(self.data))
+        with point("forget.job"):
+            self.connection.eval(_SET_EXISTING, 1, self.key, "data", zlib.compress(self.data))
 
     def excuse(self, why: str) -> None:
         """From now on the end of this job's process is not the job's fault. Best effort: its Redis may be away too."""

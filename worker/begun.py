@@ -25,6 +25,9 @@ from worker.queue import RequestQueue
 from worker.server import away_as, check_confirmed, confirm
 
 _BEGUN = "unsubd:begun"
+_SWAP = """
+if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
+"""
 _LEFT_AFTER_S = 30.0  # a request to the web server ends before
 
 
@@ -34,6 +37,7 @@ class Begun:
     def __init__(self, client: redis.Redis, *, min_replicas: int = 0) -> None:
         self._redis = client
         self._min_replicas = min_replicas
+        self._swap = client.register_script(_SWAP)
 
     @contextmanager
     def kept(self, message: DecidedMessage) -> Iterator[None]:
@@ -61,6 +65,21 @@ class Begun:
                 with point("begun.take"):
                     self._redis.hdel(_BEGUN, *left)
         return len(left)
+
+    def rewrite(self, change: Callable[[Any], Any]) -> int:
+        """Put *change* of each message in its place, whoever records it meanwhile; return how many differ.
+
+        Repeat:  safe. What is done in this moment stays gone: only what is kept is changed.
+        """
+        count = 0
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            for key, row in cast(dict[bytes, bytes], self._redis.hgetall(_BEGUN)).items():
+                at_ms, message = _opened(row)
+                if (changed := change(message)) != message:
+                    with point("forget.begun"):
+                        self._swap(keys=[_BEGUN], args=[key, row, json.dumps({"at_ms": at_ms, "message": changed})])
+                    count += 1
+        return count
 
     def left(self) -> list[str]:
         """Return the ids of what was begun and is not done after 30 s."""

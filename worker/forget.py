@@ -18,6 +18,8 @@ from rq.results import Result
 from handlers.address import one_address
 from handlers.errors import QueueUnavailable
 from worker.installation import Installation
+from worker.points import point
+from worker.quarantine.catalogue import word_of
 from worker.quarantine.entry import FAILED, Entry
 from worker.sender_sources import SenderSources
 from worker.server import away_as, servers
@@ -69,7 +71,9 @@ def forget(installation: Installation, address: str, progress: Callable[[str], N
 
 
 def _forget_jobs(installation: Installation, traces: Traces) -> int:
-    count = 0
+    while installation.parked.move(installation.queue, installation.quarantine_failed):
+        pass  # into jobs, as the reaper does
+    count = installation.intake.begun.rewrite(traces.without)  # before the jobs: the reaper makes some of it
     with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
         for key in installation.redis.scan_iter("rq:job:*", count=500):
             job = installation.queue.reaper.readable(key.decode().removeprefix("rq:job:"))
@@ -80,7 +84,8 @@ def _forget_jobs(installation: Installation, traces: Traces) -> int:
                 job.rewrite(rewritten)
                 count += 1
             if any(traces.are_in(result.exc_string) for result in job.results()):
-                Result.delete_all(job)  # what an exception said of it
+                with point("forget.job"):
+                    Result.delete_all(job)  # what an exception said of it
     return count
 
 
@@ -126,6 +131,7 @@ def _bare(installation: Installation, entry: Entry, traces: Traces) -> tuple[Ent
         entry, suggestion=None, envelope_to=None, envelope_from=None, author="", subject="",
         detail=GONE if traces.are_in(entry.detail) else entry.detail,
         evidence={name: each for name, each in entry.evidence.items() if not traces.are_in(each)},
+        message_id="" if entry.message_id == word_of(traces.recipient) else entry.message_id,
     )  # fmt: skip
     if entry.reason == FAILED and (element := _element(installation.quarantine.raw(entry.id))) is not None:
         return replace(bare, failures=entry.failures + 1), json.dumps(traces.without(element)).encode()
@@ -136,7 +142,8 @@ def _forget_dropped(folder: Path | None, traces: Traces) -> int:
     """Delete the mails of our own drop folder that spell the address and were accepted already."""
     mine = [path for path in (folder / "cur").glob("*") if traces.are_in_mail(path.read_bytes())] if folder else []
     for path in mine:
-        path.unlink(missing_ok=True)
+        with point("forget.file"):
+            path.unlink(missing_ok=True)
     return len(mine)
 
 
@@ -144,7 +151,8 @@ def _forget_rejected(data_dir: Path, traces: Traces) -> None:
     """Delete what posted lists left of rejected rows, where it spells the address; a list that waits is gone soon."""
     for path in (data_dir / "imports").glob("*.rejected.csv"):
         if traces.are_in(path.read_bytes()):
-            path.unlink(missing_ok=True)
+            with point("forget.file"):
+                path.unlink(missing_ok=True)
 
 
 def _forget_on_servers(installation: Installation, traces: Traces) -> tuple[str, ...]:
@@ -160,7 +168,8 @@ def _forget_on(client: redis.Redis, setting: str, traces: Traces) -> str:
         with away_as(QueueUnavailable, setting):
             for server in servers(client):
                 _forget_slow_log(server, traces)
-                server.bgrewriteaof()
+                with point("forget.server"):
+                    server.bgrewriteaof()
     except (QueueUnavailable, redis.ResponseError) as error:
         return f"{setting}: its append-only file was not rewritten ({error}), expected: BGREWRITEAOF"
     return f"{setting}: rewriting its append-only file"
@@ -170,6 +179,7 @@ def _forget_slow_log(client: redis.Redis, traces: Traces) -> None:
     try:
         slow: Any = client.slowlog_get(_SLOW_LOG)
         if any(traces.are_in(each["command"]) for each in slow):
-            client.slowlog_reset()
+            with point("forget.server"):
+                client.slowlog_reset()
     except redis.ResponseError:
         pass  # not permitted to us: it holds its last 128 commands, in memory only

@@ -26,6 +26,7 @@ from handlers.exports import ExportRow
 from handlers.request import Action, Effect, Request
 from worker.installation import Installation
 from worker.lists import ListFile, open_list
+from worker.points import point
 from worker.server import away_as
 
 _IMPORTS = "unsubd:imports"
@@ -87,7 +88,7 @@ class Imports:
 
     def keep(self, one: Import) -> Import:
         """Remember how far *one* is."""
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), point("import.keep"):
             self._redis.hset(_IMPORTS, one.id, json.dumps(asdict(one)))
         return one
 
@@ -258,7 +259,8 @@ class _Rejects:
     def flushed(self) -> int:
         if self._file is None:
             return 0
-        self._file.flush()
+        with point("import.reject"):
+            self._file.flush()
         return int(self._file.tell())
 
     def __exit__(self, *_: Any) -> None:

@@ -26,10 +26,12 @@ from handlers.tag import Keyring, StoredTag, Tag
 from worker import canary
 from worker.accounts import Accounts, Standing
 from worker.anomalies import Anomalies
+from worker.anomaly_late import renewed
 from worker.begun import Begun
 from worker.clock import Clock
 from worker.counted import LEFT
 from worker.events import Events
+from worker.fence import Fence
 from worker.forwarding import Forwards
 from worker.journal import Journal
 from worker.points import point
@@ -92,12 +94,15 @@ class Intake:
         *,
         keep_untagged: bool = True,
         decided_all: Callable[[], None] = lambda: None,
+        fence: Fence | None = None,
     ) -> Accepted:
         """Take responsibility for *messages*: decide, keep what a person must see, enqueue. Durable when it returns.
 
         Shape:   keep_untagged False: mail that is not ours stays where it is, so no copy is kept (a shared mailbox).
                  decided_all: called when nothing of a message is read any more: from then on, none can kill its reader.
+                 fence: the lease under which they were read.
         Errors:  Unavailable  nothing may be acknowledged; come again.    temporary
+                 LeaseLost    the lease is another's: nothing was enqueued.    temporary
         Repeat:  safe: same keys, same requests, one effect, one ledger record.
         """
         decided = self.decide(messages)
@@ -105,14 +110,16 @@ class Intake:
         if not keep_untagged:
             decided = [_left(each) if is_foreign(each) else each for each in decided]
         self.quarantine.keep([pair for pair in zip(messages, decided, strict=True) if needs_a_person(pair[1])])
-        job_ids = self.queue.enqueue(decided)
+        job_ids = self.queue.enqueue(decided, fence=fence)
         if decided:
             self.journal.accepted(decided[0].source, len(decided), job_ids)
             canary.note(self.redis, decided, canary.ACCEPTED)
             self.anomalies.accepted(zip(messages, decided, strict=True))
         return Accepted(decided, job_ids)
 
-    def set_aside(self, raw: bytes, name: str, source: str, received_ms: int | None) -> Accepted:
+    def set_aside(
+        self, raw: bytes, name: str, source: str, received_ms: int | None, fence: Fence | None = None
+    ) -> Accepted:
         """Take responsibility for a message that nobody may read: its octets go to quarantine, with one ledger record.
 
         Shape:   name: of the message at its source, told apart from every other.
@@ -126,7 +133,7 @@ class Intake:
         decided = DecidedMessage(key, source, Outcome.MALFORMED, reason, at_ms, evidence={"failed": "killed"})
         self.quarantine.keep([(message, decided)])
         self.journal.failed("poison", reason, message=key[:12], source=source)
-        return Accepted([decided], self.queue.enqueue([decided]))
+        return Accepted([decided], self.queue.enqueue([decided], fence=fence))
 
     def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
         wanted = list(dict.fromkeys(key for message in messages for key in self._wanted(message, policy)))
@@ -207,8 +214,11 @@ class Intake:
         Repeat:  safe, as `record`; the caller keeps what the ledger would.
         """
         targets = self._targets(requests)
-        effects = self.store.apply([targets[request] for request in requests])
-        return [(targets[each].group, effect) for each, effect in zip(requests, effects, strict=True)]
+        wanted = [targets[request] for request in requests]
+        effects = self.store.apply(wanted)
+        late = renewed(self.store, self.anomalies, wanted, effects)
+        effects = [late.get(number, effect) for number, effect in enumerate(effects)]
+        return [(target.group, effect) for target, effect in zip(wanted, effects, strict=True)]
 
     def _applied(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         done = zip(requests, self.apply(requests), strict=True)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from redis import WatchError
 from rq.job import JobStatus
 
 from handlers.errors import QueueUnavailable
 from worker.backlog import STATES, why_failed
 from worker.batch import TRIES, UnsubdJob
 from worker.installation import Installation
+from worker.points import point
 from worker.quarantine.shown import without_addresses
 from worker.server import away_as
 
@@ -141,15 +142,28 @@ def masked_lines(text: str) -> str:
 
 
 def requeue(installation: Installation, job_id: str) -> bool:
-    """Put a failed job into the queue again; False: it is no failed job (any more). Repeat: safe.
+    """Put a failed job into the queue again; False: it is no failed job (any more).
 
     Errors:  QueueUnavailable  Redis is away.    temporary
+    Repeat:  safe, also side by side: one of them queues it.
+    Why:     RQ's own takes the job out of its books first, and a crash then would leave it in none.
     """
     with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-        try:
-            installation.queue.rq.failed_job_registry.requeue(job_id)
-        except (NoSuchJobError, InvalidJobOperation):
-            return False
+        queue = installation.queue.rq
+        with queue.connection.pipeline(transaction=True) as pipeline:
+            pipeline.watch(UnsubdJob.key_for(job_id))  # type: ignore[no-untyped-call]
+            job = installation.queue.reaper.readable(job_id)
+            if job is None or queue.connection.zscore(queue.failed_job_registry.key, job_id) is None:
+                return False
+            pipeline.multi()
+            job.started_at = job.ended_at = None
+            pipeline.zrem(queue.failed_job_registry.key, job_id)
+            queue.enqueue_job(job, pipeline=pipeline)
+            try:
+                with point("queue.requeue"):
+                    pipeline.execute()
+            except WatchError:
+                return False
     return True
 
 
@@ -165,5 +179,8 @@ def drop(installation: Installation, job_id: str) -> bool:
         if not job.meta.get("kept"):
             for wire in job.batch() or ():
                 installation.quarantine_failed(wire, f"job {job_id} ran out of tries: {why_failed(job)}")
-        job.delete()
+        pipeline = installation.redis.pipeline(transaction=True)  # its hash has no lifetime of its own
+        job.delete(pipeline=pipeline)
+        with point("queue.drop"):
+            pipeline.execute()
     return True

@@ -24,7 +24,7 @@ import structlog
 from handlers.request import DecidedMessage
 from worker.counted import apart, word_of
 from worker.points import point
-from worker.quarantine.shown import printable
+from worker.quarantine.shown import printable, without_addresses
 
 _LINES, _COUNTERS = "unsubd:journal", "unsubd:counters"
 _KEPT_LINES = 1000
@@ -128,8 +128,12 @@ class Journal:
         self._write([{"event": event, "source": source, "messages": messages, **facts}], [])
 
     def failed(self, kind: str, detail: str, **facts: Any) -> None:
-        """Something is our fault: a message that broke the program, a job that ran out of tries."""
-        self._write([{"event": "failed", "kind": kind, "detail": detail, **facts}], [f"unsubd_failures_total|{kind}"])
+        """Something is our fault: a message that broke the program, a job that ran out of tries.
+
+        Why:     *detail* may be what an exception of somebody else's said, and that may spell an address.
+        """
+        line = {"event": "failed", "kind": kind, "detail": without_addresses(detail), **facts}
+        self._write([line], [f"unsubd_failures_total|{kind}"])
 
     def webhooks(self, answers: Sequence[tuple[str, str, str]]) -> None:
         """Posts were answered. Shape: (provider, answer, detail) of each; plain acceptance is counted and needs no line."""
@@ -178,7 +182,8 @@ class Journal:
             return 0
         pseudonym = self._pseudonym(recipient).partition("@")[0].encode()
         lines = [line for line in cast(list[Any], self._redis.lrange(_LINES, 0, -1)) if pseudonym in line]
-        return sum([self._redis.lrem(_LINES, 0, line) for line in lines])
+        with point("forget.journal"):
+            return sum([self._redis.lrem(_LINES, 0, line) for line in lines])
 
     @staticmethod
     def lines(client: redis.Redis, count: int) -> list[dict[str, Any]]:

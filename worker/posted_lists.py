@@ -17,9 +17,11 @@ from handlers.errors import Rejected, Unavailable
 from worker import imports
 from worker.imports import Import, Imports
 from worker.installation import Installation
+from worker.points import point
 from worker.store.volume import private, sync
 
 _KEEP_REJECTED_S = 7 * 86400
+_KEEP_DRAFT_S = 86400  # of a list whose server was killed while it arrived: nobody was told that we have it
 _LONGEST_WAIT_S = 60.0
 
 
@@ -51,10 +53,11 @@ class PostedLists:
                  Unavailable               Redis is away.    temporary
         """
         one = imports.begin(self._installation, sender, group, draft, name=name, form=form, actor=actor)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.rename(self._folder / f"{one.id}.list")
-        sync(self._folder)
+        with point("import.take"):
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.rename(self._folder / f"{one.id}.list")
+            sync(self._folder)
         self._hand_over(one.id)
         return one
 
@@ -108,9 +111,11 @@ class PostedLists:
             self._installation.journal.failed("import", f"{import_id}: {type(error).__name__}")
             if found := self._known.find(import_id):
                 self._known.keep(replace(found, done=True, failed=why))
-        path.unlink(missing_ok=True)
+        with point("import.end"):
+            path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        for path in self._folder.glob("*.rejected.csv"):
-            if time.time() - path.stat().st_mtime > _KEEP_REJECTED_S:
-                path.unlink(missing_ok=True)
+        for pattern, life_s in (("*.rejected.csv", _KEEP_REJECTED_S), ("*.draft", _KEEP_DRAFT_S)):
+            for path in self._folder.glob(pattern):
+                if time.time() - path.stat().st_mtime > life_s:
+                    path.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from handlers.errors import QueueUnavailable
 from handlers.request import DecidedMessage
 from worker import backlog, crew
 from worker.batch import UnsubdJob, halves, new_job
+from worker.fence import Fence
 from worker.points import point
 from worker.reaper import Reaper
 from worker.server import away_as, check_confirmed, confirm
@@ -37,20 +38,28 @@ class RequestQueue:
         self.rq = Queue(crew.REQUESTS, connection=client, job_class=UnsubdJob, serializer=JSONSerializer)
         self.reaper = Reaper(self.rq)
 
-    def enqueue(self, decided: Sequence[DecidedMessage], *, limited: bool = True) -> list[str]:
+    def enqueue(
+        self, decided: Sequence[DecidedMessage], *, limited: bool = True, fence: Fence | None = None
+    ) -> list[str]:
         """Put messages into the queue, durably, and return the job ids.
 
         Shape:   limited False: also into a full queue, for whoever does not come again (a one-click).
+        Errors:  LeaseLost  *fence* is another's by now: nothing was queued.    temporary
         Repeat:  queues again: the same requests have the same ids and take effect once.
         """
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             if limited:
                 self.require_room()
-            pipeline = self._redis.pipeline(transaction=False)
-            ids = [self._push(decided[start : start + BATCH], pipeline) for start in range(0, len(decided), BATCH)]
+            pipeline = collected = self._redis.pipeline(transaction=False)
+            ids = [self._push(decided[start : start + BATCH], collected) for start in range(0, len(decided), BATCH)]
+            if fence:
+                pipeline = self._redis.pipeline(transaction=False)
+                fence.around(collected, pipeline)
             confirm(pipeline, self._min_replicas)
             with point("queue.enqueue"):
                 replies = pipeline.execute()
+            if fence:
+                fence.check(replies[0])
             with point("queue.confirm"):
                 check_confirmed(replies, self._min_replicas, QueueUnavailable)
         return ids

@@ -27,6 +27,7 @@ from handlers.foreign import ForeignLookup, ForeignToken, KnownRecipient, token_
 from handlers.sender_source import SenderSource
 from handlers.tag import Tag
 from worker.accounts import Accounts
+from worker.points import point
 from worker.server import away_as
 
 _SOURCES, _FOREIGN, _KNOWN = "unsubd:sender-sources", "unsubd:foreign:", "unsubd:known:"
@@ -163,12 +164,14 @@ class SenderSources:
         count = 0
         for sender in self._accounts.senders():
             with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-                count += self._redis.srem(_KNOWN + sender.id, _digest(recipient))
+                with point("forget.tokens"):
+                    count += self._redis.srem(_KNOWN + sender.id, _digest(recipient))
                 for digest, content in self._redis.hscan_iter(_FOREIGN + sender.id, count=_CHUNK):
                     row = json.loads(content)
                     if row.get("recipient") == recipient:
                         row["recipient"] = names(sender.id, recipient)
-                        self._redis.hset(_FOREIGN + sender.id, digest, json.dumps(row))
+                        with point("forget.tokens"):
+                            self._redis.hset(_FOREIGN + sender.id, digest, json.dumps(row))
                         count += 1
         return count
 

@@ -120,7 +120,10 @@ async def _poll_all(installation: Installation, path: Path | None, *, once: bool
         raise group.exceptions[0] from None
     finally:
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():
+                task.cancel()
+        # Before the loop ends all that is left: a lease that is not given back keeps the next poller waiting.
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def maildir_path(settings: Settings) -> Path | None:

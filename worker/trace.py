@@ -6,7 +6,7 @@ knows of its mails: who wrote them, whom they were delivered to. Of the journal,
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from handlers.address import one_address
 from handlers.errors import AddressError, QueueUnavailable, Rejected, UnknownAccount
 from handlers.request import Outcome
 from worker.backlog import why_failed
@@ -23,10 +22,9 @@ from worker.counted import word_of
 from worker.evidence import pseudonyms, told
 from worker.installation import Installation
 from worker.journal import Journal
-from worker.quarantine.entry import Entry
 from worker.quarantine.shown import without_addresses
 from worker.server import away_as
-from worker.traces import Traces
+from worker.store.ledger import Person
 
 _JOB = re.compile(r"unsub-[0-9a-f]{32}(-[01])*")
 _DIGEST = re.compile(r"[0-9a-f]{12,64}")
@@ -80,25 +78,9 @@ def _of_text(installation: Installation, text: str) -> Iterator[Event]:
     if not text.startswith("<"):
         yield from _of_address(installation, text)
     quarantine = installation.quarantine
-    ids = {*quarantine.with_message_id(text, _MOST), *_naming(installation, text)}
-    for entry in quarantine.entries(sorted(ids)).values():
-        yield from _of_digests(installation, [entry.key])
-
-
-def _naming(installation: Installation, text: str) -> list[str]:
-    """The entries that know the address *text*, and not only one that it is the end of."""
-    try:
-        traces = Traces(one_address(text), installation.names)
-    except AddressError:
-        return []
-    quarantine = installation.quarantine
-    ids = {entry_id for each in {text, traces.recipient} for entry_id in quarantine.naming(each, _MOST)}
-    return [entry_id for entry_id, entry in quarantine.entries(sorted(ids)).items() if traces.are_in(_known(entry))]
-
-
-def _known(entry: Entry) -> list[str]:
-    suggested = entry.suggestion.recipient if entry.suggestion else ""
-    return [entry.author, entry.subject, entry.envelope_to or "", entry.envelope_from or "", suggested]
+    ids = {*quarantine.with_message_id(text, _MOST), *quarantine.naming(text, _MOST)}
+    if keys := [entry.key for entry in quarantine.entries(sorted(ids)).values()]:
+        yield from _of_digests(installation, keys)
 
 
 def _of_address(installation: Installation, address: str) -> Iterator[Event]:
@@ -120,15 +102,25 @@ def _of_address(installation: Installation, address: str) -> Iterator[Event]:
 
 
 def _of_digests(installation: Installation, digests: Sequence[str]) -> Iterator[Event]:
-    starts = tuple(digests)
     short = {each[:12] for each in digests}
     yield from _journal(installation, lambda line: line.get("message") in short)
-    for start in starts:
-        for entry in installation.quarantine.entries(installation.quarantine.beginning(start[:32], _MOST)).values():
-            what = f"{entry.reason}: {entry.detail} (from {entry.author}, {entry.subject!r})"
-            yield Event(entry.kept_ms, "quarantine", what)
-        for key, record in installation.ledger.records(start):
-            yield from _record(key, record)
+    quarantine = installation.quarantine
+    kept = quarantine.entries([each for start in digests for each in quarantine.beginning(start[:32], _MOST)])
+    for entry in kept.values():
+        what = f"{entry.reason}: {entry.detail} (from {entry.author}, {entry.subject!r})"
+        yield Event(entry.kept_ms, "quarantine", what)
+    whole = {each[:12]: each for each in (entry.key for entry in kept.values())}
+    about = _concerned(installation, short) | ({None} if whole else set())
+    for key, record in installation.ledger.beginning([whole.get(each[:12], each) for each in digests], about).items():
+        yield from _record(key, record)
+
+
+def _concerned(installation: Installation, short: Collection[str]) -> set[Person | None]:
+    """Whom the journal knows messages to be about, None = nobody."""
+    with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+        lines = [each for each in Journal.lines(installation.redis, _LINES) if each.get("message") in short]
+    people = ((each.get("sender", ""), each.get("recipient", "").partition("@")[0]) for each in lines)
+    return {(sender, name) if name else None for sender, name in people}
 
 
 def _record(key: str, record: dict[str, Any]) -> Iterator[Event]:

@@ -9,12 +9,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlencode
 
 from handlers import message
+from handlers.errors import Rejected
 from handlers.request import DecidedMessage, Outcome, Suggestion
 from tests.harness import processes
 from tests.harness.redis_server import RedisServer
@@ -24,6 +26,7 @@ from worker.accounts import Accounts
 from worker.installation import Installation
 from worker.journal import configure_logging
 from worker.quarantine.shelf import Selection
+from worker.trace import traced
 
 TOKEN = "t0ken"
 _BATCH = 500
@@ -34,10 +37,11 @@ _HOUR_MS = 3_600_000
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one page. Units: ms; commands and octets of Redis; size of the page in octets."""
+    """Of one page. Units: ms by the clock, and of processor, ours and Redis's; octets that Redis answered, and of the page."""
 
     status: int
     ms: float
+    cpu_ms: float
     commands: int
     redis_bytes: int
     page_bytes: int
@@ -63,7 +67,7 @@ def fill(installation: Installation, requests: int, quarantined: int, *, start: 
 def _request(number: int) -> DecidedMessage:
     at_ms = now_ms() - number * 7919 % (48 * _HOUR_MS)
     names = {"sender": f"s{number % _SENDERS}", "group": 12 + number % _SENDERS, "recipient": address(number)}
-    return decided(f"{number:064x}", received_ms=at_ms, source=_source(number), **names)
+    return decided(sha256(b"%d" % number).hexdigest(), received_ms=at_ms, source=_source(number), **names)
 
 
 def address(number: int) -> str:
@@ -78,13 +82,17 @@ def _source(number: int) -> str:
 def _untagged(number: int) -> tuple[message.InboundMessage, DecidedMessage]:
     raw = (
         f"From: P <q{number}@example.net>\r\nTo: info@example.org\r\nSubject: Please stop {number}\r\n"
-        f"Message-ID: <q{number}@example.net>\r\n\r\nPlease take me off the list.\r\n"
+        f"Message-ID: {_message_id(number)}\r\n\r\nPlease take me off the list.\r\n"
     ).encode()
     mail = message.read(raw, source=_source(number))
     hint = Suggestion("s0", 0, f"q{number}@example.net", "asks in words") if number % 10 == 0 else None
     at_ms = now_ms() - number * 104_729 % (48 * _HOUR_MS)
     outcome = _OUTCOMES[number % len(_OUTCOMES)]
     return mail, DecidedMessage(mail.key, mail.source, outcome, "no address carries a tag", at_ms, suggestion=hint)
+
+
+def _message_id(number: int) -> str:
+    return f"<q{number}@example.net>"
 
 
 class Console:
@@ -111,17 +119,27 @@ def pages(web: Web) -> dict[str, Cost]:
     """Return by its name what each page costs."""
     console = Console(web)
     newest = web.installation.quarantine.ids(Selection(), 200)
-    oldest = web.installation.quarantine.entries(web.installation.quarantine.beginning("", 1)).popitem()[1]
-    (named,) = re.findall(r"Please stop (\d+)", oldest.subject)
     paths = (
         "/ops", "/ops/live", "/ops/queue", "/ops/quarantine", "/ops/quarantine?suggested=1",
         "/ops/quarantine?reason=bad-tag", f"/ops/quarantine/{newest[100]}", "/ops/senders", "/ops/senders/s0",
-        "/ops/sources", "/ops/keys", "/ops/audit", "/metrics",
+        "/ops/sources", "/ops/keys", "/ops/audit", "/ops/anomalies", "/metrics",
     )  # fmt: skip
     found = {path.replace(newest[100], "ID"): _cost(web, lambda path=path: console.get(path)) for path in paths}  # type: ignore[misc]
-    for what, text in (("address", address(7)), ("message-id", f"<q{named}@example.net>"), ("digest", oldest.key[:12])):
+    digest = _untagged(0)[0].key[:12]
+    wanted = {"address": address(7), "stranger": "nobody@example.com", "message-id": _message_id(0), "digest": digest,
+              "unknown message-id": "<nobody@example.net>", "unknown digest": "0" * 12}  # fmt: skip
+    for what, text in wanted.items():
         found[f"search {what}"] = _cost(web, lambda text=text: console.search(text))  # type: ignore[misc]
+    for what in ("address", "stranger", "message-id", "digest"):
+        found[f"trace {what}"] = _cost(web, lambda text=wanted[what]: _traced(web, text))  # type: ignore[misc]
     return found
+
+
+def _traced(web: Web, what: str) -> Answer:
+    """What `unsubd trace` prints, as if it were a page."""
+    with suppress(Rejected):
+        return Answer(200, {}, "\n".join(each.what for each in traced(web.installation, what, full=False)).encode())
+    return Answer(200, {}, b"nothing")
 
 
 def _cost(web: Web, ask: object) -> Cost:
@@ -130,12 +148,16 @@ def _cost(web: Web, ask: object) -> Cost:
     before, began = _spent(web), time.perf_counter()
     answer: Answer = ask()
     took_ms, after = (time.perf_counter() - began) * 1000, _spent(web)
-    return Cost(answer.status, took_ms, after[0] - before[0] - 1, after[1] - before[1], len(answer.body))
+    spent = {name: after[name] - before[name] for name in before}
+    commands, octets = round(spent["total_commands_processed"]) - 1, round(spent["total_net_output_bytes"])
+    cpu_ms = (spent["used_cpu_user"] + spent["used_cpu_sys"] + spent["ours"]) * 1000
+    return Cost(answer.status, took_ms, cpu_ms, commands, octets, len(answer.body))
 
 
-def _spent(web: Web) -> tuple[int, int]:
-    stats = web.installation.redis.info("stats")
-    return stats["total_commands_processed"], stats["total_net_output_bytes"]
+def _spent(web: Web) -> dict[str, float]:
+    info = web.installation.redis.info("stats", "cpu")
+    names = ("total_commands_processed", "total_net_output_bytes", "used_cpu_user", "used_cpu_sys")
+    return {name: float(info[name]) for name in names} | {"ours": time.process_time()}
 
 
 @contextmanager
@@ -156,10 +178,10 @@ def main() -> None:
         fill(web.installation, requests, quarantined)
         print(f"{requests:,} requests and {web.installation.quarantine.count(Selection()):,} messages in quarantine, "
               f"in {time.perf_counter() - began:.0f} s; load {os.getloadavg()[0]:.1f}")  # fmt: skip
-        print(f"{'page':34} {'status':>6} {'ms':>8} {'commands':>9} {'Redis kB':>9} {'page kB':>8}")
+        print(f"{'page':34} {'status':>6} {'ms':>8} {'cpu ms':>8} {'commands':>9} {'Redis kB':>9} {'page kB':>8}")
         for path, cost in pages(web).items():
-            print(f"{path:34} {cost.status:>6} {cost.ms:>8.1f} {cost.commands:>9} {cost.redis_bytes / 1024:>9.1f} "
-                  f"{cost.page_bytes / 1024:>8.1f}")  # fmt: skip
+            print(f"{path:34} {cost.status:>6} {cost.ms:>8.1f} {cost.cpu_ms:>8.1f} {cost.commands:>9} "
+                  f"{cost.redis_bytes / 1024:>9.1f} {cost.page_bytes / 1024:>8.1f}")  # fmt: skip
 
 
 if __name__ == "__main__":

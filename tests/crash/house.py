@@ -1,5 +1,6 @@
 """One installation with every way in, on real servers; its parts are processes that are killed and started again."""
 
+import http.client
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 import redis
 
@@ -22,8 +24,11 @@ from tests.harness.receiver import Receiver, receiving
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service
 from tests.harness.sqs import Sqs, sqs
+from tests.harness.web import ask
 from worker.installation import Installation, open_installation
 from worker.settings import load_settings
+from worker.web.ops import session as sessions
+from worker.web.ops.session import Role
 
 PARTS = ("web", "poll", "lmtp", "worker", "events", "reaper")
 PLACE = "103"  # group 1 at the provider
@@ -60,6 +65,12 @@ class House:
         service.last_line("sender", "events", "acme", "--url", self.doors.receiver.url, "--every")
         service.last_line("forward", "add", "acme", "sendgrid", "--key-file", str(key), "--group", f"1={PLACE}",
                           "--base", self.doors.far.url, "--told-by-file", str(told_by))  # fmt: skip
+        with self.installation() as installation:
+            self.api_key = installation.accounts.new_api_key("acme", name="robot")
+            self._cookie = sessions.open_session(installation.redis, Role.OPERATOR, "anna")
+            session = sessions.find(installation.redis, self._cookie)
+            assert session is not None
+            self._csrf = session.csrf
         (self.folder / "secret").write_text("bearer:app")
         service.last_line("hook", "add", "relay", "app", "--secret-file", str(self.folder / "secret"),
                           "--pass-on-url", self.doors.application.url)  # fmt: skip
@@ -70,6 +81,15 @@ class House:
         given = {name: each for name, each in self.service.env.items() if name.startswith("UNSUBD_")}
         with open_installation(load_settings(given)) as found:
             yield found
+
+    def press(self, path: str, **fields: str) -> bool:
+        """Press a button of the console; say whether it answered, if only that there is nothing left to do."""
+        body = urlencode({"csrf": self._csrf, **fields}).encode()
+        try:
+            answer = ask(self.service.port, "POST", path, body, {"Cookie": f"{sessions.COOKIE}={self._cookie}"})
+        except (OSError, http.client.HTTPException):
+            return False
+        return answer.status < 500
 
     # --- processes
 
@@ -97,6 +117,11 @@ class House:
     def restart(self, name: str) -> None:
         """End a part in the middle of whatever it does; `tend` starts it again."""
         kill_tree(self._parts[name].pid)
+        self._parts[name].wait(20)
+
+    def stop(self, name: str) -> None:
+        """Tell a part to stop; it may be killed on its way. `tend` starts it again."""
+        self._parts[name].terminate()
         self._parts[name].wait(20)
 
     def tend(self, done: Callable[[], object], seconds: float, what: Callable[[], object]) -> None:

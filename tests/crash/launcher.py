@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from worker import batch, begun, crew, forwarding, points, reaper, service
+from worker import archiving, batch, begun, crew, forwarding, points, reaper, service
 
 _SELF = os.getpid()
 
@@ -33,6 +33,7 @@ def _watch(plans: Path, name: str) -> None:
 
 
 def _shorten_clocks() -> None:
+    archiving._LEASE_S = 1
     batch.RETRY_AFTER_S[:] = [1, 1, 1]
     batch.OUTGOING_RETRY_AFTER_S[:] = [1] * 30
     batch.BATCH_RETRY_AFTER_S = 1
@@ -41,6 +42,7 @@ def _shorten_clocks() -> None:
     forwarding._LEASE_S = 2
     reaper.HEARTBEAT_S = 0.3  # type: ignore[assignment]
     reaper._DEAD_AFTER_S = 2.5  # type: ignore[assignment]
+    service._ARCHIVE_EVERY_S = 0.3
     service._FAILED_EVERY_S = 0.5
     service._REAP_EVERY_S = 0.2
 

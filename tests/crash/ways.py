@@ -28,13 +28,15 @@ class Sent:
 
     Shape:   acked: tries once; says whether every far side heard "done". who: the recipients who asked. mails: message key ->
              outcome, where the way makes one message of each mail. kept: keys of those that a person must see. rest: what is
-             wrong outside, a line each, once all is over.
+             wrong outside, a line each, once all is over. rows: how often the register changes, where it is not once for each
+             of *who*.
     """
 
     acked: Callable[[], bool]
     who: Sequence[str]
     mails: Mapping[str, str] = field(default_factory=dict)
     rest: Callable[[], Sequence[str]] = lambda: ()
+    rows: int | None = None
     tries: int = 0
 
     def come_again(self) -> bool:
@@ -73,7 +75,8 @@ class Mails:
         }
 
 
-def _post(house: House, path: str, body: bytes, headers: Mapping[str, str]) -> bool:
+def posted(house: House, path: str, body: bytes, headers: Mapping[str, str]) -> bool:
+    """Post *body* and say whether it was taken."""
     try:
         return 200 <= ask(house.service.port, "POST", path, body, headers).status < 300
     except (OSError, http.client.HTTPException):
@@ -86,7 +89,7 @@ def webhook(house: House, number: int) -> Sent:
     waiting = [(raw, posts.relay(raw) | {"X-Envelope-To": to}) for raw, to, _ in mails.raws]
 
     def acked() -> bool:
-        while waiting and _post(house, "/in/relay", *waiting[0]):
+        while waiting and posted(house, "/in/relay", *waiting[0]):
             waiting.pop(0)
         return not waiting
 
@@ -98,7 +101,7 @@ def alone(house: House, number: int) -> Sent:
     raw = mail(address(number), f"alone-{number}")
     headers = posts.relay(raw)
     return Sent(
-        lambda: _post(house, "/in/relay", raw, headers),
+        lambda: posted(house, "/in/relay", raw, headers),
         [recipient(number)],
         {message.read(raw, source="x").key: "honour"},
     )
@@ -143,6 +146,12 @@ def imap(house: House, number: int) -> Sent:
 def imap_again(house: House, number: int) -> Sent:
     """The same for a poller that begins."""
     house.restart("poll")
+    return imap(house, number)
+
+
+def imap_stopped(house: House, number: int) -> Sent:
+    """The same for a poller that is told to stop, and gives its lease back."""
+    house.stop("poll")
     return imap(house, number)
 
 
@@ -219,7 +228,7 @@ def one_click(house: House, number: int) -> Sent:
     """A mail client posts once more when it heard nothing; each post is a message of its own."""
     tag = mint(NEW, Tag("acme", 1, recipient(number)), TEMPLATE).tag
     body = urlencode({"List-Unsubscribe": "One-Click"}).encode()
-    return Sent(lambda: _post(house, f"/u/{tag}", body, posts.URLENCODED), [recipient(number)])
+    return Sent(lambda: posted(house, f"/u/{tag}", body, posts.URLENCODED), [recipient(number)])
 
 
 def one_click_once(house: House, number: int) -> Sent:
@@ -264,7 +273,7 @@ def minted(house: House, number: int) -> Sent:
             stored = mint(NEW, Tag("acme", 1, who), TEMPLATE)
             raw = mail(stored.address, f"stored-{number}")
             headers = posts.relay(raw)
-            sent.append(Sent(lambda: _post(house, "/in/relay", raw, headers), [who]))
+            sent.append(Sent(lambda: posted(house, "/in/relay", raw, headers), [who]))
         return sent[0].acked()
 
     return Sent(acked, [who])
@@ -278,7 +287,7 @@ def passed_on(house: House, number: int) -> Sent:
     def rest() -> list[str]:
         return [] if raw in [body for _, body in house.doors.application.got] else ["the application has not got it"]
 
-    return Sent(lambda: _post(house, "/in/relay/app", raw, headers), [], rest=rest)
+    return Sent(lambda: posted(house, "/in/relay/app", raw, headers), [], rest=rest)
 
 
 def told(house: House, number: int) -> Sent:
@@ -290,7 +299,7 @@ def told(house: House, number: int) -> Sent:
     def acked() -> bool:
         now = str(int(time.time()))
         signed = {events.TIMESTAMP_HEADER: now, events.SIGNATURE_HEADER: events.signature(SIGNER, now, body)}
-        return _post(house, "/in/sendgrid-events/acme-sendgrid", body, posts.JSON | signed)
+        return posted(house, "/in/sendgrid-events/acme-sendgrid", body, posts.JSON | signed)
 
     return Sent(acked, [recipient(number)])
 
@@ -305,7 +314,8 @@ WAYS = {
     "webhook": Way(webhook, {"web": (*DOOR, "webhook.remember", "webhook.answer"), "worker-job": ("job.record", *TOLD),
                              "events-job": OUT}, victims=BOTH),
     "imap": Way(imap, {"poll": ("imap.fetch", "queue.enqueue", "imap.mark", "imap.remember", "imap.move")}),
-    "imap-again": Way(imap_again, {"poll": ("imap.resume",)}),
+    "imap-again": Way(imap_again, {"poll": ("lease.take", "imap.resume")}),
+    "imap-stopped": Way(imap_stopped, {"poll": ("lease.give-back",)}),
     "maildir": Way(maildir, {"poll": ("queue.enqueue", "maildir.move")}),
     "sqs": Way(sqs, {"poll": ("sqs.receive", "queue.enqueue", "sqs.delete")}),
     "lmtp": Way(lmtp, {"lmtp": ("queue.enqueue", "lmtp.answer")}),

@@ -22,6 +22,7 @@ from tests.harness.processes import free_port
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, until
 from tests.harness.web import Answer, Web, ask, serving
+from tests.unit.house import decided
 from worker import by_hand
 from worker.check import check
 from worker.installation import open_installation
@@ -124,7 +125,7 @@ def test_a_viewer_can_write_nothing_by_a_hand_made_request(web: Web, visitor: Pe
 
     answer = visitor.post(_concrete(web, path), **fields)
 
-    assert (answer.status, "your role is viewer" in answer.text) == (403, True)
+    assert (answer.status, "Your role is viewer" in answer.text) == (403, True)
     assert _everything(web) == before
 
 
@@ -269,6 +270,32 @@ def test_todays_suggestion_and_the_kept_one_are_told_apart(web: Web, anna: Perso
     assert "when it came, or was last replayed" in other
     assert "<dt>suggest today</dt>" in other
     quarantine.change(quarantine.entries([entry.id])[entry.id], entry)
+
+
+def test_what_is_understood_by_now_is_said_to_be_replayed(web: Web, anna: Person) -> None:
+    before = set(web.installation.quarantine.ids(Selection()))
+    scene.key_was_missing(web.installation, 1)
+    (late,) = set(web.installation.quarantine.ids(Selection())) - before
+    (stranger,) = {_entry_of(web, "Where is my parcel?")}
+
+    pages = [anna.get(f"/ops/quarantine/{each}").text for each in (late, stranger)]
+
+    assert ["it is understood: Replay does" in page for page in pages] == [True, False]
+    web.installation.quarantine.settle([*web.installation.quarantine.entries([late]).values()])
+
+
+def test_requests_that_failed_are_not_said_to_ask_for_nothing(web: Web, anna: Person) -> None:
+    web.installation.quarantine_failed(decided("fa" * 32).as_wire(), "a bug")
+    (failed,) = web.installation.quarantine.entries(web.installation.quarantine.ids(Selection("failed"))).values()
+
+    page = anna.get(f"/ops/quarantine/{failed.id}").text
+
+    assert ("Dismiss: drop these requests" in page, "asks for nothing" in page, "Decided anew" in page) == (
+        True,
+        False,
+        False,
+    )
+    web.installation.quarantine.settle([failed])
 
 
 def test_without_a_reason_nothing_is_settled(web: Web, anna: Person) -> None:

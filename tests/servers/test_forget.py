@@ -2,7 +2,6 @@
 
 import base64
 import quopri
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from handlers.request import Action, DecidedMessage, Outcome, Request, request_i
 from handlers.sender_source import Kind, SenderSource
 from handlers.tag import Tag, mint
 from tests.harness import processes
+from tests.harness.held import looks, values
 from tests.harness.mails import NEW, TEMPLATE, mail
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
@@ -232,39 +232,15 @@ def _plant_jobs(installation: Installation) -> None:
 def _spelling(client: Redis, folder: Path) -> Iterator[str]:
     """Name every place that spells her."""
     for key in client.scan_iter():
-        if any(_spells(octets) for octets in [key, *_values(client, key)]):
+        if any(_spells(octets) for octets in [key, *values(client, key)]):
             yield key.decode()
     yield from (f"file {path.name}" for path in folder.rglob("*") if path.is_file() and _spells(path.read_bytes()))
     slow: Any = client.slowlog_get(10_000)
     yield from ("slow log" for each in slow if _spells(each["command"]))
 
 
-def _values(client: Redis, key: bytes) -> list[bytes]:
-    kind = client.type(key)
-    read: dict[bytes, Any] = {
-        b"string": lambda: [client.get(key)],
-        b"hash": lambda: [each for pair in client.hgetall(key).items() for each in pair],
-        b"list": lambda: client.lrange(key, 0, -1),
-        b"set": lambda: client.smembers(key),
-        b"zset": lambda: client.zrange(key, 0, -1),
-        b"stream": lambda: [each for _, fields in client.xrange(key) for pair in fields.items() for each in pair],
-    }
-    return list(read[kind]())
-
-
 def _spells(octets: bytes) -> bool:
-    looks = [octets]
-    try:
-        looks.append(zlib.decompress(octets))
-    except zlib.error:
-        pass
-    if octets[:2] == b"\x1f\x8b":
-        looks.append(zlib.decompress(octets, 31))
-    try:  # what a stream of results, or a job, holds in base64
-        looks.append(zlib.decompress(base64.b64decode(octets, validate=True)))
-    except (ValueError, zlib.error):
-        pass
-    return any(_names_her(each.lower()) for each in looks)
+    return any(_names_her(each.lower()) for each in looks(octets))
 
 
 def _names_her(text: bytes) -> bool:
@@ -379,7 +355,7 @@ def test_a_job_in_hand_does_not_bring_her_back(world: World) -> None:
         world.in_hand._handle_success(300, pipeline=pipeline)
         pipeline.execute()
 
-    assert not any(_spells(each) for each in _values(world.installation.redis, world.in_hand.key))
+    assert not any(_spells(each) for each in values(world.installation.redis, world.in_hand.key))
     [again] = UnsubdJob.fetch_many([world.in_hand.id], connection=world.installation.redis, serializer=JSONSerializer)
     assert again is not None
     assert len(again.batch()) == 2

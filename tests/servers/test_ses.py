@@ -13,7 +13,7 @@ from tests.harness import sns as aws
 from tests.harness.mails import address, mail, recipient
 from tests.harness.posts import basic
 from tests.harness.web import Answer, Web, serving
-from worker.web import s3
+from worker import s3
 from worker.web import sns as asking
 
 ONE = mail(address(1), "one")

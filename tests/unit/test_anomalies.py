@@ -22,6 +22,7 @@ from worker.status import status
 
 SLOT = house.now_ms() // SLOT_MS
 NOW = SLOT * SLOT_MS
+THEN = NOW - 86_400_000
 
 
 @pytest.fixture
@@ -60,6 +61,13 @@ def _burst(here: Installation, count: int = 300) -> Anomaly:
     _record(here, *(_asks(number) for number in range(count)))
     [found] = here.intake.anomalies.open()
     return found
+
+
+def _loop(here: Installation) -> Anomaly:
+    """A burst of ten, yesterday: enough for what becomes of it."""
+    _record(here, *(_asks(number, THEN) for number in range(10)))
+    here.intake.anomalies.settle(Anomaly("10095", "burst", THEN, THEN + SLOT_MS, source="relay:default"), "open", "")
+    return here.intake.anomalies.find("10095")
 
 
 def _stopped(here: Installation) -> set[str | None]:
@@ -228,16 +236,86 @@ def test_whoever_leaves_anew_after_an_undo_stays_away(here: Installation) -> Non
     assert _stopped(here) == {"p7@example.com"}
 
 
+@pytest.mark.parametrize(
+    ("at_ms", "source"),
+    [
+        (THEN - 86_400_000, "imap:default"), (THEN - 1, "relay:default"), (THEN, "imap:default"),
+        (THEN + SLOT_MS, "relay:default"),
+    ],
+)  # fmt: skip
+def test_who_asked_before_an_undo_and_is_heard_of_after_it_is_stopped(
+    here: Installation, at_ms: int, source: str
+) -> None:
+    """In a mailbox that was away: before the burst, beside it, after it."""
+    burst = _loop(here)
+    undo(here, burst, actor="anna", reason="a loop")
+    late = _asks(7, at_ms, source)
+
+    [[told]] = here.intake.record([late])
+
+    assert (told["effect"], _stopped(here)) == ("added", {"p7@example.com"})
+    assert here.intake.record([late])[0][0]["effect"] == "added", "a repeat hears its first effect"
+
+
+def test_what_the_burst_brought_and_comes_again_after_its_undo_is_stale(here: Installation) -> None:
+    undo(here, _loop(here), actor="anna", reason="a loop")
+
+    [[told]] = here.intake.record([_asks(7, THEN)])
+
+    assert (told["effect"], _stopped(here)) == ("stale", set())
+
+
+def test_a_list_of_who_asked_before_counts_after_an_undo(here: Installation) -> None:
+    undo(here, _loop(here), actor="anna", reason="a loop")
+    listed = replace(_asks(7).requests[0], id="f" * 32, source="import", undated=True)
+
+    assert [effect.value for _, effect in here.intake.apply([listed])] == ["added"]
+
+
+def test_who_came_back_himself_after_an_undo_is_not_stopped_by_what_he_sent_before(here: Installation) -> None:
+    undo(here, _loop(here), actor="anna", reason="a loop")
+    _record(here, first := _asks(7, NOW - 2000, "imap:default"))
+    by_hand.enter(here, Action.RESUBSCRIBE, JANE.sender, JANE.group, ["p7@example.com"], actor="anna", reason="asked")
+
+    for late in (first, _asks(7, NOW - 1000, "imap:default")):
+        assert here.intake.record([late])[0][0]["effect"] == "stale"
+
+    assert _stopped(here) == set()
+
+
+def test_an_undo_that_died_before_it_was_told_is_told_by_the_reaper(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Stands for kill -9."""
+
+    monkeypatch.setattr("worker.anomaly_undo._AT_ONCE", 4)
+    burst = _loop(here)
+    with monkeypatch.context() as broken:
+        broken.setattr("worker.store.ledger.Ledger.write", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            undo(here, burst, actor="anna", reason="a loop")
+
+    undo(here, burst, actor="anna", reason="a loop")  # said again
+    monkeypatch.setattr("worker.begun._LEFT_AFTER_S", -1.0)
+    assert here.intake.begun.move(here.queue, here.quarantine_failed) == 1
+    for job in here.queue.rq.get_jobs():
+        here.intake.record([DecidedMessage.from_wire(wire) for wire in job.kwargs["batch"]])
+
+    told = [each["effect"] for _, record in here.ledger.records() for each in record["requests"]]
+    assert (told.count("added"), told.count("lifted")) == (10, 10)
+
+
 def test_a_row_that_moves_while_it_is_undone_stays(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     burst = _burst(here)
-    record = here.intake.record
+    record = here.intake.record_now
 
-    def leaves_first(messages: list[DecidedMessage]) -> object:
+    def leaves_first(message: DecidedMessage) -> object:
         monkeypatch.undo()
         _record(here, _asks(8, NOW + 2 * SLOT_MS, "imap:default"))
-        return record(messages)
+        return record(message)
 
-    monkeypatch.setattr("worker.intake.Intake.record", lambda _, messages: leaves_first(messages))
+    monkeypatch.setattr("worker.intake.Intake.record_now", lambda _, message: leaves_first(message))
     undo(here, burst, actor="anna", reason="")
 
     assert _stopped(here) == {"p8@example.com"}

@@ -54,6 +54,11 @@ def _handlers_problems(tree):
     return imported | called | asynchronous
 
 
+@pytest.mark.parametrize("path", _modules("worker/sources", "worker/store", "worker/quarantine", "worker/reconcile"))
+def test_the_web_server_is_nobodys_library(path):
+    assert "worker.web" not in set(_imports(_tree(path)))
+
+
 @pytest.mark.parametrize("path", _modules("handlers"))
 def test_handlers_have_no_effect(path):
     assert _handlers_problems(_tree(path)) == set()

@@ -16,7 +16,7 @@ from handlers.request import DecidedMessage
 from tests.unit import house
 from tests.unit.house import decided
 from tests.unit.letters import JANE
-from worker import service
+from worker import points, service
 from worker.archiving import archive_ended
 from worker.evidence import told
 from worker.installation import Installation
@@ -222,3 +222,41 @@ def test_an_outage_of_the_store_is_the_reapers_own_business(acme: Installation) 
 
     with patch.object(Ledger, "drop", autospec=True, side_effect=StoreUnavailable("away")), pytest.raises(Unavailable):
         service._archive(acme)
+
+
+def test_a_month_that_is_not_empty_is_never_out_of_the_list(
+    acme: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever dies in between would leave its records to their end, unarchived."""
+    acme.ledger.write([(of("2026-01-05"), [])])
+    seen: list[list[str]] = []
+
+    def comes_late(name: str, moment: str) -> None:
+        if (name, moment) == ("ledger.drop", "after"):
+            acme.ledger.write([(of("2026-01-06"), [])])
+        if name.startswith("ledger.month"):
+            seen.append([])
+
+    monkeypatch.setattr(points, "watch", comes_late)
+    archive_ended(acme, NOW)
+
+    assert (archived(acme), in_store(acme), seen) == (["2026-01-05"], ["2026-01-06"], [])
+    assert acme.ledger.ended_months(NOW) == ["2026-01"]
+
+
+def test_a_record_that_comes_as_its_month_ends_brings_it_back(
+    acme: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme.ledger.write([(of("2026-01-05"), [])])
+
+    def comes_late(name: str, moment: str) -> None:
+        if (name, moment) == ("ledger.month", "before") and not in_store(acme):
+            acme.ledger.write([(of("2026-01-06"), [])])
+
+    monkeypatch.setattr(points, "watch", comes_late)
+    archive_ended(acme, NOW)
+    monkeypatch.setattr(points, "watch", None)
+
+    assert archive_ended(acme, NOW) == 1
+    assert archived(acme) == ["2026-01-05", "2026-01-06"]
+    assert acme.ledger.ended_months(NOW) == []

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import fakeredis
 import pytest
+from redis.client import Pipeline
 
 from handlers.errors import QueueUnavailable
 from tests.unit.house import decided, opened
@@ -70,13 +73,36 @@ def test_what_cannot_be_read_waits_for_a_person(house: Installation, monkeypatch
     assert house.queue.rq.count == 0
 
 
-def test_nothing_is_begun_that_cannot_be_kept(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.begun.check_confirmed", lambda *_: (_ for _ in ()).throw(QueueUnavailable("0 of 1")))
+@pytest.mark.parametrize(("confirmed", "done"), [(0, []), (1, []), (2, ["added"])])
+def test_nothing_is_begun_that_too_few_replicas_keep(
+    monkeypatch: pytest.MonkeyPatch, confirmed: int, done: list[str]
+) -> None:
+    """WAIT says how many replicas have it. fakeredis knows no WAIT, so it is answered here."""
 
-    with pytest.raises(QueueUnavailable):
-        house.intake.record_now(message := decided())
-    (wish,) = message.requests
-    assert house.store.row(wish.sender, wish.group, wish.recipient) is None
+    def answered(pipeline: Any, *command: Any, **options: Any) -> Any:
+        return execute(pipeline, *(("ECHO", confirmed) if command[0] == "WAIT" else command), **options)
+
+    execute = Pipeline.execute_command
+    monkeypatch.setattr(Pipeline, "execute_command", answered)
+    found, message = [], decided()
+    with opened(fakeredis.FakeServer(), min_replicas="2") as house:
+        with suppress(QueueUnavailable):
+            found = [each["effect"] for each in house.intake.record_now(message)]
+        (wish,) = message.requests
+        row = house.store.row(wish.sender, wish.group, wish.recipient)
+
+    assert (found, row is not None) == (done, bool(done))
+
+
+def test_what_is_done_while_it_is_rewritten_does_not_come_back(house: Installation) -> None:
+    house.redis.hset(BEGUN, "1", json.dumps({"at_ms": 0, "message": decided().as_wire()}))
+
+    def changed(message: dict[str, Any]) -> dict[str, Any]:
+        house.redis.hdel(BEGUN, "1")
+        return message | {"reason": "another"}
+
+    assert house.intake.begun.rewrite(changed) == 1
+    assert not house.redis.exists(BEGUN)
 
 
 @pytest.mark.parametrize("row", ['{"at_ms": 0}', "[1]", "x", '{"at_ms": "soon", "message": {}}'])

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from worker.settings import load_settings, setting_name, unknown_names
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 _TOOLS = Path(sys.executable).parent
+_IS_ROOT = os.geteuid() == 0
+_SOMEBODY = 65534 if _IS_ROOT else os.geteuid()
+_SECRETS_MADE = 0 if _IS_ROOT else 77
 _LINE = re.compile(r"^(?:# )?(UNSUBD_[A-Z0-9_]+)=(.*)$", re.M)
 
 
-def _run(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def _run(*words: str | Path, folder: Path, user: int | None = None) -> subprocess.CompletedProcess[str]:
     plain = {"PATH": os.environ["PATH"], "HOME": str(folder)}
-    return subprocess.run(words, cwd=folder, env=plain, capture_output=True, text=True, timeout=60)
+    return subprocess.run(words, cwd=folder, env=plain, user=user, capture_output=True, text=True, timeout=60)
 
 
 # env.example
@@ -86,7 +90,7 @@ def compose_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(DEPLOY, folder, ignore=shutil.ignore_patterns("secrets.d", "env", "pictures"))
     shutil.copy(folder / "env.example", folder / "env")
     done = _run(folder / "secrets", folder=folder)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == _SECRETS_MADE, done.stderr
     return folder
 
 
@@ -155,10 +159,39 @@ def test_secrets_are_made_once_and_only_for_us(compose_folder: Path) -> None:
     before = {path.name: path.read_text() for path in folder.iterdir()}
     (folder / "admin-token").unlink()
 
-    assert _run(compose_folder / "secrets", folder=compose_folder).returncode == 0
+    assert _run(compose_folder / "secrets", folder=compose_folder).returncode == _SECRETS_MADE
     after = {path.name: path.read_text() for path in folder.iterdir()}
     assert {name for name in before if before[name] != after[name]} == {"admin-token"}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def test_secrets_of_another_user_are_his_alone_until_root_hands_them_over() -> None:
+    with tempfile.TemporaryDirectory() as home:  # pytest's own folders let nobody else in
+        folder = Path(home) / "deploy"
+        folder.mkdir()
+        shutil.copy(DEPLOY / "secrets", folder)
+        for path in (Path(home), folder, folder / "secrets"):
+            os.chown(path, _SOMEBODY, -1)
+        by_him = _run(folder / "secrets", folder=folder, user=_SOMEBODY)
+        his = _kept(folder)
+        (folder / "secrets.d/admin-token").chmod(0o644)  # as this script once left them
+        handed_over = _run(folder / "secrets", folder=folder)
+        theirs = _kept(folder)
+
+    owners = dict.fromkeys(his, 10001) | {"valkey-acl": 999, "grafana-password": 472}
+    assert (by_him.returncode, handed_over.returncode) == (77, _SECRETS_MADE)
+    assert "sudo ./secrets" in by_him.stderr
+    assert {(owner, mode) for owner, mode, _ in his.values()} == {(_SOMEBODY, 0o600)}
+    assert theirs == {
+        name: (owners[name] if _IS_ROOT else _SOMEBODY, 0o600, content) for name, (_, _, content) in his.items()
+    }
+
+
+def _kept(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Return name -> (owner, mode, content) of the secrets."""
+    paths = (folder / "secrets.d").iterdir()
+    return {each.name: (each.stat().st_uid, stat.S_IMODE(each.stat().st_mode), each.read_text()) for each in paths}
 
 
 def test_prometheus_and_grafana_find_what_they_are_told_of(compose: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from tests.unit.house import decided
 from worker.forget import forget
 from worker.installation import Installation
 from worker.quarantine import Quarantine
+from worker.quarantine.catalogue import drawer_of, word_of
 from worker.quarantine.entry import Entry
 from worker.quarantine.resolution import requests_of
 from worker.quarantine.shelf import Selection
@@ -74,6 +75,17 @@ def test_a_mail_of_hers_stays_as_a_bare_record(acme: Installation) -> None:
     assert (entry.reason, entry.kept_ms, entry.key) == (before.reason, before.kept_ms, before.key)
 
 
+def test_nothing_finds_her_mail_by_her_address_any_more(acme: Installation) -> None:
+    acme.intake.accept([written(JANE)])
+    (found,) = acme.quarantine.naming(JANE, 5)
+
+    forget(acme, JANE)
+
+    assert acme.quarantine.naming(JANE, 5) == []
+    assert acme.redis.keys(drawer_of(word_of(JANE))) == []
+    assert acme.quarantine.beginning(found[:12], 5) == [found]
+
+
 def test_a_job_that_nobody_can_read_stops_no_forgetting(acme: Installation) -> None:
     acme.queue.enqueue([decided("k", recipient=JANE)])
     acme.redis.hset("rq:job:broken", mapping={"data": b"\xff", "created_at": "yesterday"})
@@ -83,6 +95,23 @@ def test_a_job_that_nobody_can_read_stops_no_forgetting(acme: Installation) -> N
 
     [job] = acme.queue.rq.get_jobs()
     assert job.kwargs["batch"][0]["requests"][0]["recipient"] == acme.names("acme", JANE)
+
+
+def test_what_a_page_has_begun_and_what_is_parked_is_reached_too(acme: Installation) -> None:
+    begun = {"at_ms": house.now_ms(), "message": decided("b", recipient=JANE).as_wire()}
+    others = {"at_ms": 5, "message": decided("o", recipient="bob@example.com").as_wire()}
+    acme.redis.hset("unsubd:begun", mapping={"1": json.dumps(begun), "2": json.dumps(others)})
+    acme.parked.put([decided("p", recipient=JANE)])
+
+    assert forget(acme, JANE).jobs == 2
+
+    left = {key: json.loads(row) for key, row in acme.redis.hgetall("unsubd:begun").items()}
+    name = acme.names("acme", JANE)
+    assert (left[b"1"]["at_ms"], left[b"1"]["message"]["requests"][0]["recipient"]) == (begun["at_ms"], name)
+    assert left[b"2"] == others
+    [job] = acme.queue.rq.get_jobs()
+    assert job.kwargs["batch"][0]["requests"][0]["recipient"] == name
+    assert acme.parked.waiting() == (0, 0)
 
 
 def test_an_entry_that_changes_meanwhile_is_looked_at_again(acme: Installation) -> None:

@@ -135,7 +135,10 @@ def test_quarantined_bytes_are_safe_before_the_job_exists(installation: Installa
     with (
         patch.object(type(installation.quarantine), "keep", autospec=True, side_effect=lambda *_: order.append("kept")),
         patch.object(
-            type(installation.queue), "enqueue", autospec=True, side_effect=lambda *_: order.append("queued") or []
+            type(installation.queue),
+            "enqueue",
+            autospec=True,
+            side_effect=lambda *_, **__: order.append("queued") or [],
         ),
     ):
         installation.intake.accept([mail(FORGED)])

@@ -72,6 +72,16 @@ def test_a_message_without_requests_has_one_line_with_its_reason(client: redis.R
     assert (line["event"], line["reason"]) == ("ignore:bounce", "null sender")
 
 
+def test_what_an_exception_says_of_somebody_is_masked(
+    client: redis.Redis, journal: Journal, stderr: io.StringIO
+) -> None:
+    journal.failed("job", "job unsub-1f2e ran out of tries: ValueError: jane.doe@example.com is no such thing")
+
+    (line,) = Journal.lines(client, 10)
+    assert line["detail"].startswith("job unsub-1f2e ran out of tries: ValueError: ")
+    assert "jane.doe" not in json.dumps(line) + stderr.getvalue()
+
+
 def test_counters_count_messages_and_effects(client: redis.Redis, journal: Journal) -> None:
     journal.recorded([(decided(), [result(), result(Effect.STALE)]), (decided("k2"), [result()])])
     journal.failed("batch", "ValueError: repeated one by one", messages=2)

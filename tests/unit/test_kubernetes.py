@@ -102,6 +102,12 @@ def test_every_deployment_may_be_drained_and_is_behind_a_wall() -> None:
     assert "ingress" not in wall
 
 
+def test_no_deployment_stands_on_one_pod_and_none_has_a_gap_while_it_is_replaced() -> None:
+    for name, each in _of_kind("Deployment").items():
+        assert each["spec"]["replicas"] >= 2, name
+        assert each["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, name
+
+
 def test_the_ingress_publishes_what_is_public_and_nothing_else() -> None:
     (rule,) = _of_kind("Ingress")["unsubd"]["spec"]["rules"]
     backends = {each["backend"]["service"]["name"] for each in rule["http"]["paths"]}

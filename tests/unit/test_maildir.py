@@ -66,6 +66,26 @@ def test_a_file_that_somebody_moved_meanwhile_stops_nothing(maildir: Maildir, tm
     assert _names(tmp_path / "cur") == ["two:2,S"]
 
 
+def test_two_processes_on_one_folder_leave_one_file_and_one_effect(
+    maildir: Maildir, installation: Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "new" / "one").write_bytes(mail(message_id="one").raw)
+    other = Maildir(installation, tmp_path)
+    accept = maildir._installation.intake.accept
+
+    def accept_twice(messages: object, **_: Any) -> object:
+        with patch.object(type(installation.intake), "accept", autospec=False, side_effect=accept):
+            assert other.take() == 1
+        return accept(messages)  # type: ignore[arg-type]
+
+    with patch.object(type(maildir._installation.intake), "accept", autospec=False, side_effect=accept_twice):
+        assert maildir.take() == 1
+    assert (_names(tmp_path / "new"), _names(tmp_path / "cur")) == ([], ["one:2,S"])
+    jobs = [installation.queue.rq.fetch_job(each) for each in installation.queue.rq.job_ids]
+    keys = {message["key"] for job in jobs if job for message in job.kwargs["batch"]}
+    assert (len(jobs), len(keys)) == (2, 1)
+
+
 def test_a_file_that_cannot_be_moved_is_not_taken_for_ever(maildir: Maildir, tmp_path: Path) -> None:
     (tmp_path / "new" / "one").write_bytes(mail().raw)
 

@@ -95,10 +95,14 @@ def test_what_ran_out_of_tries_is_still_owed_and_taken_up_again(acme: Installati
 
 def test_who_was_forgotten_and_a_target_that_was_removed_are_owed_nothing(acme: Installation, far: FarSide) -> None:
     target = _target(acme, far)
-    _suppress(acme, "a@example.com")
+    _suppress(acme, "a@example.com", "c@example.com")
     forget.forget(acme, "a@example.com")
+    assert "a@example.com" not in str([job.kwargs for job in acme.events.rq.get_jobs()])
+    assert [each.changes for each in owing.every(acme.redis)] == [2], "not told yet"
     _run(acme)
     assert [each.changes for each in owing.every(acme.redis)] == [0]
+    assert far.lists == {"103": {"c@example.com"}}, "neither the address nor the name in its place goes out"
+    assert not any("~" in call or "a@example.com" in call for call in far.calls)
 
     _suppress(acme, "b@example.com")
     acme.forwards.remove(target.name)

@@ -18,7 +18,7 @@ from tests.unit.house import decided, mail, now_ms, opened
 from tests.unit.letters import JANE
 from worker.batch import UnsubdJob
 from worker.installation import Installation
-from worker.reconcile import Report, jobs, reconcile
+from worker.reconcile import Report, effects, jobs, reconcile
 from worker.reconcile.books import Books
 from worker.reconcile.mail import Scope
 from worker.sources.maildir import Maildir
@@ -257,13 +257,24 @@ def test_a_full_queue_is_told_and_nothing_is_called_repaired(acme: Installation,
     assert (report.found, report.repaired) == ({}, {})
 
 
-def test_a_second_comparison_in_one_run_repeats_nothing(acme: Installation, taken: InboundMessage) -> None:
-    acme.store_redis.delete(*_homes(acme))
+@pytest.mark.parametrize("repair", [True, False])
+@pytest.mark.parametrize("kind", ["unrecorded", "ineffective"])
+def test_a_copy_of_a_mail_is_no_second_gap(
+    acme: Installation, taken: InboundMessage, kind: str, *, repair: bool
+) -> None:
+    """The same mail in Processed and in Junk: told once, queued once, and no gap of the ledger besides."""
+    acme.store_redis.delete(*(_homes(acme) if kind == "unrecorded" else ["unsubd:supp:{acme:0}"]))
     report = Report()
-    books = Books(acme, report, repair=True)
+    books = Books(acme, report, repair=repair)
 
     books.compare([taken])
-    books.compare([taken])
+    books._in_jobs.clear()  # as where its job has ended meanwhile
+    with (
+        patch.object(jobs, "message_keys", return_value=set()),
+        patch.object(effects, "message_keys", return_value=set()),
+    ):
+        books.compare([taken])
+        effects.compare(acme, 0, books.queued_again, report.note)
 
-    assert report.found == {"unrecorded": 1}
-    assert acme.queue.rq.count == 1
+    assert report.found == {kind: 1}
+    assert acme.queue.rq.count == int(repair)

@@ -1,9 +1,12 @@
 """What the console, the metrics and the doctor say of the queue: requests, not jobs."""
 
+import io
 from collections.abc import Iterator
+from typing import Any
 
 import fakeredis
 import pytest
+from rich.console import Console, Group
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
@@ -11,9 +14,11 @@ from tests.unit import house
 from tests.unit.house import decided
 from worker import crew
 from worker.batch import UnsubdJob
+from worker.cli.screen import screen
 from worker.doctor import Verdict, processes
 from worker.installation import Installation
-from worker.owed import owed
+from worker.owed import Alarm, owed
+from worker.sources import SourceReport
 from worker.status import status
 from worker.web.metrics import exposition
 
@@ -74,3 +79,45 @@ def test_a_worker_of_the_events_alone_does_not_work_on_requests(installation: In
 
     (found,) = processes.workers(installation)
     assert (found.verdict, found.detail) == (Verdict.FAIL, "no worker is alive, expected at least one")
+
+
+def test_whoever_stands_by_is_shown_and_is_no_trouble(installation: Installation) -> None:
+    redis = installation.redis
+    SourceReport(redis, installation.journal, "imap:news", by="box-7").say("idle")
+    redis.zadd("unsubd:standby", {"imap:news@box-8": redis.time()[0], "imap:news@gone-9": redis.time()[0] - 30})
+
+    state = status(installation)
+    assert [(each["name"], each["state"]) for each in state["sources"]] == [
+        ("imap:news", "idle"),
+        ("imap:news@box-8", "standby"),
+    ]
+    assert state["sources"][0]["by"] == "box-7"
+    assert [each.what for each in _alarms_of_sources(installation, state)] == []
+    assert [each.verdict for each in processes.sources(installation)] == [Verdict.OK, Verdict.OK]
+    assert "box-8" not in exposition(installation).decode()
+    assert "standby" in _shown(screen(state, 0.0))
+
+
+def _alarms_of_sources(installation: Installation, state: dict[str, Any]) -> list[Alarm]:
+    """The alarms about sources."""
+    return [each for each in owed(installation, state).alarms if each.link == "/ops/sources"]
+
+
+def _shown(group: Group) -> str:
+    """What a terminal shows of it."""
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(group)
+    return console.export_text()
+
+
+def test_a_new_process_goes_on_from_anothers_trouble_until_it_knows_better(installation: Installation) -> None:
+    """Or whoever takes over would seem well for as long as its first try lasts."""
+    old, new = (SourceReport(installation.redis, installation.journal, "imap:news", by=by) for by in ("a-1", "b-2"))
+    old.say("waiting", "no answer")
+
+    assert new.resume() == "waiting"
+    new._beat()
+    (source,) = status(installation)["sources"]
+    assert (source["state"], source["detail"], source["by"]) == ("waiting", "no answer", "b-2")
+    new.say("idle")
+    assert new.resume() == ""

@@ -4,11 +4,11 @@ IMAP's and OAuth's own refusals have tests beside their code too; here every way
 """
 
 import asyncio
-import smtplib
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -146,13 +146,19 @@ def test_a_certificate_that_nobody_trusts_is_refused(
     assert SECRET not in str(refused.value)
 
 
-class _PlainSmtp(threading.Thread):
-    """A mail server that offers no TLS, for one caller."""
+class _Smtp(threading.Thread):
+    """A mail server for one caller. Shape: context: it offers STARTTLS with that certificate. heard: in clear, and within TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, context: ssl.SSLContext | None = None) -> None:
         super().__init__(daemon=True)
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port, self.heard = int(self._socket.getsockname()[1]), b""
+        self._context = context
+        self.port, self.heard, self.tls_heard, self.refused = int(self._socket.getsockname()[1]), b"", b"", ""
+        there = socket.create_connection
+        monkeypatch.setattr(
+            "smtplib.socket.create_connection", lambda _, *more, **kw: there(("127.0.0.1", self.port), *more)
+        )  # whatever name it is called by
+        self.start()
 
     def run(self) -> None:
         caller, _ = self._socket.accept()
@@ -160,19 +166,54 @@ class _PlainSmtp(threading.Thread):
             caller.sendall(b"220 hello\r\n")
             while line := caller.recv(1000):
                 self.heard += line
-                caller.sendall(b"250 AUTH PLAIN\r\n")
+                if self._context and line.upper().startswith(b"STARTTLS"):
+                    caller.sendall(b"220 go ahead\r\n")
+                    self._talk_in_tls(caller, self._context)
+                    break
+                caller.sendall(
+                    b"250-hello\r\n250-STARTTLS\r\n250 AUTH PLAIN\r\n" if self._context else b"250 AUTH PLAIN\r\n"
+                )
+
+    def _talk_in_tls(self, caller: socket.socket, context: ssl.SSLContext) -> None:
+        try:
+            with context.wrap_socket(caller, server_side=True) as link:
+                while line := link.recv(1000):
+                    self.tls_heard += line
+                    link.sendall(b"250 AUTH PLAIN\r\n")
+        except OSError as error:
+            self.refused = str(error)
 
 
 def test_a_password_is_not_sent_where_tls_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = _PlainSmtp()
-    server.start()
-    there = smtplib.socket.create_connection  # type: ignore[attr-defined]
-    monkeypatch.setattr(
-        "smtplib.socket.create_connection", lambda _, *more, **kw: there(("127.0.0.1", server.port), *more)
-    )
+    server = _Smtp(monkeypatch)
 
     with pytest.raises(ConfigError, match="offers no TLS"):
         canary._smtp(urlsplit(f"smtp://user:{SECRET}@mail.example.com:{server.port}"))
 
     server.join(5)
+    assert SECRET.encode() not in server.heard
+
+
+@pytest.mark.parametrize(("trusts", "called"), [(False, "localhost"), (True, "mail.example.com"), (True, "localhost")])
+def test_starttls_goes_on_with_a_trusted_certificate_of_that_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusts: bool, called: str
+) -> None:  # fmt: skip
+    """Not with one that nobody trusts, nor with a trusted one of another name: no octet after the handshake."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    write_certificate(certificate, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    monkeypatch.setattr(canary, "_LOOPBACK", ())  # its certificate names localhost
+    if trusts:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    server, url = _Smtp(monkeypatch, context), f"smtp://user:{SECRET}@{called}"
+    is_good = trusts and called == "localhost"
+
+    with nullcontext() if is_good else pytest.raises(ssl.SSLCertVerificationError):
+        link = canary._smtp(urlsplit(f"{url}:{server.port}"))
+        link.ehlo()
+        link.close()
+
+    server.join(5)
+    assert (bool(server.tls_heard), bool(server.refused)) == (is_good, not is_good)
     assert SECRET.encode() not in server.heard

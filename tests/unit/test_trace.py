@@ -1,18 +1,17 @@
 """`unsubd trace`: one message, recipient or job through every hop, and nobody's address unless asked."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import fakeredis
 import pytest
 
 from handlers import message
 from handlers.errors import Rejected
+from handlers.request import Outcome
 from tests.unit import house
 from tests.unit.house import decided, mail
 from worker.installation import Installation
 from worker.quarantine.entry import shrunk
-from worker.quarantine.shelf import Selection
 from worker.trace import traced
 
 KEY = "5f" * 32
@@ -80,12 +79,39 @@ def test_any_message_in_quarantine_is_found_by_its_message_id_also_a_shrunk_one(
     assert installation.quarantine.with_message_id("", 5) == []
 
 
-def test_a_message_that_an_older_release_kept_is_found_by_its_message_id(installation: Installation) -> None:
-    installation.intake.accept([mail("info@unsub.example.org", "old@example.net")])
-    (entry,) = installation.quarantine.entries(installation.quarantine.ids(Selection())).values()
-    installation.quarantine.change(entry, replace(entry, message_id=""))
+def test_what_a_shrunk_message_no_longer_says_finds_it_no_more(installation: Installation) -> None:
+    kept = mail("info@unsub.example.org", "one@example.net", envelope_to="Info@unsub.example.org")
+    installation.intake.accept([kept])
+    quarantine = installation.quarantine
+    assert quarantine.naming("info@UNSUB.example.org", 5) == [kept.key[:32]]
 
-    assert installation.quarantine.with_message_id("<old@example.net>", 5) == [entry.id]
+    (entry,) = quarantine.entries([kept.key[:32]]).values()
+    quarantine.change(entry, shrunk(entry))
+
+    assert [quarantine.naming(each, 5) for each in ("info@unsub.example.org", "x@example.net")] == [[], [entry.id]]
+    assert [quarantine.beginning(each, 5) for each in (kept.key[:12], kept.key[:12] + "0" * 20)] == [[entry.id], []]
+
+
+@pytest.mark.parametrize("digits", [12, 64])
+@pytest.mark.parametrize("forgot", [False, True], ids=["while the journal knows", "once it does not"])
+def test_a_record_is_found_by_its_digest_also_by_its_later_recipients(
+    installation: Installation, digits: int, forgot: bool
+) -> None:
+    first, second = (decided(KEY, recipient=each).requests[0] for each in ("jane@example.com", "joe@example.com"))
+    installation.intake.record([decided(KEY, requests=(first, second)), decided("ab" * 32)])
+    if forgot:
+        installation.redis.delete("unsubd:journal")
+
+    told = [each.what for each in traced(installation, KEY[:digits], full=False) if each.hop == "ledger"]
+
+    assert [each.partition(" (message ")[2] for each in told] == [f"{KEY[:12]})"]
+
+
+def test_a_record_that_concerns_no_sender_is_found(installation: Installation) -> None:
+    ignored = mail("info@unsub.example.org", "one@example.net", subject="Automatic reply")
+    installation.intake.record([decided(ignored.key, requests=(), outcome=Outcome.AUTO_REPLY)])
+
+    assert sorted(hops(installation, ignored.key[:12])) == ["journal ignore:auto-reply", "ledger ignore:auto-reply"]
 
 
 def test_a_trace_ends_where_the_mail_was_moved(installation: Installation) -> None:

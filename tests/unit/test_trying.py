@@ -1,5 +1,6 @@
 """The note of what is being read: who killed us stands alone, and after three deaths is set aside."""
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -9,8 +10,14 @@ import fakeredis
 import pytest
 
 from handlers.errors import QueueUnavailable
+from tests.harness.scripted_imap import ScriptedImap, Turn, normal
 from tests.unit.house import mail, opened
 from worker.installation import Installation
+from worker.reconcile import Report
+from worker.reconcile.books import Books
+from worker.reconcile.mail import Scope, compare
+from worker.sources.imap import ASIDE, MailboxAddress
+from worker.sources.mailbox import Mailbox
 from worker.sources.maildir import Maildir
 from worker.sources.trying import DEADLY, Trying
 
@@ -148,3 +155,46 @@ def test_a_queue_that_is_away_accuses_no_mail(
 
     [note] = [json.loads(each.read_text()) for each in (tmp_path / "data").glob("trying-*.json")]
     assert (note["in_hand"], note["deaths"]) == ([], {})
+
+
+NO_KEYWORDS = (
+    b"* FLAGS (\\Seen \\Deleted)\r\n* OK [PERMANENTFLAGS (\\Seen \\Deleted)] no keywords\r\n* 2 EXISTS\r\n"
+    b"* OK [UIDVALIDITY 7] good\r\n* OK [UIDNEXT 3] next\r\n<tag> OK done\r\n"
+)
+
+
+async def _inbox_alone(turn: Turn) -> None:
+    await turn.send(NO_KEYWORDS if "INBOX" in turn.words[0] else b"<tag> NO [NONEXISTENT] no such folder\r\n")
+
+
+@pytest.mark.parametrize("server_takes", ["no keywords", "keywords, and refuses this one"])
+def test_a_deadly_mail_that_no_keyword_marks_is_read_by_no_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server_takes: str
+) -> None:
+    """Its UID is remembered, and it stays where it is: in Processed it would have another."""
+    monkeypatch.setattr(Trying, "is_deadly", lambda _, uid: uid == 1)
+
+    async def play() -> tuple[list[tuple[int, str]], list[str]]:
+        async with ScriptedImap([mail(message_id=name).raw for name in ("poison", "good")]) as server:
+            if server_takes == "no keywords":
+                server.always("SELECT", NO_KEYWORDS)
+            server.always("STORE", _refuse_aside)
+            server.always("EXAMINE", _inbox_alone)
+            given = {"imap_url": server.url(), "imap_password": "x", "imap_backlog": "all", "data_dir": str(tmp_path)}
+            with opened(fakeredis.FakeServer(), **given) as found:
+                poller = asyncio.ensure_future(Mailbox(found, MailboxAddress.parse(server.url())).run())
+                await asyncio.wait_for(server.hears("MOVE"), 10)
+                poller.cancel()
+                await asyncio.wait({poller})
+                await asyncio.wait_for(server.is_left(), 10)
+                server.lines.clear()
+                await compare(found, Scope(0), Books(found, report := Report(), repair=True), lambda *_: None)
+                await asyncio.wait_for(server.is_left(), 10)
+                assert report.messages == 0
+            return server.copied, server.heard("FETCH")
+
+    assert asyncio.run(play()) == ([(2, "Processed")], [])
+
+
+async def _refuse_aside(turn: Turn) -> None:
+    await (turn.send(b"<tag> NO [LIMIT] too many keywords\r\n") if ASIDE in turn.words[-1] else normal(turn))

@@ -14,6 +14,7 @@ _STATES = {
     "working": "green",
     "connecting": "yellow",
     "waiting": "yellow",
+    "standby": "dim",
     "busy": "green",
     "listening": "green",
 }

@@ -117,7 +117,11 @@ def poll(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="With --dry-run: how many of the newest messages.")] = 50,
 ) -> None:
-    """Poll mailboxes, Maildir and SES queue. Exits 78 when a mailbox refuses us at the start, 75 when it does not answer."""
+    """Poll mailboxes, Maildir and SES queue. Exits 78 when a mailbox refuses us at the start, 75 when it does not answer.
+
+    Of several pollers one works on each mailbox; the others stand by. --once waits up to 25 s for its turn, then exits 75.
+    --dry-run reads beside whoever works.
+    """
     if dry_run:
         from worker.cli.survey import dry_run as print_plan
 

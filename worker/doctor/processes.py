@@ -51,6 +51,10 @@ def sources(installation: Installation) -> Iterator[Finding]:
         states = source_states(installation.redis)
     for each in states:
         where = f" ({each['where']})" if each.get("where") else ""
+        where += f" by {each['by']}:" if each.get("by") else ""
+        if each["state"] == "standby":
+            yield ok("source", f"{each['name']} standby: {each['detail']}")
+            continue
         told = f"{each['name']}{where} {each['state']}, {each['messages']:,} messages. {each['detail']}".rstrip(" .")
         if found := _TROUBLED.get(each["state"]):
             yield found("source", f"{told}; heard from {each['age_s']:.0f} s ago", _REMEDIES[each["state"]])

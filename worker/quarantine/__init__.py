@@ -9,24 +9,25 @@ settled leaves, and is known for a week more, so that the same mail, read again,
 | `unsubd:quarantine:raw`         | HASH   | id -> what was fetched (256 KB at most), zlib from 1 KB on   | 90 days |
 | `unsubd:quarantine:index:SHELF` | ZSET   | ids by the time they were kept; SHELF: reason, marks, source | 90 days |
 | `unsubd:quarantine:bytes`       | HASH   | shelf -> bytes of its entries                                | 90 days |
+| `unsubd:quarantine:find:DIGITS` | HASH   | what an entry is found by, and its id (`catalogue.py`)       | 90 days |
 | `unsubd:quarantine:resolved:ID` | STRING | since when a resolved entry was kept, ms UTC                 | 7 days  |
 """
 
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
 import redis
 
-from handlers import message
 from handlers.errors import QueueUnavailable
 from handlers.message import InboundMessage
 from handlers.request import DecidedMessage
 from worker.points import point
+from worker.quarantine.catalogue import DIGITS, names, word_of
 from worker.quarantine.entry import FAILED, Entry, digest_of, entry_of, facts_of, failed_entry, read_facts, shrunk
 from worker.quarantine.rack import ENTRIES, RAW, Rack, index_of, mark_of, unpacked, weight
 from worker.quarantine.shelf import Selection, Shelf, overfull
@@ -37,7 +38,6 @@ _DAY_MS = 86_400_000
 _MARK_MS = 7 * _DAY_MS  # longer than any provider retries (three days)
 _RAWS = 100  # in one pipeline
 _FACTS = 500
-_SCAN = 5000
 
 
 class Quarantine:
@@ -158,31 +158,23 @@ class Quarantine:
         return [entry_id.decode() for entry_id, _ in newest[:limit]]
 
     def beginning(self, digits: str, limit: int) -> list[str]:
-        """Return at most *limit* ids that begin with *digits*; the server looks through all of them (100,000: 40 ms)."""
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            found = self._redis.hscan_iter(ENTRIES, match=f"{digits}*", count=_SCAN)
-            return [entry_id.decode() for entry_id, _ in islice(found, limit)]
+        """Return at most *limit* ids that begin with *digits*, 12 or more."""
+        return self._found(digits[:DIGITS], limit, lambda entry: entry.id.startswith(digits))
 
     def with_message_id(self, message_id: str, limit: int) -> list[str]:
-        """Return at most *limit* ids of mails with that Message-ID, whatever their age; the server looks through all.
-
-        Limits:  of what an older release kept, the newest 500: it has no digest of it.
-        """
+        """Return at most *limit* ids of mails with that Message-ID, whatever their age."""
         digest = digest_of(message_id)
-        found = self._found(f'"message_id":"{digest}"', limit) if digest else []
-        ids = self.ids(Selection(), _FACTS) if digest and not found else []
-        for start in range(0, len(ids), _RAWS):
-            raws = self.raws(ids[start : start + _RAWS]).items()
-            found += [entry_id for entry_id, raw in raws if digest in map(digest_of, _message_ids(raw))]
-        return found[:limit]
+        return self._found(digest, limit, lambda entry: entry.message_id == digest) if digest else []
 
     def naming(self, address: str, limit: int) -> list[str]:
-        """Return at most *limit* ids of entries whose author, subject, envelope or suggestion has the text *address*."""
-        return self._found(json.dumps(address, ensure_ascii=False)[1:-1], limit) if address else []
+        """Return at most *limit* ids of entries whose author, subject, envelope or suggestion has *address*."""
+        word = word_of(address)
+        return self._found(word, limit, lambda entry: word in names(entry)) if word else []
 
-    def _found(self, text: str, limit: int) -> list[str]:
+    def _found(self, word: str, limit: int, is_meant: Callable[[Entry], bool]) -> list[str]:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            return list(dict.fromkeys(islice(self._rack.find(text, _SCAN), limit)))
+            ids = list(dict.fromkeys(islice(self._rack.find(word), limit)))
+        return [entry_id for entry_id, entry in self.entries(ids).items() if is_meant(entry)]
 
     def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
         """Return those of *ids* that are here."""
@@ -276,10 +268,6 @@ class Quarantine:
             pipeline.hstrlen(RAW, entry.id)
         sizes = pipeline.execute()
         return [(entry, weight(entry.seen, size)) for entry, size in zip(entries, sizes, strict=True)]
-
-
-def _message_ids(raw: bytes) -> list[str]:
-    return message.read(raw, source="").values("message-id")
 
 
 def _until(selection: Selection) -> int | str:

@@ -10,14 +10,17 @@ from typing import Any, cast
 
 import redis
 
+from worker.quarantine import catalogue
+from worker.quarantine.catalogue import Card, drawer_of
 from worker.quarantine.entry import Entry, facts_of
 from worker.quarantine.shelf import Shelf
 
 ENTRIES, RAW, BYTES = "unsubd:quarantine", "unsubd:quarantine:raw", "unsubd:quarantine:bytes"
 _INDEX, _RESOLVED = "unsubd:quarantine:index:", "unsubd:quarantine:resolved:"
-ENTRY_BYTES = 380  # what Redis takes for an entry besides facts and raw: measured, tests/servers/test_quarantine.py
+ENTRY_BYTES = 550  # what Redis takes for an entry and its cards besides facts and raw: tests/servers/test_quarantine.py
 _PLAIN_BYTES = 1024  # zlib gains little below
 _ZLIB = b"x"  # how its streams begin; what begins so itself is compressed, whatever its size
+_SCAN = 1000
 _LUA = files("worker.quarantine")
 
 
@@ -38,50 +41,47 @@ class Rack:
         self._redis = client
         self._keep = client.register_script(_LUA.joinpath("keep.lua").read_text())
         self._change = client.register_script(_LUA.joinpath("change.lua").read_text())
-        self._find = client.register_script(_LUA.joinpath("find.lua").read_text())
 
     def add(self, pipeline: Any, entry: Entry, raw: bytes, *, heed_mark: bool) -> None:
         """Keep an entry, unless its id is known; heed_mark: nor was resolved lately."""
-        keys = [ENTRIES, RAW, BYTES, index_of(entry.shelf), *([mark_of(entry.id)] if heed_mark else [])]
+        drawers, cards = _columns(catalogue.cards(entry))
+        keys = [ENTRIES, RAW, BYTES, index_of(entry.shelf), mark_of(entry.id), *drawers]
         args: list[Any] = [entry.id, facts_of(entry), packed(raw), entry.kept_ms, entry.shelf.name, ENTRY_BYTES]
-        self._keep(keys=keys, args=args, client=pipeline)
+        self._keep(keys=keys, args=[*args, int(heed_mark), *cards], client=pipeline)
 
     def replace(self, pipeline: Any, entry: Entry, into: Entry, raw: bytes | None = None) -> None:
         """Put *into* in the place of *entry*, unless that changed since it was read; raw: instead of its bytes."""
         kept: tuple[str, bytes] = ("drop", b"") if into.shrunk else ("", b"") if raw is None else ("set", packed(raw))
-        self._change_one(pipeline, entry, into, facts_of(into), *kept, 0)
+        before, after = catalogue.cards(entry), catalogue.cards(into)
+        self._change_one(pipeline, entry, into, before - after, after - before, facts_of(into), *kept, 0)
 
     def remove(self, pipeline: Any, entry: Entry, *, mark_ms: int = 0) -> None:
         """Take an entry away, unless it changed since it was read; mark_ms: so long it is known as resolved."""
-        self._change_one(pipeline, entry, entry, b"", "drop", b"", mark_ms)
+        self._change_one(pipeline, entry, entry, catalogue.cards(entry), set(), b"", "drop", b"", mark_ms)
 
-    def _change_one(self, pipeline: Any, entry: Entry, into: Entry, facts: bytes, *rest: Any) -> None:
-        keys = [ENTRIES, RAW, BYTES, index_of(entry.shelf), index_of(into.shelf), mark_of(entry.id)]
-        args: list[Any] = [
-            entry.id,
-            entry.seen,
-            entry.shelf.name,
-            ENTRY_BYTES,
-            facts,
-            into.shelf.name,
-            into.kept_ms,
-            *rest,
-        ]
-        self._change(keys=keys, args=args, client=pipeline)
+    def _change_one(
+        self, pipeline: Any, entry: Entry, into: Entry, go: set[Card], come: set[Card], facts: bytes, *rest: Any
+    ) -> None:
+        (emptied, going), (filled, coming) = _columns(go), _columns(come)
+        keys = [ENTRIES, RAW, BYTES, index_of(entry.shelf), index_of(into.shelf), mark_of(entry.id), *emptied, *filled]
+        args: list[Any] = [entry.id, entry.seen, entry.shelf.name, ENTRY_BYTES, facts, into.shelf.name, into.kept_ms]
+        self._change(keys=keys, args=[*args, *rest, len(going), *going, *coming], client=pipeline)
 
-    def find(self, text: str, count: int) -> Iterator[str]:
-        """Yield the ids of the entries whose facts, as JSON, have *text*, ASCII letters in any case; *count* at a time, about."""
-        cursor, needle = b"0", text.encode("utf-8", "replace").lower()  # of bytes, as Lua: ASCII alone
-        while True:
-            cursor, ids = cast(Any, self._find(keys=[ENTRIES], args=[cursor, count, needle]))
-            yield from (each.decode() for each in ids)
-            if cursor == b"0":
-                return
+    def find(self, word: str) -> Iterator[str]:
+        """Yield the ids that have a card of *word*, 12 hex digits: whoever it stands for is to be looked at."""
+        cards = self._redis.hscan_iter(drawer_of(word), match=f"{catalogue.beginning(word)}*", count=_SCAN)
+        yield from (catalogue.id_on(card.decode()) for card, _ in cards)
 
     def sizes(self) -> dict[Shelf, int]:
         """Return the bytes of every shelf that holds anything."""
         rows = cast(dict[bytes, bytes], self._redis.hgetall(BYTES))
         return {Shelf.parse(name.decode()): int(size) for name, size in rows.items()}
+
+
+def _columns(cards: set[Card]) -> tuple[list[str], list[str]]:
+    """Their drawers, and what is written on them."""
+    ordered = sorted(cards)
+    return [drawer for drawer, _ in ordered], [card for _, card in ordered]
 
 
 def weight(facts: bytes, raw_bytes: int = 0) -> int:

@@ -42,6 +42,7 @@ class Books:
         decided = self._installation.intake.decide(messages, remember=False)
         pairs = [pair for pair in zip(messages, decided, strict=True) if marked or not is_foreign(pair[1])]
         self._notes.messages += len(pairs)
+        pairs = [pair for pair in pairs if pair[1].key not in self.queued_again]  # a copy, in another folder
         unrecorded = self._unrecorded([each for _, each in pairs])
         ineffective = self._ineffective([each for _, each in pairs if each.key not in unrecorded])
         again = [message for message, each in pairs if each.key in unrecorded | ineffective]
@@ -58,7 +59,7 @@ class Books:
             self._in_jobs = message_keys(self._installation)
             # A job that ended while we looked has left its record: the ledger is asked last.
             missing = self._without_record([each for each in decided if each.key in missing - self._in_jobs])
-        missing -= self._in_jobs | self.queued_again
+        missing -= self._in_jobs
         return self._unfiled(missing - self._kept(missing)) if missing else missing
 
     def _without_record(self, decided: Sequence[DecidedMessage]) -> set[str]:

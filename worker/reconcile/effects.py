@@ -1,12 +1,11 @@
 """The ledger against the store: a suppression that was honoured must have its row, suppressed or lifted since."""
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 from worker.installation import Installation
 from worker.reconcile.jobs import message_keys
 
-_HONOURED = ("added", "already-present")
+_HONOURED = ("added", "already-present")  # of no resubscribe: that is lifted, or not
 Place = tuple[int, str]  # group, pseudonym
 
 
@@ -23,7 +22,7 @@ def compare(installation: Installation, since_ms: int, known: Collection[str], n
         count += 1
         if record["received_ms"] >= since_ms and key not in waiting:
             for each in record["requests"]:
-                if _is_honoured(each):
+                if each["effect"] in _HONOURED:
                     wanted.setdefault(each["sender"], {})[each["group"], each["recipient"]] = key
     for sender, places in wanted.items():
         found = _found(installation, sender, {group for group, _ in places} | {0})
@@ -33,10 +32,6 @@ def compare(installation: Installation, since_ms: int, known: Collection[str], n
         if beyond > 0:
             note("unrestorable", names[:beyond], repaired=False)
     return count
-
-
-def _is_honoured(result: dict[str, Any]) -> bool:
-    return result["effect"] in _HONOURED and result.get("action") != "resubscribe"
 
 
 def _found(installation: Installation, sender: str, groups: set[int]) -> set[Place]:

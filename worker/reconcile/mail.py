@@ -63,7 +63,7 @@ async def _of_mailbox(installation: Installation, address: MailboxAddress, scope
         arrived = await survey.search("SINCE", scope.day)
         settled = {uid for uid in arrived if uid in remembered.done or uid in remembered.left}
         uids = {*await survey.search("KEYWORD", DONE), *settled} - {*await survey.search("KEYWORD", ASIDE)}
-        async for found in survey.messages(sorted(uids)):
+        async for found in survey.messages(sorted(uid for uid in uids if uid not in remembered.aside)):
             yield list(found.values()), True
         junk = await survey.junk()
     finally:

@@ -7,26 +7,33 @@ Where marks are forbidden or refused, the UIDs that are done are remembered inst
 
 Each mailbox has a second watch, on the folder that its server marks as `\\Junk`: there, only messages whose tag verifies
 are ours, and all others stay untouched and unrecorded.
+
+One process works on a folder at a time, by a lease (`worker/sources/lease.py`); a second one stands by. Who cannot reach
+the mailbox leaves it to one that stands by, and comes again.
 """
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, date, datetime
 from hashlib import sha256
 
 from handlers.errors import MailboxUnavailable, Unavailable
 from handlers.message import FIRST_LOOK_BYTES, InboundMessage
+from worker.fence import LeaseLost
 from worker.installation import Installation
 from worker.intake import has_valid_tag, is_foreign
 from worker.points import point
 from worker.settings import Settings
 from worker.sources import SourceReport, oauth
 from worker.sources.imap import ASIDE, DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused, Selected
+from worker.sources.lease import LIFE_S, Lease, LeaseTaken, process_name
 from worker.sources.look import Look
+from worker.sources.place import Place
 from worker.sources.progress import Progress, ProgressStore, UidSet
 from worker.sources.trying import Trying
 
@@ -38,6 +45,8 @@ _REFUSED_JUNK_WAIT_S = 300.0
 _SAY_AGAIN_S = 30.0
 _NO_JUNK_WAIT_S = 3600.0
 _MOVE_AGAIN_S = 3600.0
+_LEASE_AGAIN_S = 2.0  # Redis is away: no mail server is spared by waiting longer
+_PATIENCE_S = LIFE_S + 5.0  # of a single look: who still has the lease then is alive
 
 
 class NoJunk(MailboxUnavailable):
@@ -54,7 +63,11 @@ class Mailbox:
         self._address = address
         self._junk = junk
         self._source = f"imap:{name}"
-        self._report = SourceReport(installation.redis, installation.journal, self._source, address.where)
+        redis, where = installation.redis, address.where
+        self._report = SourceReport(redis, installation.journal, self._source, where, by=process_name())
+        folder, of = installation.settings.data_dir, address.identity("\\Junk" if junk else "")
+        place = Place(folder / f"lease-{name.replace(':', '-')}")
+        self._lease = Lease(redis, place, self._source, of, self._settings.min_replicas)
         self._look = Look(installation.keys, self._source)
         self._kept = ProgressStore(installation.redis, name)
         self._trying = Trying(installation.settings.data_dir, name)
@@ -70,32 +83,69 @@ class Mailbox:
         self._move_again_at = 0.0
         self._notes: dict[str, str] = {}  # what the operator should know, by subject
 
-    def beating(self) -> AbstractAsyncContextManager[None]:
-        """As `SourceReport.beating`: for the time that this process watches the folder, or waits to."""
-        return self._report.beating()
-
     async def run(self, *, once: bool = False, strict: bool = False) -> None:
-        """Poll until cancelled, coming back after every trouble.
+        """Poll until cancelled, coming back after every trouble; stand by while another process does.
 
         Shape:   once: one look, then return. strict: give up when the mailbox cannot be opened even once.
         Errors:  MailboxRefused, MailboxUnavailable  only with once or strict, and never of a Junk folder.
+                 LeaseTaken  only with once: a living process works on it.    temporary
         """
         while True:
             try:
-                await self._visit(once=once)
-                return
-            except (MailboxRefused, Unavailable) as error:
-                wait_s, said = await self._wait_after(error)
-                if once or (strict and not self.opened.is_set()):
+                away_s = await self._lease.hold(
+                    lambda: self._polled(once=once, strict=strict), self._stand_by, _PATIENCE_S if once else math.inf
+                )
+                if once:
+                    return
+                await asyncio.sleep(away_s)
+            except (LeaseTaken, LeaseLost, MailboxRefused, Unavailable) as error:
+                if isinstance(error, LeaseLost):
+                    self._installation.journal.failed("lease", str(error))
+                elif not isinstance(error, LeaseTaken):  # of a mailbox that another one works on, we say nothing
+                    await self._wait_after(error)
+                if self._gives_up(once=once, strict=strict and not isinstance(error, LeaseLost)):
                     if self._junk:
                         return
                     raise
+                await asyncio.sleep(_LEASE_AGAIN_S)
             except Exception as error:
                 if once:
                     raise
-                self._installation.journal.failed("imap", type(error).__name__, source=self._source)
-                wait_s, said = await self._wait_after(MailboxUnavailable(f"a bug of ours: {type(error).__name__}"))
-            await self._pause(wait_s, said)
+                self._installation.journal.failed("lease", type(error).__name__, source=self._source)
+                await asyncio.sleep(_REFUSED_WAIT_S)
+
+    def waiting_for(self, mailbox: "Mailbox") -> AbstractAsyncContextManager[None]:
+        """Say for the time of the block that this process lives, as long as it works on *mailbox*."""
+        return self._report.beating(mailbox._lease.is_sure)
+
+    def _stand_by(self, holder: str) -> None:
+        self._installation.journal.source(self._source, "standby", f"{holder} works on it")
+
+    def _gives_up(self, *, once: bool, strict: bool) -> bool:
+        return once or (strict and not self.opened.is_set())
+
+    async def _polled(self, *, once: bool, strict: bool) -> float:
+        """Poll under the lease; return how long to stay away, for another process stands by and may fare better."""
+        self._troubled = bool(await asyncio.to_thread(self._report.resume))
+        async with nullcontext() if once else self._report.beating():
+            while True:
+                try:
+                    await self._visit(once=once)
+                    return 0.0
+                except LeaseLost:
+                    raise
+                except (MailboxRefused, Unavailable) as error:
+                    wait_s, said = await self._wait_after(error)
+                    if self._gives_up(once=once, strict=strict):
+                        raise
+                except Exception as error:
+                    if once:
+                        raise
+                    self._installation.journal.failed("imap", type(error).__name__, source=self._source)
+                    wait_s, said = await self._wait_after(MailboxUnavailable(f"a bug of ours: {type(error).__name__}"))
+                if self._troubled and await self._lease.is_awaited():
+                    return wait_s
+                await self._pause(wait_s, said)
 
     async def _pause(self, seconds: float, said: tuple[str, str]) -> None:
         """Wait, and say again meanwhile what was said: who says nothing for long counts as silent."""
@@ -197,6 +247,7 @@ class Mailbox:
             self._progress.from_uid = 0
         elif backlog != "ask":
             self._progress.from_uid = await _first_since(connection, date.fromisoformat(backlog), selected.uidnext)
+        await self._lease.require()
         await asyncio.to_thread(self._kept.save, self._progress)
         self._trying.resume(self._progress.of)
         if self._progress.from_uid <= 1:
@@ -270,14 +321,23 @@ class Mailbox:
         """Give a message that kills whoever reads it to a person, as it is."""
         for each in await connection.fetch([uid], FIRST_LOOK_BYTES):
             name = f"{self._progress.of}:{uid}"
-            args = (each.raw, name, self._source, each.received_ms)
+            args = (each.raw, name, self._source, each.received_ms, self._lease.fence)
             accepted = await asyncio.to_thread(self._installation.intake.set_aside, *args)
-            if self._keywords:
-                with point("imap.mark"):
-                    await connection.mark_done([uid], ASIDE)
+            await self._mark_aside(connection, uid)
             await self._mark(connection, [uid], accepted.job_ids)
             self._taken.add([uid])
             self._trying.end([uid])
+
+    async def _mark_aside(self, connection: ImapConnection, uid: int) -> None:
+        """Let no comparison read it either: by a keyword, which goes with it to Processed, else by its UID; then it stays."""
+        refusal = ""
+        await self._lease.require()
+        if self._keywords:
+            with point("imap.mark"):
+                refusal = await connection.mark_done([uid], ASIDE)
+        if refusal or not self._keywords:
+            await self._lease.require()
+            await asyncio.to_thread(self._kept.add, "aside", self._progress.aside, [uid])
 
     def _is_known(self, uid: int) -> bool:
         # A server may accept a flag and forget it: what this session took is not taken again, or it would never rest.
@@ -309,11 +369,13 @@ class Mailbox:
             list(ours.values()),
             keep_untagged=not leave and not self._junk,
             decided_all=self._trying.end,
+            fence=self._lease.fence,
         )
         left = {uid for uid in messages if uid not in ours}
         left |= {uid for uid, each in zip(ours, accepted.decided, strict=True) if leave and is_foreign(each)}
         await self._mark(connection, [uid for uid in messages if uid not in left], accepted.job_ids)
         if left:
+            await self._lease.require()
             await asyncio.to_thread(self._kept.add, "left", self._progress.left, left)
         await asyncio.to_thread(self._report.say, "working", taken=len(ours), oldest_ms=_oldest_ms(ours))
 
@@ -327,11 +389,17 @@ class Mailbox:
         if not uids:
             return
         self._to_move = None
+        await self._lease.require()
         with point("imap.mark"):
             refusal = await connection.mark_done(uids, DONE if self._keywords else "\\Seen")
+        if refusal:
+            await (
+                self._lease.ask()
+            )  # who woke too late is refused because another one took it: no trouble of the server
         if refusal and self._keywords:
             self._notes["marks"] = f"handled mail cannot be marked, its UIDs are remembered instead: {refusal}"
         if refusal or not self._keywords:
+            await self._lease.require()
             await asyncio.to_thread(self._kept.add, "done", self._progress.done, uids)
         await self._tell("acknowledged", uids, job=" ".join(job_ids))
 
@@ -351,9 +419,11 @@ class Mailbox:
         batch, self._to_move = self._to_move[:_MOVE_BATCH], self._to_move[_MOVE_BATCH:]
         if not batch:
             return False
+        await self._lease.require()
         with point("imap.move"):
             refusal = await connection.move(batch, self._processed)
         if refusal:
+            await self._lease.ask()
             self._notes["move"] = f"handled mail stays here, it cannot be moved to {self._processed!r}: {refusal}"
             # Without MOVE, a refused expunge leaves a copy behind: not another one at each connection.
             self._move_again_at = time.monotonic() + _MOVE_AGAIN_S
@@ -365,7 +435,8 @@ class Mailbox:
     async def _handled(self, connection: ImapConnection) -> list[int]:
         marked = await connection.search("KEYWORD", DONE) if self._keywords else []
         remembered = await connection.search("ALL") if self._progress.done else []
-        return sorted({*marked, *(uid for uid in remembered if uid in self._progress.done)})
+        handled = {*marked, *(uid for uid in remembered if uid in self._progress.done)}
+        return sorted(uid for uid in handled if uid not in self._progress.aside)
 
 
 def _oldest_ms(messages: dict[int, InboundMessage]) -> int:

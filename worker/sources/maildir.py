@@ -6,6 +6,9 @@ A crash between accepting and moving repeats the mail, to no effect; a rename lo
 is synced. `new/` is listed twice a second. Not looked at: subfolders (`.Junk`), links, names that begin with a dot, and
 `cur/`, which only ever holds what was accepted. A file must come by rename, as maildir(5) says: one that is still being
 written when it is seen counts as it is then.
+
+Several processes, on several hosts, may watch one folder without a lease: a file has one name to rename, so one of them
+moves it, and what two have accepted has one effect.
 """
 
 import asyncio

@@ -32,20 +32,15 @@ async def poll(installation: Installation, *, once: bool = False, strict: bool =
     async with asyncio.TaskGroup() as group:
         for address in addresses:
             mailbox = Mailbox(installation, address)
-            group.create_task(_watch(mailbox, strict=strict and len(addresses) == 1))
+            group.create_task(mailbox.run(strict=strict and len(addresses) == 1))
             group.create_task(_watch_junk(Mailbox(installation, address, junk=True), mailbox))
-
-
-async def _watch(mailbox: Mailbox, *, strict: bool) -> None:
-    async with mailbox.beating():
-        await mailbox.run(strict=strict)
 
 
 async def _watch_junk(junk: Mailbox, mailbox: Mailbox) -> None:
     """Watch a Junk folder when the mailbox itself could be opened: one wrong password is tried once, not twice."""
-    async with junk.beating():
+    async with junk.waiting_for(mailbox):
         await mailbox.opened.wait()
-        await junk.run()
+    await junk.run()
 
 
 async def _poll_once(installation: Installation, addresses: Sequence[MailboxAddress]) -> None:

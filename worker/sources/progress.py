@@ -5,6 +5,7 @@
 | `unsubd:mailbox:NAME`     | HASH | whose UIDs they are, from_uid (older mail is held), first contact   | for good |
 | `unsubd:mailbox:NAME:left` | HASH | UIDs that are not ours, a bitmap of 1,024 a field                   | for good |
 | `unsubd:mailbox:NAME:done` | HASH | UIDs that are handled but could not be marked, likewise             | for good |
+| `unsubd:mailbox:NAME:aside` | HASH | of these, UIDs that kill whoever reads them, likewise               | for good |
 """
 
 from collections.abc import Iterable
@@ -62,6 +63,7 @@ class Progress:
     since: str = ""
     left: UidSet = field(default_factory=UidSet)
     done: UidSet = field(default_factory=UidSet)
+    aside: UidSet = field(default_factory=UidSet)
 
 
 class ProgressStore:
@@ -78,10 +80,16 @@ class ProgressStore:
         """Return what is remembered, an empty `Progress` of a folder never seen."""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             row = cast(dict[bytes, bytes], self._redis.hgetall(self._key))
-            left, done = self._pages("left"), self._pages("done")
+            left, done, aside = self._pages("left"), self._pages("done"), self._pages("aside")
         text = {name.decode(): value.decode() for name, value in row.items()}
         return Progress(
-            text.get("of", ""), text.get("keys", ""), int(text.get("from_uid", 0)), text.get("since", ""), left, done
+            text.get("of", ""),
+            text.get("keys", ""),
+            int(text.get("from_uid", 0)),
+            text.get("since", ""),
+            left,
+            done,
+            aside,
         )
 
     def _pages(self, which: str) -> UidSet:
@@ -94,14 +102,14 @@ class ProgressStore:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hset(self._key, mapping=row)  # type: ignore[arg-type]
-            for which, uids in (("left", progress.left), ("done", progress.done)):
+            for which, uids in (("left", progress.left), ("done", progress.done), ("aside", progress.aside)):
                 pipeline.delete(f"{self._key}:{which}")
                 self._write(pipeline, which, uids, uids.pages)
             with point("imap.resume"):
                 pipeline.execute()
 
     def add(self, which: str, uids: UidSet, new: Iterable[int]) -> None:
-        """Add *new* to *uids*, the set `left` or `done`, and keep it. Repeat: safe."""
+        """Add *new* to *uids*, the set `left`, `done` or `aside`, and keep it. Repeat: safe."""
         pages = uids.add(new)
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), point("imap.remember"):
             self._write(self._redis, which, uids, pages)

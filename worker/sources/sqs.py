@@ -21,11 +21,11 @@ from handlers.errors import PayloadInvalid, SignatureInvalid, Unavailable
 from handlers.message import InboundMessage
 from handlers.providers import ses, sqs
 from handlers.providers.sqs import QueueAddress
+from worker import s3
 from worker.installation import Installation
 from worker.points import point
 from worker.sources import SourceReport
 from worker.sources.sqs_client import LONGEST_WAIT_S, Received, SqsClient, SqsRefused
-from worker.web import s3
 
 SOURCE = "sqs:default"
 _LOOK_S = 1  # with 0, SQS asks only some of its servers

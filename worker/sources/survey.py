@@ -1,4 +1,4 @@
-"""Reading a mailbox without leaving a trace in it: for a dry run and for an audit."""
+"""Reading a mailbox without leaving a trace in it: for a dry run and for an audit. It needs no lease: it has no effect."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -67,8 +67,12 @@ class Survey:
     async def _opened(self) -> ImapConnection:
         if self._connection is None:
             connection = await connect(self._settings, self._address)
-            folders = await connection.folders()
-            await select(connection, folders.named(self._address.mailbox), folders, readonly=True)
+            try:
+                folders = await connection.folders()
+                await select(connection, folders.named(self._address.mailbox), folders, readonly=True)
+            except BaseException:
+                await connection.close()  # no such folder: nobody else knows of the login
+                raise
             self._connection = connection
         return self._connection
 

@@ -226,7 +226,8 @@ class Store:
                 self._buckets.ask(self._hints.asking([sender]))
                 if self._hints.in_first_layout(sender):
                     self._move(sender, [(group, recipient) for group in self._old.groups(sender)])
-                [groups] = self._buckets.write([Write(_FORGET, sender, place, _FORGOTTEN)])
+                with point("forget.rows"):
+                    [groups] = self._buckets.write([Write(_FORGET, sender, place, _FORGOTTEN)])
             moved += len(groups)
         return moved
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from handlers.errors import ConfigError, Rejected, Unavailable
+from worker.points import point
 from worker.store import volume
 from worker.store.volume import ZERO, Volume
 
@@ -87,7 +88,8 @@ class Archive:
             for first in stream:
                 number += 1
                 contents = map(content_of, chain([first], islice(stream, FILE_LINES - 1)))
-                end, written = volume.write(self._folder / volume.name_of(number), end, contents)
+                with point("archive.write"):
+                    end, written = volume.write(self._folder / volume.name_of(number), end, contents)
                 count += written
         return count
 

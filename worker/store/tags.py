@@ -65,7 +65,8 @@ class StoredTags:
                 pipeline = self._redis.pipeline(transaction=False)
                 for ref, tag in mine:
                     pipeline.hset(_TAG + ref.ref, "recipient", names(tag.sender, recipient))
-                pipeline.execute()
+                with point("forget.tags"):
+                    pipeline.execute()
             count += len(mine)
         return count
 

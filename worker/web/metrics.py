@@ -122,8 +122,9 @@ class _Installation(Collector):
 
 
 def _up(sources: list[dict[str, Any]]) -> dict[str, bool]:
-    """Whether each source works; of more than there may be labels, those that do not."""
-    up = {each["name"]: each["state"] not in ("refused", "silent", "waiting", "unproved") for each in sources}
+    """Whether each source works; of more than there may be labels, those that do not. Who stands by is no source."""
+    known = {each["name"]: each["state"] for each in sources if each["state"] != "standby"}
+    up = {name: state not in ("refused", "silent", "waiting", "unproved") for name, state in known.items()}
     return dict(sorted(up.items(), key=lambda row: row[1])[:_MOST_SOURCES])
 
 

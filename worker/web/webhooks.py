@@ -17,12 +17,12 @@ from handlers.errors import CredentialsMissing, Rejected, SignatureInvalid, Unav
 from handlers.message import InboundMessage
 from handlers.providers import PROVIDERS, Headers, ProviderMessage, ses
 from handlers.providers.delivery import Delivery, signed_delivery
-from worker import habits
+from worker import habits, s3
 from worker.deliveries import DeliveryForged
 from worker.endpoints import REFUSED, TAKEN
 from worker.hooks import Hook
 from worker.installation import Installation
-from worker.web import mailtrap, s3
+from worker.web import mailtrap
 from worker.web.answers import ANSWERS, answer, answered, header_values
 from worker.web.body import read_body
 from worker.web.failure import place_of

@@ -34,6 +34,14 @@ class MailboxAddress:
         """Say where it is, for people: not for the journal, the user is an address as a rule."""
         return f"{self.user} at {self.host}:{self.port}, {self.mailbox}"
 
+    def identity(self, folder: str = "") -> tuple[str, ...]:
+        """Return what tells this mailbox, or *folder* of its account, from all others, whatever its name here.
+
+        Why:     the port counts: behind two of one host there may be two servers.
+        """
+        named = folder or ("INBOX" if self.mailbox.upper() == "INBOX" else self.mailbox)
+        return self.host.lower(), str(self.port), self.user, named
+
     @classmethod
     def parse(cls, url: str) -> "MailboxAddress":
         """Errors: ConfigError  not such a URL, a password in it, or plain imap:// to another host."""

@@ -36,6 +36,8 @@ async def undo_anomaly(request: Request, anomaly_id: str) -> Response:
 
 def _undo(visit: Visit, anomaly_id: str) -> str:
     found = visit.installation.intake.anomalies.find(anomaly_id)
+    if found.state == "undone":
+        visit.note("undo anomaly", anomaly_id, "undone before")  # perhaps by this person, whose first try died untold
     done = undo(visit.installation, found, actor=visit.session.who, reason=visit.field("reason"))
     visit.note("undo anomaly", anomaly_id, f"{done.lifted} lifted, {done.kept} kept")
     return f"Undone: {done}."

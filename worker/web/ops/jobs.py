@@ -69,7 +69,7 @@ async def delete(request: Request) -> Response:
         return await gate.page(
             request, "ops_confirm.html", "Delete", action="/ops/queue/delete", back="/ops/queue?state=failed",
             fields=[("id", each) for each in ids], question=f"Delete {noun}?", button=f"Delete {noun}",
-            means="The requests that they hold are not lost: they are in quarantine, reason failed, where you can replay them.",
+            means="The requests in hand are not lost: they are in quarantine, reason failed, where you can replay them.",
         )  # fmt: skip
     count = await gate.done(visit, _each, "delete", joblist.drop)
     visit.say(f"{count} of {len(ids)} jobs were deleted; what they held is in quarantine, reason failed.")

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from handlers.errors import Rejected
-from handlers.request import Suggestion
+from handlers.request import Outcome, Suggestion
 from worker.explain import as_json, hops
 from worker.quarantine.entry import FAILED, Entry
 from worker.quarantine.replay import Replay, decided_today
@@ -118,14 +118,15 @@ def _detail(visit: Visit, entry_id: str, chosen: dict[str, str], full: bool) -> 
 def _why(visit: Visit, found: Entry, kept: bytes | None, *, full: bool) -> dict[str, Any]:
     """What `unsubd explain` prints of it, by today's keys and accounts; of a failed or shrunk one what was known then.
 
-    Shape:   today: how today's suggestion stands to the kept one, which the button means: same, other, none, or "" where
-             nothing was kept or nothing can be decided. The same one is told once.
+    Shape:   today: "understood" where a replay would be honoured; else how today's suggestion stands to the kept one, which
+             the button means: same, other, none, or "" where nothing was kept or nothing can be decided. The same one is
+             told once.
     """
     shown = str if full else without_addresses
     if kept is None or found.reason == FAILED:
         return {"hops": [("decide", f"{found.reason}: {printable(shown(found.detail))}")], "today": ""}
     decided = decided_today(visit.installation, found, kept)
-    today = _today(found.suggestion, decided.suggestion)
+    today = "understood" if decided.outcome is Outcome.HONOUR else _today(found.suggestion, decided.suggestion)
     told = [(hop, printable(shown(text))) for hop, text in hops(as_json(decided)) if text]
     told = [("suggest today" if hop == "suggest" else hop, text) for hop, text in told]
     is_told = today == "same" and visit.session.may_act
@@ -205,8 +206,10 @@ def _settled(visit: Visit, way: str, ids: Sequence[str]) -> str:
     settled = _taken(visit, way, found)
     for each in settled:
         visit.note(way, f"quarantine {each.entry.id[:12]}", each.word)
-    gone = len(ids) - len(found)
-    visit.say(_told(settled) + (f" {gone} had been settled by somebody else." if gone else ""))
+    gone = [each for each in ids if each not in {entry.id for entry in found}]
+    for each_id in gone:  # perhaps by this person, whose first try died before it was noted
+        visit.note(way, f"quarantine {each_id[:12]}", "settled before")
+    visit.say(_told(settled) + (f" {len(gone)} had been settled before." if gone else ""))
     if alone and not (settled and settled[0].gone):
         following = alone.id
     return f"/ops/quarantine/{following}?{_query(_back(visit))}" if following else _list(visit)

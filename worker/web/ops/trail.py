@@ -10,6 +10,7 @@ import time
 from typing import Any, cast
 
 from worker.installation import Installation
+from worker.points import point
 from worker.web.ops.session import Session
 
 _TRAIL = "unsubd:trail"
@@ -26,7 +27,8 @@ def note(installation: Installation, session: Session, action: str, target: str,
     pipeline = installation.redis.pipeline(transaction=True)
     pipeline.lpush(_TRAIL, json.dumps(row))
     pipeline.ltrim(_TRAIL, 0, _KEPT - 1)
-    pipeline.execute()
+    with point("console.note"):
+        pipeline.execute()
     installation.journal.service("console", **facts)
 
 
