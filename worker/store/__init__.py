@@ -262,7 +262,8 @@ class Store:
                         yield self._move(sender, [(group, each) for each in some])
                 for names in _chunks(self._old.names(sender)):
                     self._move(sender, [(0, each) for each in names], raises=_FORGOTTEN)
-                    send(self._redis, [FirstLayout.dropping_names(sender, names)])
+                    with point("store.unmark"):
+                        send(self._redis, [FirstLayout.dropping_names(sender, names)])
                 self._old.close(sender)
 
     def _move(self, sender: str, rows: Sequence[tuple[int, str]], *, raises: str = "") -> int:
@@ -273,9 +274,11 @@ class Store:
             place = layout.place(self._names, sender, recipient)
             arguments = (group or "", "m", 0, b"", 0, 0, b"", "", 0, packed, int(forgotten), *place.parts)
             writes.append(Write(_REGISTER, sender, place, raises or str(group), arguments))
-        self._buckets.write(writes)
+        with point("store.move"):
+            self._buckets.write(writes)
         forms = [(group, {recipient, self._names(sender, recipient)}) for group, recipient in rows]
-        send(self._redis, [FirstLayout.dropping(sender, group, both) for group, both in forms])
+        with point("store.take-out"):
+            send(self._redis, [FirstLayout.dropping(sender, group, both) for group, both in forms])
         return sum(bool(packed) for packed, _ in taken)
 
 

@@ -19,6 +19,7 @@ and a writer takes the row along that it finds here; nothing is written here any
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
+from worker.points import point
 from worker.store.row import unpack
 from worker.store.script import Script, send
 
@@ -100,7 +101,8 @@ class FirstLayout:
         senders = sorted(found)
         for start in range(0, len(senders), _AT_ONCE):
             some = senders[start : start + _AT_ONCE]
-            send(self._redis, [_SHUT(f"unsubd:supp:{{{each}}}", each, _WORD) for each in some])
+            with point("store.shut"):
+                send(self._redis, [_SHUT(f"unsubd:supp:{{{each}}}", each, _WORD) for each in some])
 
     def recipients(self, sender: str, group: int) -> Iterator[str]:
         """Yield whoever has a row of this group here, under whichever form."""
@@ -124,7 +126,8 @@ class FirstLayout:
 
     def close(self, sender: str) -> None:
         """End the sender's first layout: nothing lies here any more."""
-        self._redis.delete(_groups_key(sender))
+        with point("store.close"):
+            self._redis.delete(_groups_key(sender))
 
 
 def _sender(key: bytes) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import redis
 
 from handlers.errors import ConfigError, StoreUnavailable
+from worker.points import point
 from worker.server import away_as
 from worker.store.first_layout import FirstLayout
 from worker.store.script import Script, send
@@ -56,7 +57,8 @@ def enter(client: redis.Redis, senders: Callable[[], Iterable[str]]) -> None:
         return
     with away_as(StoreUnavailable, _SETTING):
         FirstLayout(client).shut(senders())
-        [found] = send(client, [_RAISE(_KEY, FORMAT)])
+        with point("store.format"):
+            [found] = send(client, [_RAISE(_KEY, FORMAT)])
     _refuse_newer(found)
 
 

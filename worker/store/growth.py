@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from worker.points import point
 from worker.store import layout
 from worker.store.forgotten import ForgottenNames
 from worker.store.script import Script
@@ -65,7 +66,8 @@ class Growth:
             if not done:
                 break
             buckets += done
-            self._send([RAISE(directory, buckets), ("SET", key, "1", "PX", _ALONE_MS)])
+            with point("store.count"):
+                self._send([RAISE(directory, buckets), ("SET", key, "1", "PX", _ALONE_MS)])
         self._send([("DEL", key)])
         return buckets
 
@@ -96,11 +98,14 @@ class Growth:
                 SPLIT(layout.bucket_key(sender, layout.parent(each)), "leave", bucket[b""], deeper, *halves.stays)
             )
             tried.append(each)
-        filled = self._send(fills)
+        with point("store.fill"):
+            filled = self._send(fills)
         sure = [number for number, answer in enumerate(filled) if answer]
-        answers = self._send([leaves[number] for number in sure])
+        with point("store.leave"):
+            answers = self._send([leaves[number] for number in sure])
         left += [tried[number] for number, answer in zip(sure, answers, strict=True) if answer]
-        self._send([SPLIT(layout.bucket_key(sender, each), "open") for each in left])
+        with point("store.open"):
+            self._send([SPLIT(layout.bucket_key(sender, each), "open") for each in left])
         return left
 
     def _halves(self, sender: str, bucket: dict[bytes, bytes], new: int) -> Halves:
