@@ -25,6 +25,7 @@ from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service
 from tests.harness.sqs import Sqs, sqs
 from tests.harness.web import ask
+from tests.unit.house import decided
 from worker.installation import Installation, open_installation
 from worker.settings import load_settings
 from worker.web.ops import session as sessions
@@ -32,6 +33,7 @@ from worker.web.ops.session import Role
 
 PARTS = ("web", "poll", "lmtp", "worker", "events", "reaper")
 PLACE = "103"  # group 1 at the provider
+_BUCKETS = 8  # for 900 people
 
 
 class House:
@@ -66,6 +68,7 @@ class House:
         service.last_line("forward", "add", "acme", "sendgrid", "--key-file", str(key), "--group", f"1={PLACE}",
                           "--base", self.doors.far.url, "--told-by-file", str(told_by))  # fmt: skip
         with self.installation() as installation:
+            _split(installation)
             self.api_key = installation.accounts.new_api_key("acme", name="robot")
             self._cookie = sessions.open_session(installation.redis, Role.OPERATOR, "anna")
             session = sessions.find(installation.redis, self._cookie)
@@ -187,6 +190,12 @@ class Doors:
 
     def __init__(self, queue: Sqs, receiver: Receiver, far: FarSide, application: Receiver) -> None:
         self.sqs, self.receiver, self.far, self.application = queue, receiver, far, application
+
+
+def _split(installation: Installation) -> None:
+    """Let acme have many buckets from the start: a split copies the number of changes that the matrix counts by."""
+    installation.store.apply(decided("the first", 1, "acme", "first@example.com").requests)
+    assert installation.store._buckets._growth.grow("acme", _BUCKETS) == _BUCKETS
 
 
 @contextmanager

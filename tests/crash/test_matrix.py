@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.conftest import _redis_binary, _valkey_binary
 from tests.crash.actions import ACTIONS
+from tests.crash.buckets import BUCKETS
 from tests.crash.house import PLACE, House, doors
 from tests.crash.points import MOMENTS, found
 from tests.crash.tally import TALLY, Tally
@@ -23,7 +24,7 @@ from worker.installation import Installation
 from worker.store import layout
 
 _EFFECT_S = 60.0
-EVERY = WAYS | ACTIONS
+EVERY = WAYS | ACTIONS | BUCKETS
 _numbers = count(1)
 
 

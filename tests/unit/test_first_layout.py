@@ -10,12 +10,13 @@ import pytest
 import redis
 
 from handlers.request import Action, Effect, Request
+from tests.harness.first_layout import packed, write
 from tests.harness.names import NAMES
 from tests.store_model import DAY, NOW, SECOND, Killed, asked
 from worker.store import Store, script
 from worker.store import __name__ as store_name
 from worker.store.format import enter
-from worker.store.row import Row, source_code
+from worker.store.row import Row
 
 JANE, JOE, BACK, LONG, GONE = (
     "jane@example.com", "joe@example.com", "back@example.com", "l" * 70 + "@example.com", "gone@example.com",
@@ -24,24 +25,16 @@ EVERYBODY = [JANE, JOE, BACK, LONG, GONE, "nobody@example.com"]
 PLACES = [("acme", group, each) for group in (0, 12) for each in EVERYBODY]
 
 
-def packed(first_s: int, time_ms: int, flags: int, lifted_ms: int | None = None) -> bytes:
-    """A row as the first version wrote it."""
-    head = first_s.to_bytes(4) + time_ms.to_bytes(6) + bytes([flags, source_code("page")]) + b"evidence"
-    return head + (b"" if lifted_ms is None else lifted_ms.to_bytes(6))
-
-
 @pytest.fixture
 def client() -> redis.Redis:
     client = fakeredis.FakeRedis()
     seconds = NOW // SECOND
-    client.hset("unsubd:supp:{acme}:12", mapping={
-        JANE: packed(seconds, NOW, 1), LONG: packed(seconds - 9, NOW, 3), BACK: packed(seconds, NOW, 0, NOW - DAY),
-        NAMES("acme", GONE): packed(seconds, NOW, 1),
-    })  # fmt: skip
-    client.hset("unsubd:supp:{acme}:0", JOE, packed(seconds - 9, NOW, 5))
-    client.sadd("unsubd:supp:{acme}", 0, 12)
-    client.sadd("unsubd:forgotten:{acme}", NAMES("acme", GONE))
-    client.hset("unsubd:counts:{acme}", mapping={"0": 1, "12": 3, "12:changes": 4, "0:changes": 1})
+    name = NAMES("acme", GONE)
+    write(client, "acme", {
+        12: {JANE: packed(seconds, NOW, 1), LONG: packed(seconds - 9, NOW, 3), BACK: packed(seconds, NOW, 0, NOW - DAY),
+             name: packed(seconds, NOW, 1)},
+        0: {JOE: packed(seconds - 9, NOW, 5)},
+    }, [name])  # fmt: skip
     enter(client, lambda: ["bolt"])
     return client
 
