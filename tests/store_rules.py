@@ -540,6 +540,18 @@ class LedgerRules:
         assert set(ledger.story("acme", [bare(jane), bare(joe)])) == {both.key, other.key, untagged.key}
         assert ledger.story("bolt", [bare(jane)]) == {}
 
+    def test_records_are_found_by_a_key_or_its_beginning_known_or_not(self, ledger: Ledger) -> None:
+        jane, joe = _apart(2)
+        both, untagged = _message("ab".ljust(64, "0"), joe, jane), _message("ac".ljust(64, "0"))
+        for message in (both, untagged):
+            ledger.write([(message, _results(message, ADDED))])
+        named = ("acme", Pseudonyms(b"k" * 32).bare(jane))
+
+        for about in ([], [named], [None], [named, None]):
+            assert list(ledger.beginning([both.key], about)) == list(ledger.beginning(["ab"], about)) == [both.key]
+            assert set(ledger.beginning([untagged.key, "ab"], about)) == {both.key, untagged.key}
+            assert ledger.beginning(["ad", "f" * 64], about) == {}
+
     def test_a_month_ends_and_goes(self, ledger: Ledger) -> None:
         message = _message("m1", *_apart(2))
         ledger.write([(message, _results(message, ADDED))])
