@@ -5,10 +5,11 @@ row is lifted only as it was seen. Forgotten people stay stopped: nobody can tel
 way and is heard of after the undo is stopped again: see `anomaly_late.py`.
 """
 
-import secrets
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain
 
 from handlers.anomaly import Anomaly, Key, lift_id, stopped_by
 from handlers.errors import Rejected
@@ -73,15 +74,16 @@ def _is_free(row: Row, last_ms: int) -> bool:
 def _lifted(
     installation: Installation, anomaly: Anomaly, rows: list[tuple[Key, str, Row]], actor: str, reason: str
 ) -> int:
-    nonce, now_ms = secrets.token_hex(16), time.time_ns() // 1_000_000
-    wishes = tuple(
-        Request(lift_id(anomaly.id, key[0], key[1], recipient), Action.RESUBSCRIBE, key[0], key[1], recipient, now_ms,
-                SOURCE, nonce, actor, row.version.hex())
-        for key, recipient, row in rows
-    )  # fmt: skip
     why = without_addresses(reason) or "anomaly undone"
     # Kept while it is done: said again, the undo finds nothing left to lift, and would tell nobody what it had lifted.
-    results = installation.intake.record_now(
-        DecidedMessage(nonce, SOURCE, Outcome.HONOUR, why, now_ms, wishes, {"actor": actor})
-    )
-    return sum(each["effect"] == Effect.LIFTED.value for each in results)
+    results = installation.intake.record_now([_lift(anomaly, *each, actor, why) for each in rows]) if rows else []
+    return sum(each["effect"] == Effect.LIFTED.value for each in chain.from_iterable(results))
+
+
+def _lift(anomaly: Anomaly, key: Key, recipient: str, row: Row, actor: str, why: str) -> DecidedMessage:
+    """One recipient's resubscribe, a message by itself: an undo that died and is said again has the same one record of it."""
+    now_ms, lift = time.time_ns() // 1_000_000, lift_id(anomaly.id, key[0], key[1], recipient)
+    message_key = sha256(f"undo\0{lift}".encode()).hexdigest()
+    wish = Request(lift, Action.RESUBSCRIBE, key[0], key[1], recipient, now_ms, SOURCE, message_key, actor,
+                   row.version.hex())  # fmt: skip
+    return DecidedMessage(message_key, SOURCE, Outcome.HONOUR, why, now_ms, (wish,), {"actor": actor})

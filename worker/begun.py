@@ -12,7 +12,7 @@ the reaper: the same requests have the same ids, and take effect once.
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -40,18 +40,19 @@ class Begun:
         self._swap = client.register_script(_SWAP)
 
     @contextmanager
-    def kept(self, message: DecidedMessage) -> Iterator[None]:
-        """Keep *message*, durably, while the block records it; a block that raises or dies leaves it to the reaper."""
-        begun_id, at_ms = secrets.token_hex(8), time.time_ns() // 1_000_000
+    def kept(self, messages: Sequence[DecidedMessage]) -> Iterator[None]:
+        """Keep *messages*, durably, while the block records them; a block that raises or dies leaves them to the reaper."""
+        at_ms = time.time_ns() // 1_000_000
+        rows = {secrets.token_hex(8): json.dumps({"at_ms": at_ms, "message": each.as_wire()}) for each in messages}
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.hset(_BEGUN, begun_id, json.dumps({"at_ms": at_ms, "message": message.as_wire()}))
+            pipeline.hset(_BEGUN, mapping=cast(Any, rows))
             confirm(pipeline, self._min_replicas)
             with point("begun.put"):
                 check_confirmed(pipeline.execute(), self._min_replicas, QueueUnavailable)
         yield
         with suppress(redis.RedisError), point("begun.drop"):  # it is done; the reaper repeats it to no effect
-            self._redis.hdel(_BEGUN, begun_id)
+            self._redis.hdel(_BEGUN, *rows)
 
     def move(self, queue: RequestQueue, quarantine: Callable[[Any, str], None]) -> int:
         """Put what was left undone into *queue*, and what cannot be read to *quarantine*; return how many.

@@ -54,7 +54,7 @@ def enter(
     )  # fmt: skip
     why = without_addresses(reason) or action.value
     entry = DecidedMessage(nonce, source, Outcome.HONOUR, why, at_ms, wishes, {"actor": actor, **evidence})
-    return installation.intake.record_now(entry)
+    return installation.intake.record_now([entry])[0]
 
 
 def _seen(row: Row | None, version: str | None) -> str:

@@ -192,14 +192,15 @@ class Intake:
             self.journal.failed("batch", f"{type(error).__name__}: repeated one by one", messages=len(messages))
         return [self._recorded_alone(message, queued_ms) for message in messages]
 
-    def record_now(self, message: DecidedMessage) -> list[dict[str, Any]]:
-        """`record` one message of a page, the API or a command; should this process die, the reaper goes on with it.
+    def record_now(self, messages: Sequence[DecidedMessage]) -> list[list[dict[str, Any]]]:
+        """`record` messages of a page, the API or a command; should this process die, the reaper goes on with them.
 
+        Shape:   messages: one at least.
         Errors:  Unavailable  as `record`, or the queue is away; what was begun may take effect later.    temporary
         Repeat:  as `record`.
         """
-        with self.begun.kept(message):
-            return self.record([message])[0]
+        with self.begun.kept(messages):
+            return self.record(messages)
 
     def _recorded(self, messages: Sequence[DecidedMessage], queued_ms: int | None) -> list[list[dict[str, Any]]]:
         results = iter(self._applied([request for message in messages for request in message.requests]))

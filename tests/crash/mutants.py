@@ -66,7 +66,7 @@ MUTANTS = [
     ),
     Mutant(
         "what is begun at once is not kept", "worker/intake.py",
-        "        with self.begun.kept(message):\n            return self.record([message])[0]\n",
+        "        with self.begun.kept(messages):\n            return self.record(messages)\n",
         "        return self.record([message])[0]\n",
         f"{_MATRIX}[one-click-once-events.enqueue-before-web-self]",
     ),

@@ -358,6 +358,7 @@ def test_an_unknown_provider_is_bad_data(offline: Service) -> None:
 # --- deliver
 
 
+@pytest.mark.fault
 def test_deliver_tells_the_effect_that_a_worker_had(acme: Service, redis_url: str) -> None:
     first = written(acme.folder, "1.eml", mail(address(1), "one"))
     second = written(acme.folder, "2.eml", mail("info@unsub.example.com", "two"))
@@ -453,6 +454,7 @@ def test_config_hides_every_secret(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.fault
 def test_a_lost_key_is_given_up_by_its_fingerprint(tmp_path: Path, redis_url: str) -> None:
     old, new = MASTERS
     names = [name for ring in (old, new) for name in Keyring((bytes.fromhex(ring),)).fingerprints()]

@@ -29,6 +29,7 @@ def _flags(mailbox: Mailbox, folder: str = "INBOX") -> list[set[str]]:
     return [flags for _, flags, _ in mailbox.messages(folder)]
 
 
+@pytest.mark.fault
 def test_junk_gives_up_what_carries_our_tag_and_keeps_the_rest(
     tmp_path: Path, redis_url: str, dovecot: Mailbox
 ) -> None:
@@ -64,6 +65,7 @@ def test_doctor_warns_when_junk_cannot_be_watched(tmp_path: Path, redis_url: str
     assert "0 messages, 0 not marked, IDLE, MOVE, UIDPLUS, Junk 'Junk': 0 messages" in with_junk
 
 
+@pytest.mark.fault
 def test_a_server_without_move_and_with_a_prefix(tmp_path: Path, redis_url: str, old_dovecot: Mailbox) -> None:
     old_dovecot.append(mail(address(1), "one"))
     old_dovecot.append(mail("info@example.com", "foreign"), flags="\\Deleted")

@@ -278,6 +278,7 @@ def _service(folder: Path, redis_url: str, inbox: Mailbox, path: Path) -> Servic
     )  # fmt: skip
 
 
+@pytest.mark.fault
 def test_polling_ends_with_78_when_refused_and_75_when_the_server_is_away(
     tmp_path: Path, redis_url: str, server: OAuthServer, inbox: Mailbox
 ) -> None:
@@ -371,6 +372,7 @@ def _open(url: str) -> int:
         return int(answer.status)
 
 
+@pytest.mark.fault
 def test_login_by_browser_stores_visits_and_is_all_that_polling_needs(
     tmp_path: Path, redis_url: str, server: OAuthServer, inbox: Mailbox, login: Service
 ) -> None:
@@ -406,6 +408,7 @@ def test_login_by_browser_stores_visits_and_is_all_that_polling_needs(
     _no_secret(server, done.stdout, done.stderr, login.command("mailbox", "list").stdout)
 
 
+@pytest.mark.fault
 def test_a_second_login_needs_no_flags(tmp_path: Path, server: OAuthServer, inbox: Mailbox, login: Service) -> None:
     for words in (_words(server, inbox, tmp_path), ["mailbox", "login", f"{inbox.url}#news"]):
         typed = _Typed(login, words)
@@ -414,6 +417,7 @@ def test_a_second_login_needs_no_flags(tmp_path: Path, server: OAuthServer, inbo
         assert (code, err) == (0, "")
 
 
+@pytest.mark.fault
 def test_login_by_device_code(tmp_path: Path, server: OAuthServer, inbox: Mailbox, login: Service) -> None:
     server.pending = 1
 

@@ -539,6 +539,7 @@ def test_the_journal_names_nobody(shop: Web) -> None:
     assert not any(each in journal for each in ("person.1", _path()[3:20]))
 
 
+@pytest.mark.fault
 def test_the_command_shows_and_changes_a_look(web: Web, redis_url: str, tmp_path: Path) -> None:
     service = Service(tmp_path, redis_url=redis_url, **KEYS)
     (tmp_path / "texts.json").write_text('{"de": {"stop": "Schluss"}}')
@@ -558,6 +559,7 @@ def test_the_command_shows_and_changes_a_look(web: Web, redis_url: str, tmp_path
 # -- when servers are away
 
 
+@pytest.mark.fault
 def test_with_the_store_away_a_request_is_queued_and_takes_effect_later(
     tmp_path: Path, redis_url: str, own_redis: Callable[..., RedisServer]
 ) -> None:

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis import Redis
 
 from tests.harness.dovecot import Mailbox
@@ -98,6 +99,7 @@ def _assert_accounted(records: list[tuple[str, dict[str, Any]]], expected: Count
     assert effects == {"added": 800}
 
 
+@pytest.mark.fault
 def test_mail_read_again_changes_nothing(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
     service = Service(tmp_path, **_settings(redis_url, dovecot))
     service.last_line("sender", "add", "acme")

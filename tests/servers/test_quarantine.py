@@ -50,6 +50,7 @@ def memory(client: Redis) -> int:
     return sum(int(client.memory_usage(key, samples=0) or 0) for key in client.scan_iter("unsubd:quarantine*"))
 
 
+@pytest.mark.fault
 def test_a_flood_stays_within_the_bound_and_takes_from_itself(own_redis: Callable[..., RedisServer]) -> None:
     # Without a sync per write: this is about our work, not about the disk's.
     with Redis.from_url(own_redis(appendfsync="no").url) as client:
@@ -73,6 +74,7 @@ def _flood(client: Redis) -> None:
     assert (last.kept_ms, last.shrunk) == (FLOOD - 500 + 2, False)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("size", [300, 3000])
 def test_what_an_entry_is_counted_with_is_what_it_takes(client: Redis, size: int) -> None:
     quarantine = Quarantine(client)
@@ -86,6 +88,7 @@ def test_what_an_entry_is_counted_with_is_what_it_takes(client: Redis, size: int
     assert taken * 0.95 <= counted <= taken * 1.25
 
 
+@pytest.mark.fault
 def test_a_list_and_the_counts_read_no_more_than_they_show(client: Redis) -> None:
     quarantine = Quarantine(client)
     for start in range(0, 20_000, 1000):
@@ -174,6 +177,7 @@ def test_raw_comes_out_exactly_and_an_unknown_id_is_65(service: Service, tmp_pat
     assert (unknown.returncode, unclear.returncode) == (65, 64)
 
 
+@pytest.mark.fault
 def test_a_killed_resolve_is_finished_by_the_next(service: Service, redis_url: str) -> None:
     with Redis.from_url(redis_url) as client:
         people = [Suggestion("acme", 1, recipient(number), "From") for number in range(PEOPLE)]

@@ -225,6 +225,7 @@ def service(tmp_path: Path, redis_url: str, sources: SenderSources) -> Service:
     return Service(tmp_path, redis_url=redis_url, secret_keys=MASTERS[0])
 
 
+@pytest.mark.fault
 def test_the_commands_add_list_and_remove(service: Service, sources: SenderSources, tmp_path: Path) -> None:
     (tmp_path / "tokens.csv").write_text("\ufefftoken,recipient\n0123456789abcdef,jane@example.com\n")
     (tmp_path / "known").write_text(f"{JANE}\n")

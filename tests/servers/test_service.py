@@ -149,6 +149,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
             assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.fault
 def test_redis_down_at_start_is_one_line_and_75(tmp_path: Path, free_port: Callable[[], int]) -> None:
     service = Service(tmp_path, redis_url=f"redis://127.0.0.1:{free_port()}", **KEYS)
     for command in ("run", "poll", "work", "web", "status"):
@@ -206,6 +207,7 @@ def test_a_newer_store_refuses_to_start_and_ends_who_runs(tmp_path: Path, redis_
         assert process.wait(30) == 78
 
 
+@pytest.mark.fault
 def test_rotation_appends_then_moves_to_the_front(tmp_path: Path, redis_url: str) -> None:
     one, two = MASTERS
     for keys in (one, f"{one},{two}", f"{two},{one}"):

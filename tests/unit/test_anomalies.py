@@ -1,7 +1,7 @@
 """Bursts and shared tags: applied meanwhile, said once, and undone to exactly what they made."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import fakeredis
@@ -283,8 +283,9 @@ def test_who_came_back_himself_after_an_undo_is_not_stopped_by_what_he_sent_befo
     assert _stopped(here) == set()
 
 
-def test_an_undo_that_died_before_it_was_told_is_told_by_the_reaper(
-    here: Installation, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("deadly", ["worker.store.Store.apply", "worker.store.ledger.Ledger.write"])
+def test_an_undo_that_died_and_is_said_again_is_told_once_by_whoever_goes_on(
+    here: Installation, monkeypatch: pytest.MonkeyPatch, deadly: str
 ) -> None:
     class Killed(BaseException):
         """Stands for kill -9."""
@@ -292,13 +293,13 @@ def test_an_undo_that_died_before_it_was_told_is_told_by_the_reaper(
     monkeypatch.setattr("worker.anomaly_undo._AT_ONCE", 4)
     burst = _loop(here)
     with monkeypatch.context() as broken:
-        broken.setattr("worker.store.ledger.Ledger.write", lambda *_: (_ for _ in ()).throw(Killed))
+        broken.setattr(deadly, lambda *_, **__: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             undo(here, burst, actor="anna", reason="a loop")
 
     undo(here, burst, actor="anna", reason="a loop")  # said again
     monkeypatch.setattr("worker.begun._LEFT_AFTER_S", -1.0)
-    assert here.intake.begun.move(here.queue, here.quarantine_failed) == 1
+    assert here.intake.begun.move(here.queue, here.quarantine_failed) == 4
     for job in here.queue.rq.get_jobs():
         here.intake.record([DecidedMessage.from_wire(wire) for wire in job.kwargs["batch"]])
 
@@ -310,12 +311,12 @@ def test_a_row_that_moves_while_it_is_undone_stays(here: Installation, monkeypat
     burst = _burst(here)
     record = here.intake.record_now
 
-    def leaves_first(message: DecidedMessage) -> object:
+    def leaves_first(messages: Sequence[DecidedMessage]) -> object:
         monkeypatch.undo()
         _record(here, _asks(8, NOW + 2 * SLOT_MS, "imap:default"))
-        return record(message)
+        return record(messages)
 
-    monkeypatch.setattr("worker.intake.Intake.record_now", lambda _, message: leaves_first(message))
+    monkeypatch.setattr("worker.intake.Intake.record_now", lambda _, messages: leaves_first(messages))
     undo(here, burst, actor="anna", reason="")
 
     assert _stopped(here) == {"p8@example.com"}

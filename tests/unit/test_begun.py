@@ -32,7 +32,7 @@ def _move(house: Installation, monkeypatch: pytest.MonkeyPatch, after_s: float =
 
 
 def test_what_is_done_is_kept_no_longer(house: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    [result] = house.intake.record_now(decided())
+    [[result]] = house.intake.record_now([decided()])
 
     assert result["effect"] == "added"
     assert not house.redis.exists(BEGUN)
@@ -46,7 +46,7 @@ def test_what_a_death_left_is_queued_and_has_its_effect_once(
     with monkeypatch.context() as broken:
         broken.setattr("worker.store.ledger.Ledger.write", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            house.intake.record_now(message)
+            house.intake.record_now([message])
 
     assert _move(house, monkeypatch, after_s=30.0) == 0, "it may be in hand still"
     assert _move(house, monkeypatch) == 1
@@ -87,7 +87,7 @@ def test_nothing_is_begun_that_too_few_replicas_keep(
     found, message = [], decided()
     with opened(fakeredis.FakeServer(), min_replicas="2") as house:
         with suppress(QueueUnavailable):
-            found = [each["effect"] for each in house.intake.record_now(message)]
+            found = [each["effect"] for each in house.intake.record_now([message])[0]]
         (wish,) = message.requests
         row = house.store.row(wish.sender, wish.group, wish.recipient)
 

@@ -102,7 +102,7 @@ class Wishes:
     def _recorded(self, requests: list[Request], at_ms: int) -> dict[str, tuple[int, Effect]]:
         if not requests:
             return {}
-        results = self.installation.intake.record_now(self._decided(requests, at_ms))
+        [results] = self.installation.intake.record_now([self._decided(requests, at_ms)])
         return {each["id"]: (each["group"], Effect(each["effect"])) for each in results}
 
     def _keep(self, requests: list[Request], at_ms: int, away: Unavailable) -> None:
