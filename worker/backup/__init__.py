@@ -35,6 +35,7 @@ _OF_RQ = (
     "rq:scheduled:unsubd",
     "rq:deferred:unsubd",
 )
+_OF_PLACE = (_RESTORING, _MOVED, "unsubd:sources")  # who works on a source says so within seconds
 _SCANNED = 1000
 Progress = Callable[[int, str], None]
 Servers = tuple[redis.Redis, redis.Redis]
@@ -107,11 +108,11 @@ def _pages(servers: Servers, begin: Sequence[int]) -> Iterator[tuple[Iterator[ke
 
 
 def _is_kept(line: keys.Line) -> bool:
-    """Leave out what belongs to the place: another program's jobs, and how far a copy was."""
+    """Leave out what belongs to the place: another program's jobs, how each source is, and how far a copy was."""
     if line["key"].startswith("rq:job:") and line["type"] == "hash" and line["part"] == 0:
         fields = dict(zip(line["value"][::2], line["value"][1::2], strict=True))
         return str(fields.get("origin", "unsubd")).startswith("unsubd")
-    return line["key"] not in (_RESTORING, _MOVED)
+    return line["key"] not in _OF_PLACE
 
 
 def restore(servers: Servers, path: Path, fingerprints: Sequence[str], progress: Progress) -> int:
