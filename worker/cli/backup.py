@@ -62,7 +62,7 @@ def restore(
         return
     settings = _with_keys_of(whole.head)
     with open_servers(settings) as servers, bar("restoring", whole.keys) as progress:
-        count = copies.restore(servers, source, settings.keys().fingerprints(), progress)
+        count = copies.restore(servers, source, whole, settings.keys().fingerprints(), progress)
     if as_json:
         say_json({"keys": count})
     else:
