@@ -165,13 +165,15 @@ def test_an_interrupted_backup_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_was_begun_as_another_backup_does_not_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(keys, "_LINES", 2)
+    monkeypatch.setattr(backup, "_SCANNED", 2)
     before, source, target = _filled(), _filled(), FakeRedis()
-    before.set("unsubd:only-before", "1")
+    for number in range(20):
+        before.set(f"unsubd:only-before-{number}", "1")
     if what == "another installation":
         before.sadd("unsubd:masters", "ff99")
     with pytest.raises(Interrupted):
-        backup.backup((before, before), tmp_path / "b", [], _after(3))
+        backup.backup((before, before), tmp_path / "b", [], _after(8))
+    assert file.unfinished(tmp_path / "b.part") is not None
     if what == "long ago":
         monkeypatch.setattr(backup, "_GOES_ON_MS", 0)
 
