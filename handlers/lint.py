@@ -106,7 +106,7 @@ class Lint:
             yield Finding(
                 "two-mailtos", f"List-Unsubscribe: {len(ours)} mailtos of ours, expected one: each has one tag"
             )
-        longest = max((len(each.rpartition("@")[0].encode()) for each in addresses), default=0)
+        longest = max((len(each.rpartition("@")[0].encode("utf-8", "replace")) for each in addresses), default=0)
         if longest > MAX_LOCAL_OCTETS:
             yield Finding(
                 "long-local-part", f"mailto: local part of {longest} octets, expected at most {MAX_LOCAL_OCTETS}"

@@ -10,6 +10,7 @@ from typing import cast
 
 from redis import WatchError
 from rq.job import JobStatus
+from rq.results import Result
 
 from handlers.errors import QueueUnavailable
 from worker.backlog import STATES, why_failed
@@ -181,6 +182,7 @@ def drop(installation: Installation, job_id: str) -> bool:
                 installation.quarantine_failed(wire, f"job {job_id} ran out of tries: {why_failed(job)}")
         pipeline = installation.redis.pipeline(transaction=True)  # its hash has no lifetime of its own
         job.delete(pipeline=pipeline)
+        pipeline.delete(Result.get_key(job_id))  # type: ignore[no-untyped-call]  # RQ 2.12 leaves it
         with point("queue.drop"):
             pipeline.execute()
     return True

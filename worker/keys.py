@@ -39,14 +39,23 @@ def make_master(path: Path) -> str:
     return key
 
 
-def keep_masters(path: Path, keys: Sequence[str]) -> None:
-    """Write master keys, as hex, to *path* (0600). Errors: FileExistsError  it is there: never touched."""
+def keep_masters(path: Path, keys: Sequence[str], *, anew: bool = False) -> None:
+    """Write master keys, as hex, to *path* (0600), as UNSUBD_SECRET_KEYS takes them.
+
+    Shape:   anew: in the place of what is there.
+    Errors:  FileExistsError  it is there, and not to be written anew.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    target = path.with_name(path.name + ".new") if anew else path
+    if anew:
+        target.unlink(missing_ok=True)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write("\n".join(keys) + "\n")
+        file.write(",".join(keys) + "\n")
         file.flush()
         os.fsync(file.fileno())
+    if anew:
+        os.replace(target, path)
 
 
 def require_masters(client: redis.Redis, keys: Keyring) -> None:

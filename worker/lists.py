@@ -20,6 +20,7 @@ _DELIMITERS = ",;\t|"
 _HEAD_BYTES = 65536
 _MAX_FIELD = 1 << 20  # a list of whole messages is none
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # JSON can spell one, and it stands for no octet
+_ADDRESS_ALONE = re.compile(r"""[\s"]*[^\s"@]+@[^\s"@]+[\s"]*""")
 _NAMES = ("email", "e-mail", "emailaddress", "email address", "email_address", "address", "recipient", "mail")
 
 
@@ -57,15 +58,23 @@ class ListFile:
 
     def _csv(self, text: IO[str]) -> Iterator[list[str]]:
         reader = csv.reader(text, delimiter=self.delimiter)
-        rows = filter(None, reader)
+        rows = self._whole(reader)
         try:
             if self.columns:
                 next(rows, None)
-            for row in rows:
-                self.line = reader.line_num
-                yield row
+            yield from rows
         except csv.Error as error:
             raise Rejected(f"line {reader.line_num}: {error}, expected CSV") from None
+
+    def _whole(self, reader: Any) -> Iterator[list[str]]:
+        for row in filter(None, reader):
+            begun, self.line = self.line + 1, reader.line_num
+            if self.line > begun and any(_swallows_rows(cell, self.delimiter) for cell in row):
+                raise Rejected(
+                    f"line {begun}: a quote opens and closes on line {self.line} or never, and rows with addresses lie"
+                    " between, expected one row a line: mend the quote"
+                )
+            yield row
 
     def _json(self, text: IO[str]) -> Iterator[list[str]]:
         for self.line, line in enumerate(text, 1):
@@ -99,6 +108,11 @@ class ListFile:
         if guess is None:
             raise Rejected("the list: no column of addresses found, expected one named email (or say --column)")
         return guess
+
+
+def _swallows_rows(cell: str, delimiter: str) -> bool:
+    """Say whether further lines of a cell look like rows: of those, a stray quote would lose every wish without a word."""
+    return any(_ADDRESS_ALONE.fullmatch(each) for line in cell.splitlines()[1:] for each in line.split(delimiter))
 
 
 class _JsonRow(list[str]):

@@ -48,9 +48,14 @@ class Answer:
         return "; ".join(f"{name}={each.value}" for name, each in SimpleCookie(self.headers["set-cookie"]).items())
 
 
-def ask(port: int, method: str, path: str, body: Any = None, headers: Headers | None = None) -> Answer:
-    """Send one request. A header with several values is sent several times; a body that is an iterator goes in chunks."""
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+def ask(
+    port: int, method: str, path: str, body: Any = None, headers: Headers | None = None, *, seconds: float = 30
+) -> Answer:
+    """Send one request, and wait *seconds* for its answer.
+
+    Shape:   a header with several values is sent several times; a body that is an iterator goes in chunks.
+    """
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)) as connection:
         chunked = body is not None and not isinstance(body, bytes)
         connection.putrequest(method, path, skip_accept_encoding=True)
         for name, values in (headers or {}).items():

@@ -1,5 +1,6 @@
 """A whole installation as a file, and on another server: real Redis, the embedded Valkey, the real commands."""
 
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness.redis_server import RedisServer
-from tests.harness.service import MASTERS, UNSUBD, Service
+from tests.harness.service import MASTERS, UNSUBD, Service, until
+from worker.embedded import socket_path
+from worker.keys import keep_masters
 
 pytestmark = pytest.mark.fault
 
@@ -61,7 +64,9 @@ def test_the_embedded_store_moves_to_a_server_and_never_starts_again(
     new.env["UNSUBD_SECRET_KEYS_FILE"] = str(tmp_path / "data" / "secret_keys")
 
     with old.running("work", ready=False):
-        in_use = _when_in_use(new)
+        # Before it has the store, nobody uses that, and the move would rightly be made.
+        until(socket_path(tmp_path / "data").exists, 20, "the store in use")
+        in_use = new.command("move")
     moved = new.command("move")
 
     assert (without_key.returncode, f"UNSUBD_SECRET_KEYS_FILE={tmp_path}/data/secret_keys" in without_key.stderr) == (
@@ -70,35 +75,47 @@ def test_the_embedded_store_moves_to_a_server_and_never_starts_again(
     )
     assert (in_use.returncode, "stop unsubd first" in in_use.stderr) == (65, True)
     assert moved.returncode == 0, moved.stderr
+    assert f"UNSUBD_ADMIN_TOKEN_FILE={tmp_path}/data/admin_token" in moved.stdout
     assert _suppressed(new, tmp_path, range(3005)) == 3000
     after = old.command("check", "acme", "1", "person.1@example.com")
     assert (after.returncode, "has moved" in after.stderr) == (78, True)
 
 
-def _when_in_use(new: Service) -> subprocess.CompletedProcess[str]:
-    from tests.harness.service import until
-
-    tried: list[subprocess.CompletedProcess[str]] = []
-
-    def refused() -> bool:
-        tried.append(new.command("move"))
-        return "stop unsubd first" in tried[-1].stderr
-
-    until(refused, 20, "in use")
-    return tried[-1]
-
-
-def test_an_embedded_box_comes_back_with_the_keys_of_its_backup(tmp_path: Path) -> None:
+@pytest.mark.parametrize("used_before", [False, True])
+def test_an_embedded_box_comes_back_with_the_keys_of_its_backup(tmp_path: Path, used_before: bool) -> None:
     old, new = Service(tmp_path / "old"), Service(tmp_path / "new")
     for each in (old, new):
         each.folder.mkdir()
     _filled(old, tmp_path)
     old.last_line("backup", str(tmp_path / "b"), "--with-keys")
+    key_file = new.folder / "data" / "secret_keys"
+    if used_before:
+        keep_masters(key_file, ["ab" * 32])  # as any command makes one
 
     assert new.command("restore", str(tmp_path / "b")).returncode == 0
 
     assert _suppressed(new, tmp_path, range(3005)) == 3000
-    assert (new.folder / "data" / "secret_keys").read_text() == (old.folder / "data" / "secret_keys").read_text()
+    theirs = (old.folder / "data" / "secret_keys").read_text().split()
+    assert key_file.read_text().strip().split(",") == theirs + ["ab" * 32] * used_before
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+
+
+def test_the_keys_of_a_backup_can_be_had_for_a_server_of_ones_own(
+    tmp_path: Path, own_redis: Callable[..., RedisServer]
+) -> None:
+    old, new = Service(tmp_path / "old"), Service(tmp_path, redis_url=own_redis().url, secret_keys="cd" * 32)
+    old.folder.mkdir()
+    _filled(old, tmp_path)
+    old.last_line("backup", str(tmp_path / "b"), "--with-keys")
+
+    refused = new.command("restore", str(tmp_path / "b"))
+    new.last_line("restore", str(tmp_path / "b"), "--keys-to", str(tmp_path / "keys"))
+    del new.env["UNSUBD_SECRET_KEYS"]
+    new.env["UNSUBD_SECRET_KEYS_FILE"] = str(tmp_path / "keys")
+
+    assert (refused.returncode, "--keys-to PATH" in refused.stderr) == (78, True)
+    assert new.command("restore", str(tmp_path / "b")).returncode == 0
+    assert _suppressed(new, tmp_path, range(3005)) == 3000
 
 
 def test_a_backup_streams_to_a_pipe(tmp_path: Path) -> None:

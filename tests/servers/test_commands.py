@@ -134,6 +134,7 @@ def test_headers_are_the_two_lines(offline: Service) -> None:
     )
 
 
+@pytest.mark.fault
 def test_a_long_address_is_stored_and_then_readable(tmp_path: Path) -> None:
     service = Service(tmp_path, **KEYS, public_url="https://unsub.example.com")
 
@@ -165,6 +166,7 @@ def acme(service: Service, redis_url: str) -> Service:
     return service
 
 
+@pytest.mark.fault
 def test_senders_and_their_keys(service: Service, redis_url: str) -> None:
     added = service.command("sender", "add", "acme", "--name", "Acme Inc")
 
@@ -181,6 +183,7 @@ def test_senders_and_their_keys(service: Service, redis_url: str) -> None:
     refused(service.command("sender", "key", "beta"), 65, "sender 'beta': not registered")
 
 
+@pytest.mark.fault
 def test_groups(service: Service) -> None:
     service.last_line("sender", "add", "acme")
 

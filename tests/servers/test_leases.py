@@ -164,8 +164,7 @@ def test_one_frozen_at_the_very_effect_does_nothing_twice(
         resume(frozen)
         until(lambda: frozen in pollers.standbys(), 30, "the one that was frozen stands by")
 
-        assert _messages_queued(url) == queued
-        assert point != "queue.enqueue" or queued == mails  # what it had in hand was refused by Redis
+        assert _messages_queued(url) == queued, "what it had in hand was not refused"
         stack.enter_context(worker.running("work", ready=False))
         _once(url, dovecot, mails, f"frozen before {point}")
 

@@ -338,6 +338,7 @@ def test_who_comes_while_the_server_is_busy_waits(folder: Path, redis_url: str) 
         assert {each.reply()[:3] for each in waiting} == {"220"}
 
 
+@pytest.mark.fault
 def test_the_socket_is_for_its_group_and_a_stale_one_is_replaced(folder: Path, redis_url: str) -> None:
     service = _service(folder, redis_url)
     socket_path = folder / "lmtp"
@@ -359,6 +360,7 @@ def test_the_socket_is_for_its_group_and_a_stale_one_is_replaced(folder: Path, r
     assert not socket_path.exists()
 
 
+@pytest.mark.fault
 def test_an_address_that_cannot_be_used_is_one_line(folder: Path, redis_url: str) -> None:
     (folder / "file").write_text("precious")
     for wrong in (f"unix:{folder}/nowhere/lmtp", f"unix:{folder}/file", "192.0.2.1:24"):

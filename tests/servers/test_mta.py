@@ -74,6 +74,7 @@ def left(mta: Sending, count: int) -> list[str]:
     return mta.sink.recipients()
 
 
+@pytest.mark.fault
 def test_a_suppressed_recipient_is_refused_and_another_gets_a_tag(mta: Sending) -> None:
     assert dialogue(mta.port("2525"), NEWS, GONE, JANE) == ["550 5.7.1", "250 2.1.5"]
 

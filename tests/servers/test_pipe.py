@@ -64,6 +64,7 @@ def test_each_envelope_recipient_is_a_message(service: Service, redis_url: str) 
     assert [message.outcome.value for message in _queued(redis_url)] == ["ignore:bounce"] * 2  # the null sender
 
 
+@pytest.mark.fault
 def test_the_json_has_a_line_for_each_recipient(service: Service) -> None:
     with service.running("work", ready=False):
         rows = service.command(

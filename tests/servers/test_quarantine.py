@@ -222,6 +222,7 @@ ARF = (
 )
 
 
+@pytest.mark.fault
 def test_a_complaint_shows_whom_it_names(service: Service, tmp_path: Path) -> None:
     delivered(service, tmp_path, ARF % address(7).encode())
     [entry] = service.rows("quarantine", "list", "--reason", "complaint")
@@ -232,6 +233,7 @@ def test_a_complaint_shows_whom_it_names(service: Service, tmp_path: Path) -> No
     assert row["asks for"] == [f"complaint acme 1 {recipient(7)}"]
 
 
+@pytest.mark.fault
 def test_a_dry_run_says_for_whom(service: Service, tmp_path: Path) -> None:
     delivered(service, tmp_path, mail("info@unsub.example.com", "one", body="please remove me\r\n"))
     [entry] = service.rows("quarantine", "list")

@@ -38,8 +38,11 @@ class Desk:
     where: str
 
     def page(self, path: str = "/ops") -> str:
-        """The words of a page of the console."""
-        text = ask(self.service.port, "GET", path, None, self.cookie).text
+        """The words of a page of the console; "" when it does not come: who looks at it asks again."""
+        try:
+            text = ask(self.service.port, "GET", path, None, self.cookie, seconds=12).text
+        except TimeoutError:
+            return ""
         return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text.replace("<wbr>", ""))).split())
 
     def doctor(self, layer: str) -> list[tuple[str, str, str]]:

@@ -138,6 +138,7 @@ def test_sigterm_ends_everything_within_ten_seconds(tmp_path: Path) -> None:
     assert not service.is_ready()
 
 
+@pytest.mark.fault
 def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     service = Service(tmp_path)
     with socket.create_server(("127.0.0.1", service.port)):
@@ -181,6 +182,7 @@ def test_weak_persistence_refuses_to_start(
     assert reason in allowed.stdout
 
 
+@pytest.mark.fault
 def test_no_key_and_a_lost_key_refuse_to_start(tmp_path: Path, redis_url: str) -> None:
     assert Service(tmp_path, redis_url=redis_url).command("status").returncode == 78
     first, second = (Service(tmp_path, redis_url=redis_url, secret_keys=key) for key in MASTERS)

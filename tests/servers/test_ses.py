@@ -278,6 +278,7 @@ def test_few_certificates_are_fetched_at_once(web: Web, amazon: aws.Amazon) -> N
     assert all("are being fetched already" in each.json["detail"] for each in refused)
 
 
+@pytest.mark.fault
 def test_certificates_are_not_collected_without_end(web: Web, amazon: aws.Amazon) -> None:
     for number in range(asking._KEPT_COUNT + 5):
         _post(web, _notified(address(1), SigningCertURL=f"{aws.HOST}/x{number}.pem"))

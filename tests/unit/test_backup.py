@@ -52,12 +52,16 @@ def _quiet(count: int, words: str) -> None:
     pass
 
 
+def _restored(servers: backup.Servers, path: Path, fingerprints: Sequence[str], progress: backup.Progress) -> int:
+    return backup.restore(servers, path, file.verified(path), fingerprints, progress)
+
+
 def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
     source, target = _filled(), FakeRedis()
 
     count = backup.backup((source, source), tmp_path / "b", ["00" * 32], _quiet)
 
-    assert backup.restore((target, target), tmp_path / "b", [MASTER], _quiet) == count == 8
+    assert _restored((target, target), tmp_path / "b", [MASTER], _quiet) == count == 8
     assert _content(target) == _content(source)
     assert stat.S_IMODE(os.stat(tmp_path / "b").st_mode) == 0o600
     assert gzip.decompress((tmp_path / "b").read_bytes()).startswith(b'{"unsubd":"backup","format":1,')
@@ -73,7 +77,7 @@ def test_what_ends_by_itself_and_what_is_not_ours_stays(tmp_path: Path) -> None:
     source.rpush("rq:queue:mails", "2")
 
     backup.backup((source, source), tmp_path / "b", [], _quiet)
-    backup.restore((target, target), tmp_path / "b", [MASTER], _quiet)
+    _restored((target, target), tmp_path / "b", [MASTER], _quiet)
 
     assert _content(target) == _content(_filled()) | {
         b"unsubd:seen:1": _content(source)[b"unsubd:seen:1"],
@@ -85,9 +89,9 @@ def test_two_servers_become_one_and_one_becomes_two(tmp_path: Path) -> None:
     one, queue, store, again = _filled(), FakeRedis(), FakeRedis(), FakeRedis()
 
     backup.backup((one, one), tmp_path / "one", [], _quiet)
-    backup.restore((queue, store), tmp_path / "one", [MASTER], _quiet)
+    _restored((queue, store), tmp_path / "one", [MASTER], _quiet)
     backup.backup((queue, store), tmp_path / "two", [], _quiet)
-    backup.restore((again, again), tmp_path / "two", [MASTER], _quiet)
+    _restored((again, again), tmp_path / "two", [MASTER], _quiet)
 
     of_store = {b"unsubd:masters", b"unsubd:pseudonym-key", b"unsubd:supp:{acme}:1", b"unsubd:supp:{acme}"}
     assert (set(store.keys()), of_store & set(queue.keys())) == (of_store, set())
@@ -110,7 +114,7 @@ def test_what_is_not_whole_is_refused_before_a_key_is_written(tmp_path: Path, da
     }[damage])  # fmt: skip
 
     with pytest.raises(Rejected, match=r"expected"):
-        backup.restore((target, target), path, [MASTER], _quiet)
+        _restored((target, target), path, [MASTER], _quiet)
 
     assert target.keys() == []
 
@@ -156,10 +160,33 @@ def test_an_interrupted_backup_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(keys, "lines", lambda client, some: asked.append(some) or lines(client, some))
     backup.backup((source, source), tmp_path / "b", [], _quiet)
 
-    backup.restore((target, target), tmp_path / "b", [MASTER], _quiet)
+    _restored((target, target), tmp_path / "b", [MASTER], _quiet)
     assert _content(target) == _content(source)
     assert calls < 3 or sum(map(len, asked)) < 8, "it began again"
     assert not (tmp_path / "b.part").exists()
+
+
+@pytest.mark.parametrize("what", ["long ago", "another installation", "without keys"])
+def test_what_was_begun_as_another_backup_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(backup, "_SCANNED", 2)
+    before, source, target = _filled(), _filled(), FakeRedis()
+    for number in range(20):
+        before.set(f"unsubd:only-before-{number}", "1")
+    if what == "another installation":
+        before.sadd("unsubd:masters", "ff99")
+    with pytest.raises(Interrupted):
+        backup.backup((before, before), tmp_path / "b", [], _after(8))
+    assert file.unfinished(tmp_path / "b.part") is not None
+    if what == "long ago":
+        monkeypatch.setattr(backup, "_GOES_ON_MS", 0)
+
+    backup.backup((source, source), tmp_path / "b", ["00" * 32] if what == "without keys" else [], _quiet)
+
+    _restored((target, target), tmp_path / "b", [MASTER], _quiet)
+    assert _content(target) == _content(source)
+    assert ("secret_keys" in file.verified(tmp_path / "b").head) == (what == "without keys")
 
 
 @pytest.mark.parametrize("calls", range(8))
@@ -172,13 +199,13 @@ def test_an_interrupted_restore_goes_on_and_nothing_starts_before(
     backup.backup((source, source), tmp_path / "other", ["11" * 32], _quiet)
 
     with pytest.raises(Interrupted):
-        backup.restore((target, target), tmp_path / "b", [MASTER], _after(calls))
+        _restored((target, target), tmp_path / "b", [MASTER], _after(calls))
 
     with pytest.raises(ConfigError, match="not all here"):
         backup.require_whole(target)
     with pytest.raises(Rejected, match="another copy"):
-        backup.restore((target, target), tmp_path / "other", [MASTER], _quiet)
-    assert backup.restore((target, target), tmp_path / "b", [MASTER], _quiet) == 8
+        _restored((target, target), tmp_path / "other", [MASTER], _quiet)
+    assert _restored((target, target), tmp_path / "b", [MASTER], _quiet) == 8
     assert _content(target) == _content(source)
     backup.require_whole(target)
 
@@ -200,7 +227,7 @@ def test_a_copy_goes_only_where_nothing_is(tmp_path: Path) -> None:
     target.set("unsubd:ran", "1")
 
     with pytest.raises(Rejected, match="holds an installation already"):
-        backup.restore((target, FakeRedis()), tmp_path / "b", [MASTER], _quiet)
+        _restored((target, FakeRedis()), tmp_path / "b", [MASTER], _quiet)
 
     assert target.keys() == [b"unsubd:ran"]
 
@@ -210,7 +237,7 @@ def test_without_the_master_key_nothing_is_restored(tmp_path: Path) -> None:
     backup.backup((source, source), tmp_path / "b", [], _quiet)
 
     with pytest.raises(ConfigError, match=f"fingerprint {MASTER}"):
-        backup.restore((target, target), tmp_path / "b", ["bb22"], _quiet)
+        _restored((target, target), tmp_path / "b", ["bb22"], _quiet)
 
     assert target.keys() == []
 

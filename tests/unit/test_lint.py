@@ -6,7 +6,7 @@ from pathlib import Path
 import fakeredis
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from handlers import stamping
@@ -109,6 +109,7 @@ def test_what_was_stamped_is_good() -> None:
     assert codes(done.raw) == ["not-signed"]
 
 
+@example(b"\x80@>")
 @given(st.binary(max_size=300))
 def test_no_octets_break_it(octets: bytes) -> None:
     Lint(octets).findings(KEYS, {})

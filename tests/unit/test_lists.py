@@ -116,6 +116,28 @@ def test_half_a_character_of_json_is_spelled(path: Path) -> None:
     assert name == "a\\ud800b"
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('email,name\na@x.de,A\n"b@x.de,B\nc@x.de,C\nd@x.de,D\n', 3),  # never closed
+        ('name;email\n"A;a@x.de\nB;b@x.de\n"C;c@x.de\nD;d@x.de\n', 2),  # closed by the next stray one
+        ('email\na@x.de\n"b@x.de\nc@x.de\n', 3),
+    ],
+)
+def test_a_stray_quote_swallows_nobody(path: Path, content: str, line: int) -> None:
+    path.write_text(content)
+
+    with open_list(path) as found, pytest.raises(Rejected, match=rf"line {line}: a quote opens .* mend the quote"):
+        list(found.rows())
+
+
+def test_a_cell_of_several_lines_is_a_cell(path: Path) -> None:
+    path.write_text('email,note\na@x.de,"call me\nat home, or write to b@x.de"\nc@x.de,"two\n\nlines"\n')
+
+    with open_list(path) as found:
+        assert [row[0] for row in found.rows()] == ["a@x.de", "c@x.de"]
+
+
 def test_a_field_of_a_megabyte_is_refused_with_its_line(path: Path) -> None:
     with pytest.raises(Rejected, match=r"^line 2: field larger than field limit"):
         read(path, b"email,note\njane@example.com," + b"x" * (1 << 20) + b"x\n")

@@ -38,7 +38,9 @@ _OF_RQ = (
     "rq:deferred:unsubd",
 )
 _OURS = tuple(each.encode() for each in ("unsubd:", *_OF_RQ))
+_OF_PLACE = (_RESTORING, _MOVED, "unsubd:sources")  # who works on a source says so within seconds
 _SCANNED = 1000
+_GOES_ON_MS = 6 * 3_600_000
 Place = Sequence[int | str]
 Progress = Callable[[int, str], None]
 Servers = tuple[redis.Redis, redis.Redis]
@@ -51,20 +53,39 @@ def backup(servers: Servers, path: Path, secret_keys: Sequence[str], progress: P
     Shape:   secret_keys: the master keys, when they are to be in the file. progress: (keys so far, words).
     Errors:  Unavailable  a server is away.    temporary
              Rejected     the file cannot be written.    permanent
-    Repeat:  what was interrupted (`PATH.part`) goes on where its last whole page ended.
+    Repeat:  what was interrupted (`PATH.part`) goes on where its last whole page ended, within six hours: what had its
+             effect since is not in the pages that were written before.
     """
     part = path.with_name(path.name + ".part")
+    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+        head = _head(servers, secret_keys)
     begun = file.unfinished(part)
+    if begun is not None and not _goes_on(begun.head, head):
+        begun = None
     with _to_append(part, begun.length if begun else 0) as target:
         writer = file.Writer(target, begun.digest, begun.keys) if begun else file.Writer(target)
-        _write(servers, writer, begun, secret_keys, progress)
+        _write(servers, writer, begun, head, progress)
     os.replace(part, path)
     return file.verified(path).keys
 
 
 def stream(servers: Servers, target: IO[bytes], secret_keys: Sequence[str], progress: Progress) -> int:
     """Write everything to *target*, as `backup`; nothing goes on after an interruption."""
-    return _write(servers, file.Writer(target), None, secret_keys, progress)
+    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+        head = _head(servers, secret_keys)
+    return _write(servers, file.Writer(target), None, head, progress)
+
+
+def _head(servers: Servers, secret_keys: Sequence[str]) -> file.Line:
+    secrets = {"secret_keys": list(secret_keys)} if secret_keys else {}
+    masters, made_ms = sorted(in_use(servers[1])), time.time_ns() // 1_000_000
+    return {"unsubd": "backup", "format": file.FORMAT, "made_ms": made_ms, "masters": masters, **secrets}
+
+
+def _goes_on(begun: file.Line, head: file.Line) -> bool:
+    """Say whether what was begun is a copy of this very installation, as it is asked for now, and not of long ago."""
+    is_young = head["made_ms"] - begun["made_ms"] < _GOES_ON_MS
+    return is_young and {**begun, "made_ms": 0} == {**head, "made_ms": 0}
 
 
 def _to_append(path: Path, length: int) -> IO[bytes]:
@@ -78,15 +99,11 @@ def _to_append(path: Path, length: int) -> IO[bytes]:
 
 
 def _write(
-    servers: Servers, writer: file.Writer, begun: file.Unfinished | None, secret_keys: Sequence[str], progress: Progress
+    servers: Servers, writer: file.Writer, begun: file.Unfinished | None, head: file.Line, progress: Progress
 ) -> int:
     with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
         if begun is None:
-            secrets = {"secret_keys": list(secret_keys)} if secret_keys else {}
-            masters, made_ms = sorted(in_use(servers[1])), time.time_ns() // 1_000_000
-            writer.write(
-                [{"unsubd": "backup", "format": file.FORMAT, "made_ms": made_ms, "masters": masters, **secrets}]
-            )
+            writer.write([head])
         for lines, following in _pages(servers, begun.next if begun else [0, 0]):
             for some in keys.together(lines):
                 writer.write(some)
@@ -124,23 +141,22 @@ def _with_buckets(store: redis.Redis) -> list[str]:
 
 
 def _is_kept(line: keys.Line) -> bool:
-    """Leave out what belongs to the place: another program's jobs, and how far a copy was."""
+    """Leave out what belongs to the place: another program's jobs, how each source is, and how far a copy was."""
     if line["key"].startswith("rq:job:") and line["type"] == "hash" and line["part"] == 0:
         fields = dict(zip(line["value"][::2], line["value"][1::2], strict=True))
         return str(fields.get("origin", "unsubd")).startswith("unsubd")
-    return line["key"] not in (_RESTORING, _MOVED)
+    return line["key"] not in _OF_PLACE
 
 
-def restore(servers: Servers, path: Path, fingerprints: Sequence[str], progress: Progress) -> int:
+def restore(servers: Servers, path: Path, whole: file.Whole, fingerprints: Sequence[str], progress: Progress) -> int:
     """Put a backup where nothing is, and return how many keys came.
 
-    Shape:   fingerprints: of the master keys that this place has.
-    Errors:  Rejected     the file is not whole, or there is an installation already.    permanent
+    Shape:   whole: what `file.verified` says of *path*. fingerprints: of the master keys that this place has.
+    Errors:  Rejected     there is an installation already.    permanent
              ConfigError  a master key that signed its tags is not here.
              Unavailable  a server is away: run it again, it goes on.    temporary
     Repeat:  goes on where it was; nothing starts here before all of it has come.
     """
-    whole = file.verified(path)
     _require_masters(whole.head, fingerprints)
     return _put(servers, whole.id, file.pages(path), progress)
 
