@@ -267,7 +267,7 @@ def test_a_backup_holds_every_row_whatever_splits_meanwhile(tmp_path: Path, monk
     walk = keys.walk  # a split between any two reads of a bucket
     monkeypatch.setattr(keys, "walk", lambda *asked: (grow(found) or found for found in walk(*asked, at_once=1)))
     backup.backup((source, source), tmp_path / "b", [], _quiet)
-    backup.restore((target, target), tmp_path / "b", [MASTER], _quiet)
+    _restored((target, target), tmp_path / "b", [MASTER], _quiet)
 
     store = Store(target, NAMES)
     for sender in ("acme", "bolt"):
@@ -287,5 +287,5 @@ def test_a_backup_that_was_interrupted_among_buckets_goes_on(tmp_path: Path, cal
 
     backup.backup((source, source), tmp_path / "b", [], _quiet)
 
-    assert backup.restore((target, target), tmp_path / "b", [MASTER], _quiet) == len(source.keys())
+    assert _restored((target, target), tmp_path / "b", [MASTER], _quiet) == len(source.keys())
     assert _content(target) == _content(source)
