@@ -109,10 +109,10 @@ def test_a_job_of_500_is_recorded_in_ten_round_trips(installation: Installation,
                  for nr, _ in zip(numbers, range(count), strict=False)]  # fmt: skip
         installation.intake.record(batch, queued_ms=now_ms())
 
-    record(1)  # asks once how many buckets the sender has
-    Growth(lambda commands: send(installation.store_redis, commands), installation.names).grow(
-        "acme", 64
-    )  # a split takes four
+    record(1)
+    Growth(lambda commands: send(installation.store_redis, commands), installation.names).grow("acme", 64)
+    # Somebody else split: we learn by the way, a round trip each time, until we came to the last bucket.
+    check(installation, "acme", 1, [f"person{number}@example.com" for number in range(1000)])
     small, large = cost(lambda: record(50)), cost(lambda: record(500))
 
     assert small.trips == large.trips <= 10  # the last: the pace of its source
