@@ -35,7 +35,7 @@ from worker.policy import Policies
 from worker.quarantine import Quarantine
 from worker.queue import RequestQueue
 from worker.sender_sources import SenderSources
-from worker.server import away_as, connect, is_cluster, require_durable, weakness
+from worker.server import away_as, connect, require_durable, weakness
 from worker.settings import Settings
 from worker.store import Store
 from worker.store import format as store_format
@@ -155,11 +155,6 @@ def _require_durable(settings: Settings, client: Redis, store_client: Redis) -> 
 def _urls(settings: Settings) -> tuple[str, str]:
     """Where queue and accounts are, and where suppressions and ledger are; by default both are one."""
     redis_url = settings.redis_url or embedded.url(settings.data_dir)
-    if settings.min_replicas and is_cluster(settings.store_url or ""):
-        raise ConfigError(
-            "UNSUBD_MIN_REPLICAS: a Cluster's nodes do not confirm together, expected 0 with redis+cluster://:"
-            " set min-replicas-to-write on each node instead"
-        )
     return redis_url, settings.store_url or redis_url
 
 

@@ -16,6 +16,7 @@ from redis.sentinel import MasterNotFoundError
 
 from handlers.errors import ConfigError, Unavailable
 from worker import sentinel
+from worker.cluster import Cluster
 
 _AWAY = (
     "READONLY", "OOM", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "NOREPLICAS", "TRYAGAIN",
@@ -42,7 +43,7 @@ def connect(url: str) -> redis.Redis:
     options: dict[str, Any] = {**_WITHIN, "retry": retry, "health_check_interval": 30}
     if is_cluster(url):
         # One interface for what the store asks; redis-py has no common type for both.
-        return cast(redis.Redis, redis.RedisCluster.from_url(node_url(url), **options))
+        return cast(redis.Redis, Cluster.from_url(node_url(url), **options))
     opened = sentinel.connect if sentinel.is_sentinel(url) else redis.Redis.from_url
     return opened(url, **options)
 

@@ -114,11 +114,6 @@ def test_a_node_that_is_gone_is_unavailable(tmp_path: Path) -> None:
             store.apply(wishes)
 
 
-def test_only_the_store_may_be_a_cluster_and_nodes_do_not_confirm_together(settings: Settings) -> None:
+def test_only_the_store_may_be_a_cluster(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="only UNSUBD_STORE_URL may be a Cluster"):
         load_settings({"UNSUBD_REDIS_URL": settings.store_url or "", "UNSUBD_SECRET_KEYS": MASTERS[0]})
-    with (
-        pytest.raises(ConfigError, match="UNSUBD_MIN_REPLICAS"),
-        open_installation(settings.model_copy(update={"min_replicas": 1})),
-    ):
-        pass
