@@ -19,11 +19,12 @@ from rq import Queue, Retry
 from rq.exceptions import DeserializationError
 from rq.job import Job
 
-from handlers.errors import Rejected
+from handlers.errors import ConfigError, Rejected
 from worker.journal import Journal
 from worker.points import point
 
 RECORD = "worker.jobs.record"  # wire format: renaming one strands queued jobs
+VERSION = 1  # of what jobs carry: a change that an older program would misread gets the next number
 POST_EVENTS, FORWARD = "worker.events.jobs.post", "worker.forwarding.jobs.forward"
 DEATHS, EXCUSED = "deaths", "excused"
 TRIES = 3
@@ -79,10 +80,14 @@ class UnsubdJob(Job):
         return self.carried(RECORD)
 
     def carried(self, *functions: str) -> list[Any] | None:
-        """Return the batch of a job of one of *functions* (by default of any of ours); None for others and an unreadable one."""
+        """Return the batch of a job of one of *functions* (by default of any of ours); None for others and an unreadable one.
+
+        Shape:   what a newer program enqueued is unreadable: that one works on it.
+        """
         try:
-            return list(self.kwargs["batch"]) if self.func_name in (functions or _ALLOWED) else None
-        except (DeserializationError, AttributeError, KeyError, TypeError):
+            is_ours = self.func_name in (functions or _ALLOWED) and int(self.kwargs.get("version", 1)) <= VERSION
+            return list(self.kwargs["batch"]) if is_ours else None
+        except (DeserializationError, AttributeError, KeyError, TypeError, ValueError):
             return None  # whoever can write Redis can put it there, and it must stop nobody
 
     def restore(self, raw_data: Any) -> Any:
@@ -170,7 +175,7 @@ def new_job(queue: Queue, batch: list[Any], job_id: str = "") -> UnsubdJob:
     """Return a job for *batch* (wire format), not enqueued yet."""
     job = queue.create_job(
         RECORD,
-        kwargs={"batch": batch},
+        kwargs={"batch": batch, "version": VERSION},
         job_id=job_id or f"{_PREFIX}{secrets.token_hex(16)}",
         description=describe(_requests_in(batch), len(batch)),  # RQ would print the arguments: addresses
         timeout=-1,  # an outage may last; every call inside is bounded, and the reaper watches heartbeats
@@ -187,7 +192,7 @@ def new_outgoing(queue: Queue, function: str, description: str, **arguments: Any
     """Return a job for what goes out, not enqueued yet; *description* names no address: RQ shows it."""
     job = queue.create_job(
         function,
-        kwargs=arguments,
+        kwargs=arguments | {"version": VERSION},
         description=description,
         timeout=_OUTGOING_TIMEOUT_S,
         ttl=None,
@@ -197,6 +202,14 @@ def new_outgoing(queue: Queue, function: str, description: str, **arguments: Any
     )
     assert isinstance(job, UnsubdJob)
     return job
+
+
+def require_known(version: int) -> None:
+    """Check that a job's version is one that we read. Errors: ConfigError  a newer program enqueued it."""
+    if version > VERSION:
+        raise ConfigError(
+            f"job: version {version}, expected {VERSION} or older: a newer unsubd enqueued it: upgrade this one, or stop it"
+        )
 
 
 def halves(job_id: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from rq import get_current_job
 from handlers.errors import ConfigError, QueueUnavailable, Unavailable
 from handlers.request import DecidedMessage, Request
 from worker import unread
-from worker.batch import UnsubdJob
+from worker.batch import UnsubdJob, require_known
 from worker.installation import Installation, open_installation
 from worker.journal import Journal
 from worker.points import point
@@ -31,16 +31,18 @@ def settings_of_process() -> Settings:
     return _settings or load_settings()
 
 
-def record(batch: list[dict[str, Any]]) -> list[list[str]]:
+def record(batch: list[dict[str, Any]], version: int = 1) -> list[list[str]]:
     """Record a batch of decided messages and return the effects of each, in order.
 
-    Errors:  none for an outage, or a key that is missing: the job waits (back-off to 60 s) as long as it lasts, which
-             uses up no try, whatever becomes of its process meanwhile. What breaks one request quarantines that alone.
+    Errors:  none for an outage, a key that is missing, or a version that only a newer program reads: the job waits
+             (back-off to 60 s) as long as that lasts, or until this process is stopped, which uses up no try, whatever
+             becomes of its process meanwhile. What breaks one request quarantines that alone.
     Repeat:  safe: every request takes effect once.
     """
     wait = _Wait()
     while True:
         try:
+            require_known(version)
             with open_installation(settings_of_process(), forked=True) as installation:
                 wait.end()
                 installation.journal.follow(wait.job_id)

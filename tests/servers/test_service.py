@@ -15,6 +15,7 @@ from redis import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from tests.harness.first_layout import packed, write
 from tests.harness.mails import address, mail
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
@@ -207,6 +208,28 @@ def test_a_newer_store_refuses_to_start_and_ends_who_runs(tmp_path: Path, redis_
         assert (refused.returncode, len(refused.stderr.splitlines())) == (78, 1)
         assert refused.stderr.startswith("unsubd: UNSUBD_STORE_URL: the store has format 3, and this unsubd knows 2")
         assert process.wait(30) == 78
+
+
+@pytest.mark.fault
+def test_what_the_first_layout_has_is_said_and_then_moved(tmp_path: Path, redis_url: str) -> None:
+    service = Service(tmp_path, redis_url=redis_url, secret_keys=MASTERS[0])
+    people = {f"p{number}@example.com": packed(1_700_000_000, 1_700_000_000_000, 1) for number in range(3000)}
+    with Redis.from_url(redis_url) as client:
+        write(client, "acme", {0: people}, ["~name"])
+
+        planned = service.command("migrate", "--dry-run")
+        [plan] = service.rows("migrate", "--dry-run")
+        kind, marked = client.type("unsubd:supp:{acme}:0"), client.exists("unsubd:store:format")
+        [done] = service.rows("migrate")
+
+    assert (kind, marked) == (b"hash", 0)
+    assert "store: format 1; this unsubd writes format 2" in planned.stdout
+    assert "3,000 rows of acme to be moved" in planned.stdout
+    formats = {"store_format": 1, "this_unsubd": 2, "job_version": 1, "waiting": {"acme": 3000}}
+    assert (plan, done) == (formats | {"moved": 0}, formats | {"moved": 3000})
+    assert "0 rows moved; nothing of an older format is left" in service.command("migrate").stdout
+    service.last_line("sender", "add", "acme")
+    assert service.rows("check", "acme", "0", "p7@example.com")[0]["suppressed"]
 
 
 @pytest.mark.fault

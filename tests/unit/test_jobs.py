@@ -19,7 +19,9 @@ from tests.unit import house
 from tests.unit.house import decided
 from worker import installation as installations
 from worker import jobs
-from worker.batch import UnsubdJob
+from worker.batch import RECORD, VERSION, UnsubdJob
+from worker.events.jobs import post
+from worker.forwarding.jobs import forward
 from worker.installation import Installation, open_installation
 from worker.settings import load_settings
 
@@ -327,3 +329,29 @@ def test_a_job_of_another_release_is_read() -> None:
     del wire["requests"][0]["seen_version"]
 
     assert DecidedMessage.from_wire(wire) == message
+
+
+@pytest.mark.usefixtures("restored_signals")
+def test_a_job_of_a_newer_program_waits_for_one(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a person upgrades or stops this one: it is neither read nor failed."""
+    newer = installation.queue.rq.enqueue(RECORD, batch=[{"key": "of tomorrow"}], version=VERSION + 1)
+    excused = []
+
+    def stop(_: float) -> None:
+        excused.append(newer.is_excused())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.time, "sleep", stop)
+    worker = SimpleWorker(
+        [installation.queue.rq], connection=installation.redis, job_class=UnsubdJob, serializer=JSONSerializer
+    )
+    worker.work(burst=True, max_jobs=1, logging_level="CRITICAL")
+
+    assert excused == [True]
+    assert installation.redis.hlen("unsubd:quarantine") == 0
+
+
+@pytest.mark.parametrize("send", [post, forward])
+def test_what_goes_out_of_a_newer_program_is_tried_again(send: Callable[..., int]) -> None:
+    with pytest.raises(ConfigError, match="version 2, expected 1 or older: a newer unsubd enqueued it"):
+        send("acme", [{"of": "tomorrow"}], version=2)

@@ -17,7 +17,7 @@ from handlers.errors import ConfigError, QueueUnavailable, Rejected
 from handlers.request import DecidedMessage
 from tests.unit.house import decided
 from worker import backlog, crew, jobs
-from worker.batch import RECORD, UnsubdJob
+from worker.batch import RECORD, VERSION, UnsubdJob
 from worker.queue import BATCH, RequestQueue
 
 WORKER = "box-1"
@@ -63,11 +63,11 @@ def job_of(queue: RequestQueue, job_id: str) -> UnsubdJob:
     return UnsubdJob.fetch(job_id, connection=queue._redis, serializer=JSONSerializer)
 
 
-def added(batch: list[dict[str, Any]]) -> list[list[str]]:
+def added(batch: list[dict[str, Any]], version: int = 1) -> list[list[str]]:
     return [["added"] for _ in batch]
 
 
-def breaks(batch: list[dict[str, Any]]) -> list[list[str]]:
+def breaks(batch: list[dict[str, Any]], version: int = 1) -> list[list[str]]:
     raise RuntimeError("no good")
 
 
@@ -93,6 +93,16 @@ def test_a_method_of_an_instance_is_refused(client: redis.Redis) -> None:
 
 def test_record_is_what_the_listed_name_says(client: redis.Redis) -> None:
     assert UnsubdJob.create(RECORD, connection=client, serializer=JSONSerializer).func is jobs.record
+
+
+def test_a_job_says_its_version_and_a_newer_one_is_not_read(queue: RequestQueue, foreign: Queue) -> None:
+    (job_id,) = queue.enqueue([decided(), decided("k2")])
+    assert job_of(queue, job_id).kwargs["version"] == VERSION
+
+    newer = job_of(queue, foreign.enqueue(RECORD, batch=[{"key": "of tomorrow"}] * 2, version=VERSION + 1).id)
+
+    assert newer.batch() is None
+    assert not newer.is_suspect()  # halves would say that they are of our version
 
 
 @pytest.mark.parametrize("kind", ["success", "failure", "stopped"])
@@ -503,7 +513,7 @@ def come_due(queue: RequestQueue) -> None:
 def test_a_batch_that_breaks_twice_is_halved_and_the_culprit_fails_alone(queue: RequestQueue, work: Any) -> None:
     done: list[str] = []
 
-    def poisoned(batch: list[dict[str, Any]]) -> list[list[str]]:
+    def poisoned(batch: list[dict[str, Any]], version: int = 1) -> list[list[str]]:
         keys = [wire["key"] for wire in batch]
         if "k3" in keys:
             raise RuntimeError("k3")
@@ -539,7 +549,7 @@ def test_a_run_that_ends_excused_uses_up_no_try(queue: RequestQueue, work: Any) 
     queue._redis.hset(UnsubdJob.key_for(job_id), "retries_left", 0)
     runs: list[int] = []
 
-    def stopped(batch: list[dict[str, Any]]) -> list[list[str]]:
+    def stopped(batch: list[dict[str, Any]], version: int = 1) -> list[list[str]]:
         runs.append(len(batch))
         if len(runs) > 3:
             return added(batch)
@@ -574,7 +584,7 @@ def test_the_halves_come_before_what_waits(queue: RequestQueue, work: Any, clien
     (other,) = queue.enqueue([decided("k9")])
     order: list[str] = []
 
-    def breaks_pairs(batch: list[dict[str, Any]]) -> list[list[str]]:
+    def breaks_pairs(batch: list[dict[str, Any]], version: int = 1) -> list[list[str]]:
         order.append(" ".join(wire["key"] for wire in batch))
         return breaks(batch) if len(batch) > 1 else added(batch)
 

@@ -6,7 +6,11 @@ import fakeredis
 import pytest
 
 from handlers.errors import ConfigError
-from worker.store.format import FORMAT, enter, require_known
+from tests.harness.first_layout import packed, write
+from tests.harness.names import NAMES
+from tests.store_model import NOW
+from worker.store import Store
+from worker.store.format import FORMAT, State, enter, require_known, state
 
 KEY = "unsubd:store:format"
 
@@ -55,3 +59,21 @@ def test_a_new_store_gets_the_format_and_nothing_else() -> None:
 
     assert client.keys() == [KEY.encode()]
     enter(client, Mock(side_effect=AssertionError))  # and looks at one key from then on
+
+
+def test_what_waits_is_counted_before_and_after_it_was_put_aside_and_nothing_is_written() -> None:
+    client = fakeredis.FakeRedis()
+    rows = {f"p{number}@example.com": packed(NOW // 1000, NOW, 1) for number in range(30)}
+    write(client, "acme", {12: rows, 0: rows}, ["~name"])
+    write(client, "bolt", {9: rows}, ["~name"])
+    before = {key: client.dump(key) for key in client.scan_iter()}
+
+    assert state(client) == State(1, {"acme": 60, "bolt": 30})
+    assert {key: client.dump(key) for key in client.scan_iter()} == before
+
+    enter(client, list)
+    store = Store(client, NAMES)
+    assert state(client) == State(FORMAT, {"acme": 60, "bolt": 30})
+    assert sum(store.migrate()) == 90
+    assert state(client) == State(FORMAT, {})
+    assert store.counted("acme", [12, 0]) == [30, 30]

@@ -21,6 +21,7 @@ from worker.cli import (
     lists,
     mail,
     mailbox,
+    migrate,
     mta,
     people,
     quarantine,
@@ -43,7 +44,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (service, mail, check, people, lists, backup, survey, tags, report, reconcile, stamp, lint, trace):
+for commands in (
+    service,
+    mail,
+    check,
+    people,
+    lists,
+    backup,
+    migrate,
+    survey,
+    tags,
+    report,
+    reconcile,
+    stamp,
+    lint,
+    trace,
+):
     for command in commands.COMMANDS:
         app.command()(command)
 accounts.sender.command("events")(events.sender_events)

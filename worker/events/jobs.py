@@ -9,6 +9,7 @@ from handlers.errors import Unavailable
 from handlers.events import SIGNATURE_HEADER, TIMESTAMP_HEADER, body, event, signature
 from handlers.tag import is_forgotten
 from worker import jobs
+from worker.batch import require_known
 from worker.calls import called
 from worker.events import EventHook
 from worker.installation import open_installation
@@ -17,13 +18,15 @@ from worker.points import point
 _WAIT_S = 20.0
 
 
-def post(sender: str, batch: list[dict[str, Any]]) -> int:
+def post(sender: str, batch: list[dict[str, Any]], version: int = 1) -> int:
     """Post changes to where their sender wants events; return how many events those were.
 
     Shape:   changes whose recipient was forgotten meanwhile, and those without an event of SendGrid's, are left out.
     Errors:  Unavailable  anything but 2xx: RQ tries again, at intervals that grow to an hour.    temporary
+             ConfigError  only a newer program reads this version: tried again as long.
     Repeat:  posts again, with the same `sg_event_id`s and a new signature.
     """
+    require_known(version)
     events = [found for each in batch if not is_forgotten(each["recipient"]) and (found := event(each))]
     with open_installation(jobs.settings_of_process(), forked=True) as installation:
         hook = installation.events.find(sender)

@@ -13,6 +13,7 @@ from handlers.forwarding import PACE_S, forwarder
 from handlers.forwarding.call import Call
 from handlers.tag import is_forgotten
 from worker import jobs
+from worker.batch import require_known
 from worker.calls import called
 from worker.check import check
 from worker.forwarding import Target, owing
@@ -24,13 +25,15 @@ _WAIT_S = 20.0
 _ROUNDS = 5  # so often the register may change under our hands; then the change's own job goes on
 
 
-def forward(target: str, batch: list[dict[str, Any]], owed: str = "") -> int:
+def forward(target: str, batch: list[dict[str, Any]], owed: str = "", version: int = 1) -> int:
     """Make *target* equal to the register for the recipients of *batch*; return for how many calls said so.
 
     Shape:   a recipient who was forgotten meanwhile is left out: the address is gone. owed: the job's entry in `owing`.
     Errors:  Unavailable  the provider did not take a call: RQ tries again, at intervals that grow to an hour.    temporary
+             ConfigError  only a newer program reads this version: tried again as long.
     Repeat:  safe: who is known to be equal is not called for.
     """
+    require_known(version)
     with open_installation(jobs.settings_of_process(), forked=True) as installation:
         found = installation.forwards.find(target)
         if found is None:

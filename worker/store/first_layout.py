@@ -16,6 +16,7 @@ and a writer takes the row along that it finds here; nothing is written here any
 | `unsubd:counts:{SENDER}`          | STRING | a word on which programs of the first layout fail       | for good       |
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
@@ -88,6 +89,14 @@ class FirstLayout:
         """Yield every sender that has anything here. Looks at every key."""
         for pattern in (_groups_key("*"), _forgotten_key("*")):
             yield from map(_sender, self._redis.scan_iter(pattern, count=1000))
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many rows each sender has here, put aside or not. Looks at every key."""
+        found: Counter[str] = Counter()
+        for pattern in (f"{_groups_key('*')}:*", "unsubd:supp:{*}:*"):
+            for key in self._redis.scan_iter(pattern, count=1000, _type="hash"):
+                found[_sender(key)] += self._redis.hlen(key)
+        return dict(found)
 
     def shut(self, registered: Iterable[str]) -> None:
         """Put aside what programs of the first layout wrote, of every sender that is *registered* or has rows.

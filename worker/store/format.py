@@ -9,6 +9,7 @@ reaps looks again every few seconds and ends the service. Programs of the first 
 """
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import redis
 
@@ -34,6 +35,13 @@ return known
 """)
 
 
+class State(NamedTuple):
+    """Shape:   format: the store's. waiting: sender -> rows of an older format, which `Store.migrate` moves."""
+
+    format: int
+    waiting: dict[str, int]
+
+
 def require_known(client: redis.Redis) -> int:
     """Return the store's format.
 
@@ -44,6 +52,13 @@ def require_known(client: redis.Redis) -> int:
         found = int(client.get(_KEY) or 1)
     _refuse_newer(found)
     return found
+
+
+def state(client: redis.Redis) -> State:
+    """Return how the store is, and write nothing. Errors: as `require_known`."""
+    found = require_known(client)
+    with away_as(StoreUnavailable, _SETTING):
+        return State(found, FirstLayout(client).waiting())
 
 
 def enter(client: redis.Redis, senders: Callable[[], Iterable[str]]) -> None:
