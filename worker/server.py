@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisClusterException
+from redis.exceptions import NoPermissionError, RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
@@ -69,7 +69,10 @@ def node_url(url: str) -> str:
 
 @contextmanager
 def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
-    """Turn "the server is away, loading, full or read-only" into *error_type*; other errors are bugs and stay."""
+    """Turn "the server is away, loading, full or read-only" into *error_type*; other errors are bugs and stay.
+
+    Errors:  ConfigError  its user may not do what we asked for.
+    """
     try:
         yield
     except MasterNotFoundError as error:
@@ -79,6 +82,11 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
         ) from error
     except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
         raise error_type(f"{setting}: the server does not answer ({type(error).__name__})") from error
+    except NoPermissionError as error:
+        # It names a command or a key, never a value; a key of ours names no recipient.
+        raise ConfigError(
+            f"{setting}: {error}: give unsubd's user of Redis the rights that the README lists (ACL)"
+        ) from error
     except redis.ResponseError as error:
         if word := word_of(error):
             raise error_type(f"{setting}: the server cannot write now ({word})") from error
