@@ -179,25 +179,34 @@ class Ledger:
         return {**result, "id": self._pseudonym(result["id"]), "recipient": self._pseudonym(result["recipient"])}
 
     def without_record(self, messages: Sequence[DecidedMessage]) -> set[str]:
-        """Return the keys of those *messages* that have no record in the store, whatever they were once decided as."""
+        """Return the keys of those *messages* that have no record where it would be written today: see `nowhere`."""
         if not messages:
             return set()
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             pipeline = self._redis.pipeline(transaction=False)
             for each in messages:
                 pipeline.hexists(self._homes(each)[0], each.key)
-            likely = [each for each, found in zip(messages, pipeline.execute(), strict=True) if not found]
-            return self._nowhere({each.key: self._home(each, None).rpartition(":")[2] for each in likely})
+            return {each.key for each, found in zip(messages, pipeline.execute(), strict=True) if not found}
 
-    def _nowhere(self, months: dict[str, str]) -> set[str]:
-        """Of message key -> month, the keys that no place of the month has: keys and patterns may have changed since."""
-        missing = set(months)
-        for month in set(months.values()):
-            keys = [key for key, of in months.items() if of == month]
-            for home in self._redis.scan_iter(f"unsubd:ledger:{{*}}:{month}", count=500):
-                found = cast(list[bytes | None], self._redis.hmget(home, keys))
-                missing -= {key for key, row in zip(keys, found, strict=True) if row and "see" not in json.loads(row)}
-        return missing
+    def nowhere(self, messages: Sequence[DecidedMessage], homes: Sequence[str]) -> set[str]:
+        """Return the keys of those *messages* that none of *homes* has a record of, whatever they were once decided as.
+
+        Why:     keys and patterns may have changed since. It costs a look into every home of their months, 0.1 s of the
+                 server's time for 500 messages in 1,000 homes: so only for what is missing otherwise.
+        """
+        months: dict[str, list[str]] = {}
+        for each in messages:
+            months.setdefault(self._home(each, None).rpartition(":")[2], []).append(each.key)
+        found: list[tuple[str, Record]] = []
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+            for month, keys in months.items():
+                found += self._named([home for home in homes if home.endswith(f":{month}")], keys)
+        return {each.key for each in messages} - {key for key, record in found if "see" not in record}
+
+    def homes(self) -> list[str]:
+        """Return every Redis key that has records, of all months. Looks at every key of the store: once, for rare work."""
+        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+            return [home.decode() for home in self._redis.scan_iter("unsubd:ledger:{*}:*", count=500)]
 
     def story(self, sender: str, pseudonyms: Collection[str]) -> dict[str, Record]:
         """Return by message key every record in the store that names one of *pseudonyms* to *sender*."""
@@ -219,8 +228,7 @@ class Ledger:
             ]
             found = self._begun(likely, digits)
             if missing := [each for each in digits if not any(key.startswith(each) for key in found)]:
-                homes = self._redis.scan_iter("unsubd:ledger:{*}:*", count=500)
-                found |= self._begun([home.decode() for home in homes], missing)
+                found |= self._begun(self.homes(), missing)
         return found
 
     def _begun(self, homes: Sequence[str], digits: Sequence[str]) -> dict[str, Record]:
