@@ -22,7 +22,7 @@ from handlers.errors import StoreUnavailable
 from handlers.request import Action, Effect, Request
 from handlers.tag import is_forgotten
 from worker.points import point
-from worker.server import away_as, check_confirmed, confirm
+from worker.server import Writer, away_as, check_confirmed, confirm
 from worker.store.forgotten import ForgottenNames
 from worker.store.row import Row, holds, is_dated, is_suppressed, releases, source_code, unpack
 
@@ -86,6 +86,7 @@ class Store:
         self._redis = client
         self._names = names
         self._min_replicas = min_replicas
+        self._confirmed = Writer(client, min_replicas, StoreUnavailable, _SETTING)
         self._register = client.register_script(_REGISTER)
         self._recount = client.register_script(_RECOUNT)
         self._forget = client.register_script(_FORGET)
@@ -227,9 +228,12 @@ class Store:
                     _counts_key(sender),
                     *(_key(sender, group) for group in self.groups(sender)),
                 ]
-                with away_as(StoreUnavailable, _SETTING), point("forget.rows"):
-                    moved += int(self._forget(keys=keys, args=[recipient, self._names(sender, recipient)]))
+                moved += self._move(keys, [recipient, self._names(sender, recipient)])
         return moved
+
+    def _move(self, keys: list[str], args: list[str]) -> int:
+        with point("forget.rows"):
+            return int(self._confirmed(lambda to: self._forget(keys=keys, args=args, client=to)))
 
     def forgotten_count(self, sender: str) -> int:
         """Return how many recipients of *sender* lie under a name."""

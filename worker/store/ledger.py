@@ -21,7 +21,7 @@ import redis
 from handlers.errors import StoreUnavailable
 from handlers.request import DecidedMessage, Effect, Request
 from worker.points import point
-from worker.server import away_as
+from worker.server import away_as, check_confirmed, confirm
 
 _TO_ARCHIVE_DAYS = 62  # a month from its first record to its last, and a month for the archive to be reached
 _MONTHS = "unsubd:ledger:months"
@@ -65,11 +65,12 @@ Person = tuple[str, str]
 class Ledger:
     """The records of one installation.
 
-    Errors:  StoreUnavailable  the server is away.    temporary
+    Errors:  StoreUnavailable  the server is away; of a write also, fewer replicas than asked for have it.    temporary
     """
 
-    def __init__(self, client: redis.Redis, pseudonym: Pseudonym, *, days: int = _DAYS) -> None:
+    def __init__(self, client: redis.Redis, pseudonym: Pseudonym, *, days: int = _DAYS, min_replicas: int = 0) -> None:
         self._redis = client
+        self._min_replicas = min_replicas
         self._pseudonym = pseudonym
         self._days = days
         self._life_s = (days + _TO_ARCHIVE_DAYS) * 86400
@@ -87,8 +88,9 @@ class Ledger:
             for message, results in entries:
                 places.append(len(pipeline))
                 self._write_one(pipeline, message, results)
+            confirm(pipeline, self._min_replicas)
             with point("store.ledger"):
-                replies = pipeline.execute()
+                replies = check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
         return [bool(replies[place]) for place in places]
 
     def refer(self, entries: Sequence[tuple[DecidedMessage, DecidedMessage]]) -> None:
@@ -104,8 +106,9 @@ class Ledger:
                 content = json.dumps({"see": self._homes(first)[0]}, separators=(",", ":"))
                 for home in self._homes(later):
                     self._put(pipeline, home, first.key, content)
+            confirm(pipeline, self._min_replicas)
             with point("ledger.refer"):
-                pipeline.execute()
+                check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
 
     def append(self, additions: Sequence[tuple[DecidedMessage, dict[str, Any]]]) -> None:
         """Append to the one record of each message, given as first decided, what a person made of it.
@@ -128,8 +131,9 @@ class Ledger:
             if content and (longer := self._longer(json.loads(content), each[2])):
                 self._swap(keys=[each[0]], args=[each[1], content, longer, self._life_s], client=writing)
                 tried.append(each)
+        confirm(writing, self._min_replicas)
         with point("ledger.append"):
-            swaps = writing.execute()
+            swaps = check_confirmed(writing.execute(), self._min_replicas, StoreUnavailable)
         return [each for each, swapped in zip(tried, swaps, strict=True) if not swapped]
 
     def _longer(self, record: dict[str, Any], addition: dict[str, Any]) -> str:
