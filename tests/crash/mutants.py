@@ -62,9 +62,7 @@ MUTANTS = [
     ),
     Mutant(
         "no WAIT for a record", "worker/store/ledger.py",
-        '            confirm(pipeline, self._min_replicas)\n            with point("store.ledger"):\n'
-        "                replies = check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)\n",
-        '            with point("store.ledger"):\n                replies = pipeline.execute()\n',
+        "        check_confirmed(replies, self._min_replicas, StoreUnavailable)\n\n    def refer", "\n    def refer",
         "tests/servers/test_replicas.py::test_what_people_are_told_is_kept_a_replica_has",
     ),
     Mutant(

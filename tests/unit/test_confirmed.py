@@ -7,7 +7,7 @@ import fakeredis
 import pytest
 from redis.client import Pipeline
 
-from handlers.errors import Unavailable
+from handlers.errors import StoreUnavailable, Unavailable
 from handlers.request import Action, Effect
 from handlers.route import Route
 from handlers.sender_source import Kind, SenderSource
@@ -15,6 +15,7 @@ from handlers.tag import Keyring, Minted, Tag
 from tests.unit.house import JANE, client, decided, mail, opened
 from worker import by_hand, imports, keys
 from worker.accounts.tracking import change_tracking
+from worker.clock import hours
 from worker.forwarding import Target
 from worker.hooks import Hook
 from worker.imports import Import
@@ -129,3 +130,22 @@ def test_what_no_replica_has_is_not_said_to_be_kept(
 
     with pytest.raises(Unavailable, match="of 1 replicas confirmed"):
         write(house)
+
+
+def test_a_record_that_no_replica_confirmed_is_counted_once(
+    house: Installation, replicas: Confirming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = type(house.store).apply
+
+    def lose_the_replica(*args: Any) -> list[Effect]:
+        effects, replicas.count = apply(*args), 0
+        return effects
+
+    monkeypatch.setattr(type(house.store), "apply", lose_the_replica)
+    with pytest.raises(StoreUnavailable, match="of 1 replicas confirmed"):
+        house.intake.record([decided()])
+    monkeypatch.setattr(type(house.store), "apply", apply)
+    replicas.count = 1
+    house.intake.record([decided()])
+
+    assert hours(house.redis, 1)[0].honoured == 1

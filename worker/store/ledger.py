@@ -78,9 +78,15 @@ class Ledger:
         self._drop = client.register_script(_DROP)
         self._some = client.register_script(_SOME)
 
-    def write(self, entries: Sequence[tuple[DecidedMessage, list[dict[str, Any]]]]) -> list[bool]:
-        """Write the record of each message with what became of its requests; say of each whether it had none yet.
+    def write(
+        self,
+        entries: Sequence[tuple[DecidedMessage, list[dict[str, Any]]]],
+        written: Callable[[list[bool]], object] = lambda _: None,
+    ) -> None:
+        """Write the record of each message with what became of its requests.
 
+        Shape:   written: told of each whether it had none yet, before the replicas are waited for: when these are too few,
+                 the work is repeated, and then none is new.
         Repeat:  the first record stays.
         """
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
@@ -90,8 +96,9 @@ class Ledger:
                 self._write_one(pipeline, message, results)
             confirm(pipeline, self._min_replicas)
             with point("store.ledger"):
-                replies = check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
-        return [bool(replies[place]) for place in places]
+                replies = pipeline.execute()
+        written([bool(replies[place]) for place in places])
+        check_confirmed(replies, self._min_replicas, StoreUnavailable)
 
     def refer(self, entries: Sequence[tuple[DecidedMessage, DecidedMessage]]) -> None:
         """Let messages that are decided anew, as (first decision, later one), keep their one record: the first.
