@@ -41,7 +41,8 @@ class ConfirmingPipeline(ClusterPipeline):
         if words[0] == "WAIT":
             self._wait = words[1:]
             return self
-        self._keys = (*self._keys, words[3 if words[0] in _SCRIPTS else 1])
+        key = words[3 if words[0] in _SCRIPTS else 1]
+        self._keys = (*self._keys, key if isinstance(key, str) else key.decode())
         return super().execute_command(*words, **options)
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:

@@ -21,7 +21,6 @@ from worker.installation import Installation
 from worker.points import point
 from worker.quarantine.catalogue import word_of
 from worker.quarantine.entry import FAILED, Entry
-from worker.sender_sources import SenderSources
 from worker.server import away_as, servers
 from worker.traces import GONE, Traces
 
@@ -57,7 +56,7 @@ def forget(installation: Installation, address: str, progress: Callable[[str], N
     suppressions = installation.store.forget(recipient, sorted(senders))
     progress("stored tags")
     stored_tags = installation.tags.forget(recipient, installation.names)
-    imported = SenderSources(installation.redis).forget(recipient, installation.names)
+    imported = installation.intake.sender_sources.forget(recipient, installation.names)
     progress("jobs")
     jobs = _forget_jobs(installation, traces)
     progress("quarantine")

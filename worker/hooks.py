@@ -25,7 +25,7 @@ from handlers.errors import QueueUnavailable, Rejected
 from handlers.providers import provider as known_provider
 from handlers.tag import Keyring
 from worker.keys import seal, unseal
-from worker.server import away_as
+from worker.server import Writer, away_as
 from worker.settings import Settings
 
 _HOOKS, _TEST = "unsubd:hooks", "unsubd:hook-test:"
@@ -70,6 +70,7 @@ class Hooks:
 
     def __init__(self, client: redis.Redis, settings: Settings, keys: Keyring) -> None:
         self._redis = client
+        self._confirmed = Writer(client, settings.min_replicas)
         self._settings = settings
         self._keys = keys
         self._known: tuple[float, dict[tuple[str, str], Hook]] | None = None
@@ -117,8 +118,7 @@ class Hooks:
     def remove(self, provider: str, name: str) -> bool:
         """Remove an endpoint of `hook add`; say whether there was one. One of the settings stays."""
         self._known = None
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            return bool(self._redis.hdel(_HOOKS, f"{provider}:{name}"))
+        return bool(self._confirmed(lambda to: to.hdel(_HOOKS, f"{provider}:{name}")))
 
     def _keep(self, hook: Hook) -> None:
         hashed = [proof for proof in hook.proofs if _is_digest(proof)]
@@ -128,8 +128,7 @@ class Hooks:
             "forwarded": hook.forwarded, "pass_on_url": hook.pass_on_url,
         }  # fmt: skip
         self._known = None
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            self._redis.hset(_HOOKS, f"{hook.provider}:{hook.name}", json.dumps(row))
+        self._confirmed(lambda to: to.hset(_HOOKS, f"{hook.provider}:{hook.name}", json.dumps(row)))
 
     def _stored(self) -> list[Hook]:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):

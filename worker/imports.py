@@ -27,7 +27,7 @@ from handlers.request import Action, Effect, Request
 from worker.installation import Installation
 from worker.lists import ListFile, open_list
 from worker.points import point
-from worker.server import away_as
+from worker.server import Writer, away_as
 
 _IMPORTS = "unsubd:imports"
 _CHUNK = 2000
@@ -67,11 +67,12 @@ class Import:
 class Imports:
     """The imports of one installation, kept for good: they are what a row's source `import` points to.
 
-    Errors:  QueueUnavailable  every method, when Redis is away.    temporary
+    Errors:  QueueUnavailable  every method, when Redis is away; `keep` also when too few replicas confirm it.    temporary
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, min_replicas: int = 0) -> None:
         self._redis = client
+        self._confirmed = Writer(client, min_replicas)
 
     def of(self, sender: str) -> list[Import]:
         """Return the imports of *sender*, oldest first."""
@@ -88,8 +89,8 @@ class Imports:
 
     def keep(self, one: Import) -> Import:
         """Remember how far *one* is."""
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"), point("import.keep"):
-            self._redis.hset(_IMPORTS, one.id, json.dumps(asdict(one)))
+        with point("import.keep"):
+            self._confirmed(lambda to: to.hset(_IMPORTS, one.id, json.dumps(asdict(one))))
         return one
 
 
@@ -131,7 +132,7 @@ def run(
     target = rejects or Path(f"{path}.rejected.csv")
     if target.resolve() == path.resolve():
         raise Rejected(f"--rejects {target}: is the list itself, expected another file")
-    known = Imports(installation.redis)
+    known = Imports(installation.redis, min_replicas=installation.settings.min_replicas)
     with open_list(path) as found:
         read = _reader(found, form)  # first: what is no list leaves no import
         one = _begun(known, sender, group, path, found, form, actor)
@@ -150,7 +151,8 @@ def begin(
         raise UnknownAccount(f"group {group}: archived, expected one that is not, or 0 for everything")
     with open_list(path) as found:
         _reader(found, form)
-        return _begun(Imports(installation.redis), sender, group, Path(name), found, form, actor)
+        known = Imports(installation.redis, min_replicas=installation.settings.min_replicas)
+        return _begun(known, sender, group, Path(name), found, form, actor)
 
 
 def _begun(known: Imports, sender: str, group: int, path: Path, found: ListFile, form: str, actor: str) -> Import:

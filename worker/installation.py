@@ -250,7 +250,7 @@ def _greet(client: Redis) -> None:
 def _built(
     settings: Settings, client: Redis, store_client: Redis, *, checked: bool, lost_key_allowed: bool
 ) -> Installation:
-    ring, accounts = settings.keys(), Accounts(client)
+    ring, accounts = settings.keys(), Accounts(client, min_replicas=settings.min_replicas)
     weak = ""
     if checked:
         weak = _require_durable(settings, client, store_client)
@@ -258,11 +258,11 @@ def _built(
         store_format.enter(store_client, lambda: [each.id for each in accounts.senders()])
         if not lost_key_allowed:
             key_store.require_masters(store_client, ring)
-    pseudonym_key = key_store.pseudonym_key(store_client, ring)
+    pseudonym_key = key_store.pseudonym_key(store_client, ring, min_replicas=settings.min_replicas)
     pseudonyms, names = key_store.Pseudonyms(pseudonym_key), ForgottenNames(pseudonym_key)
     store = Store(store_client, names, min_replicas=settings.min_replicas)
     tags = StoredTags(store_client, min_replicas=settings.min_replicas)
-    ledger = Ledger(store_client, pseudonyms.bare, days=settings.ledger_days)
+    ledger = Ledger(store_client, pseudonyms.bare, days=settings.ledger_days, min_replicas=settings.min_replicas)
     quarantine = Quarantine(
         client,
         min_replicas=settings.min_replicas,
@@ -271,10 +271,10 @@ def _built(
     )
     queue = RequestQueue(client, limit=settings.queue_limit, min_replicas=settings.min_replicas)
     journal = Journal(client, pseudonyms)
-    sources = SenderSources(client)
+    sources = SenderSources(client, min_replicas=settings.min_replicas)
     policies = Policies(settings, accounts, sources)
-    events = Events(client, ring)
-    forwards = Forwards(client, events.rq, ring)
+    events = Events(client, ring, min_replicas=settings.min_replicas)
+    forwards = Forwards(client, events.rq, ring, min_replicas=settings.min_replicas)
     intake = Intake(
         client, store, tags, ledger, accounts, quarantine, queue, events, forwards, journal, Clock(client, journal),
         ring, policies, sources, Anomalies(client, pseudonyms.bare), Begun(client, min_replicas=settings.min_replicas),
@@ -282,7 +282,7 @@ def _built(
     hooks = Hooks(client, settings, ring)
     return Installation(
         settings=settings, redis=client, store_redis=store_client, store=store, tags=tags, ledger=ledger,
-        accounts=accounts, groups=KnownGroups(accounts), looks=Looks(client), hooks=hooks,
+        accounts=accounts, groups=KnownGroups(accounts), looks=Looks(client, min_replicas=settings.min_replicas), hooks=hooks,
         deliveries=Deliveries(client), endpoints=Endpoints(client), quarantine=quarantine,
         queue=queue, parked=Parked(store_client, min_replicas=settings.min_replicas),
         events=events, forwards=forwards, journal=journal, intake=intake, keys=ring, pseudonyms=pseudonyms,

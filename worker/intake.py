@@ -226,14 +226,18 @@ class Intake:
         return [self._result(each, group, effect) for each, (group, effect) in done]
 
     def _write(self, entries: list[tuple[DecidedMessage, list[dict[str, Any]]]], queued_ms: int | None) -> None:
-        fresh = self.ledger.write(entries)
-        # Before what may fail and be repeated: then the records are no longer new.
-        self.clock.recorded(entries, fresh, queued_ms=queued_ms)
-        self.anomalies.recorded([message for message, _ in entries], fresh)
+        # Counted before what may fail and be repeated: then the records are no longer new.
+        self.ledger.write(entries, lambda fresh: self._count(entries, fresh, queued_ms))
         self.events.tell(entries)
         self.forwards.tell(entries)
         self.journal.recorded(entries)
         canary.note(self.redis, (message for message, _ in entries), canary.RECORDED)
+
+    def _count(
+        self, entries: list[tuple[DecidedMessage, list[dict[str, Any]]]], fresh: list[bool], queued_ms: int | None
+    ) -> None:
+        self.clock.recorded(entries, fresh, queued_ms=queued_ms)
+        self.anomalies.recorded([message for message, _ in entries], fresh)
 
     def _recorded_alone(self, message: DecidedMessage, queued_ms: int | None) -> list[dict[str, Any]]:
         try:

@@ -59,6 +59,8 @@ def configure_logging(*, quiet: bool = False) -> None:
     logging.getLogger("aioimaplib").setLevel(logging.WARNING)
     # It warns with what it read: text of the mail.
     logging.getLogger("mailparser").setLevel(logging.CRITICAL)
+    # It warns of each post that it cannot read, which anybody may send: the refusal is told already.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     # aiosmtpd's: it writes the commands that it received, addresses and all, up to the level of errors.
     logging.getLogger("mail").setLevel(logging.CRITICAL + 1)
 

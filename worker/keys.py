@@ -25,10 +25,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from handlers.errors import ConfigError, Rejected, StoreUnavailable
 from handlers.tag import Keyring, fingerprint
-from worker.server import away_as
+from worker.server import Writer, away_as
 
 _MASTERS = "unsubd:masters"
 _PSEUDONYM = "unsubd:pseudonym-key"
+_SETTING = "UNSUBD_STORE_URL"
 _WRAP = b"unsubd-wrap-1"
 
 
@@ -68,7 +69,7 @@ def require_masters(client: redis.Redis, keys: Keyring) -> None:
             "UNSUBD_SECRET_KEYS: no key, expected hex digits: set it (or UNSUBD_SECRET_KEYS_FILE) to the keys of this store,"
             " or for a new one to the output of: openssl rand -hex 32"
         )
-    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+    with away_as(StoreUnavailable, _SETTING):
         missing = in_use(client) - set(keys.fingerprints())
         if missing:
             names = ", ".join(sorted(missing))
@@ -81,27 +82,30 @@ def require_masters(client: redis.Redis, keys: Keyring) -> None:
 
 def in_use(client: redis.Redis) -> set[str]:
     """Return the fingerprints of the masters that this store's processes started with."""
-    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+    with away_as(StoreUnavailable, _SETTING):
         return {name.decode() for name in cast(set[bytes], client.smembers(_MASTERS))}
 
 
-def retire(client: redis.Redis, name: str) -> None:
+def retire(client: redis.Redis, name: str, *, min_replicas: int = 0) -> None:
     """Forget the master with fingerprint *name*: tags that only it signed are refused from now on.
 
     Errors:  Rejected  no such master is in use.    permanent
     """
-    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-        if not client.srem(_MASTERS, name):
-            raise Rejected(f"fingerprint {name[:20]!r}: not in use, see: unsubd keys list")
+    if not Writer(client, min_replicas, StoreUnavailable, _SETTING)(lambda to: to.srem(_MASTERS, name)):
+        raise Rejected(f"fingerprint {name[:20]!r}: not in use, see: unsubd keys list")
 
 
-def pseudonym_key(client: redis.Redis, keys: Keyring) -> bytes:
+def pseudonym_key(client: redis.Redis, keys: Keyring, *, min_replicas: int = 0) -> bytes:
     """Return the pseudonym key, made at the first start and re-wrapped under new masters.
 
-    Errors:  ConfigError  no active master unwraps it.
+    Errors:  ConfigError       no active master unwraps it.
+             StoreUnavailable  the store is away, or too few replicas have the new key.    temporary
     """
-    with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-        client.set(_PSEUDONYM, json.dumps(seal(secrets.token_bytes(32), keys.masters, _WRAP)), nx=True)
+    with away_as(StoreUnavailable, _SETTING):
+        if not client.exists(_PSEUDONYM):
+            # One that a failover took back would still be in use here, while others make another.
+            new = json.dumps(seal(secrets.token_bytes(32), keys.masters, _WRAP))
+            Writer(client, min_replicas, StoreUnavailable, _SETTING)(lambda to: to.set(_PSEUDONYM, new, nx=True))
         kept: dict[str, str] = json.loads(client.get(_PSEUDONYM) or b"{}")
         key, complete = unseal(kept, keys.masters, _WRAP)
         if not complete:

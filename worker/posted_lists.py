@@ -30,7 +30,7 @@ class PostedLists:
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
-        self._known = Imports(installation.redis)
+        self._known = Imports(installation.redis, min_replicas=installation.settings.min_replicas)
         self._folder = installation.settings.data_dir / "imports"
         self._waiting: SimpleQueue[str] = SimpleQueue()
         self._thread: threading.Thread | None = None

@@ -28,7 +28,7 @@ from handlers.sender_source import SenderSource
 from handlers.tag import Tag
 from worker.accounts import Accounts
 from worker.points import point
-from worker.server import away_as
+from worker.server import Writer, away_as
 
 _SOURCES, _FOREIGN, _KNOWN = "unsubd:sender-sources", "unsubd:foreign:", "unsubd:known:"
 _CHUNK = 1000
@@ -64,11 +64,12 @@ _Row = tuple[str, int, str]  # token, group, recipient
 class SenderSources:
     """The sender sources of one installation.
 
-    Errors:  QueueUnavailable  every method, when Redis is away.    temporary
+    Errors:  QueueUnavailable  every method, when Redis is away; a change also when too few replicas confirm it.    temporary
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, min_replicas: int = 0) -> None:
         self._redis = client
+        self._confirmed = Writer(client, min_replicas)
         self._accounts = Accounts(client)
 
     def add(self, source: SenderSource) -> SenderSource:
@@ -78,8 +79,7 @@ class SenderSources:
                  UnknownAccount  no such sender, or no such group of it.    permanent
         """
         source = self.checked(source)
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            self._redis.hset(_SOURCES, source.id, json.dumps(source.as_wire()))
+        self._confirmed(lambda to: to.hset(_SOURCES, source.id, json.dumps(source.as_wire())))
         return source
 
     def checked(self, source: SenderSource) -> SenderSource:
@@ -112,10 +112,9 @@ class SenderSources:
         """
         self.by_id(sender, source_id)
         last = len(self.sources(sender)) == 1
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            self._redis.hdel(_SOURCES, source_id)
-            if last:
-                self._redis.unlink(_FOREIGN + sender, _KNOWN + sender)
+        self._confirmed(lambda to: to.hdel(_SOURCES, source_id))
+        if last:
+            self._confirmed(lambda to: to.unlink(_FOREIGN + sender, _KNOWN + sender))
         return last
 
     def import_tokens(
@@ -141,7 +140,7 @@ class SenderSources:
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             stored = cast(list[bytes | None], self._redis.hmget(key, folded))
             owners = {digest: json.loads(row)["of"] for digest, row in zip(folded, stored, strict=True) if row}
-            self._redis.hset(key, mapping=_entries(rows, owners))
+        self._confirmed(lambda to: to.hset(key, mapping=_entries(rows, owners)))
 
     def import_known(self, sender: str, lines: Iterable[str], progress: Progress = lambda _: None) -> Imported:
         """Store known recipients, one address a line; empty lines are skipped. Errors: as `import_tokens`."""
@@ -149,11 +148,13 @@ class SenderSources:
         tally = _Tally()
         recipients = _known_recipients(lines, tally)
         while chunk := list(islice(recipients, _CHUNK)):
-            with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-                self._redis.sadd(_KNOWN + sender, *(_digest(recipient) for recipient in chunk))
+            self._store_known(_KNOWN + sender, [_digest(recipient) for recipient in chunk])
             tally.stored += len(chunk)
             progress(tally.stored)
         return Imported(tally.stored, tally.refused, tally.problems)
+
+    def _store_known(self, key: str, digests: Sequence[str]) -> None:
+        self._confirmed(lambda to: to.sadd(key, *digests))
 
     def forget(self, recipient: str, names: Callable[[str, str], str]) -> int:
         """Put *recipient*'s forgotten name into every imported token, and take it out of the known; return how many.
@@ -161,19 +162,21 @@ class SenderSources:
         Shape:   recipient: canonical. names: `ForgottenNames`. Reads every imported token.
         Repeat:  safe.
         """
-        count = 0
-        for sender in self._accounts.senders():
-            with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-                with point("forget.tokens"):
-                    count += self._redis.srem(_KNOWN + sender.id, _digest(recipient))
-                for digest, content in self._redis.hscan_iter(_FOREIGN + sender.id, count=_CHUNK):
-                    row = json.loads(content)
-                    if row.get("recipient") == recipient:
-                        row["recipient"] = names(sender.id, recipient)
-                        with point("forget.tokens"):
-                            self._redis.hset(_FOREIGN + sender.id, digest, json.dumps(row))
-                        count += 1
-        return count
+        return sum(self._forget_of(sender.id, recipient, names) for sender in self._accounts.senders())
+
+    def _forget_of(self, sender: str, recipient: str, names: Callable[[str, str], str]) -> int:
+        known, foreign, named = _KNOWN + sender, _FOREIGN + sender, {}
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            for digest, content in self._redis.hscan_iter(foreign, count=_CHUNK):
+                row = json.loads(content)
+                if row.get("recipient") == recipient:
+                    named[digest] = json.dumps({**row, "recipient": names(sender, recipient)})
+        with point("forget.tokens"):
+            count = int(self._confirmed(lambda to: to.srem(known, _digest(recipient))))
+        if named:
+            with point("forget.tokens"):
+                self._confirmed(lambda to: to.hset(foreign, mapping=named))
+        return count + len(named)
 
     def lookup(self, keys: Iterable[ForeignLookup]) -> dict[ForeignLookup, Tag | int]:
         """Return what is known of *keys*, in one pipeline: a token's `Tag`, 1 for a known recipient; the rest is absent."""

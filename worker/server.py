@@ -4,7 +4,7 @@
 connection where UNSUBD_MIN_REPLICAS asks for it. Provably weaker persistence refuses to start.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from redis.exceptions import NoPermissionError, RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
-from handlers.errors import ConfigError, Unavailable
+from handlers.errors import ConfigError, QueueUnavailable, Unavailable
 from worker import sentinel
 from worker.cluster import Cluster
 
@@ -132,6 +132,36 @@ def check_confirmed(replies: list[Any], min_replicas: int, error_type: type[Unav
             f"UNSUBD_MIN_REPLICAS: {replies[-1]} of {min_replicas} replicas confirmed within {_WAIT_MS / 1000:g} s"
         )
     return replies[:-1]
+
+
+class Writer:
+    """Writes what people and programs are told is kept: accounts, keys and what else they configure.
+
+    Errors:  error_type  the server is away, or fewer replicas than asked for have it: it may be done.    temporary
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        min_replicas: int,
+        error_type: type[Unavailable] = QueueUnavailable,
+        setting: str = "UNSUBD_REDIS_URL",
+    ) -> None:
+        self._redis = client
+        self._min_replicas = min_replicas
+        self._error_type = error_type
+        self._setting = setting
+
+    def __call__(self, write: Callable[[Any], object]) -> Any:
+        """Return the answer to the first command of a write when the replicas have it, too.
+
+        Shape:   write: adds its commands to the pipeline that it is given.
+        """
+        with away_as(self._error_type, self._setting):
+            pipeline = self._redis.pipeline(transaction=False)
+            write(pipeline)
+            confirm(pipeline, self._min_replicas)
+            return check_confirmed(pipeline.execute(), self._min_replicas, self._error_type)[0]
 
 
 def weakness(client: redis.Redis) -> str:

@@ -54,6 +54,18 @@ MUTANTS = [
         "tests/unit/test_queue.py::test_too_few_replicas_are_unavailable",
     ),
     Mutant(
+        "no WAIT for an account", "worker/server.py",
+        "            confirm(pipeline, self._min_replicas)\n            return check_confirmed(pipeline.execute(), "
+        "self._min_replicas, self._error_type)[0]\n",
+        "            return pipeline.execute()[0]\n",
+        "tests/unit/test_confirmed.py",
+    ),
+    Mutant(
+        "no WAIT for a record", "worker/store/ledger.py",
+        "        check_confirmed(replies, self._min_replicas, StoreUnavailable)\n\n    def refer", "\n    def refer",
+        "tests/servers/test_replicas.py::test_what_people_are_told_is_kept_a_replica_has",
+    ),
+    Mutant(
         "WAIT within the MULTI that RQ opens", "worker/server.py",
         "        pipeline.explicit_transaction = False\n", "",
         "tests/unit/test_queue.py::test_wait_runs_outside_of_the_multi_that_rq_opens",

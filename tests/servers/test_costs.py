@@ -11,6 +11,7 @@ import pytest
 from redis.connection import AbstractConnection
 
 from handlers import message
+from handlers.message import InboundMessage
 from tests.harness.mails import address, mail
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS
@@ -18,6 +19,8 @@ from tests.unit.house import decided, now_ms
 from worker.accounts.key_calls import KeyCalls
 from worker.check import Check, check, check_each
 from worker.installation import Installation, open_installation
+from worker.reconcile import Report
+from worker.reconcile.books import Books
 from worker.settings import load_settings
 from worker.store.growth import Growth
 from worker.store.script import send
@@ -117,3 +120,28 @@ def test_a_job_of_500_is_recorded_in_ten_round_trips(installation: Installation,
 
     assert small.trips == large.trips <= 10  # the last: the pace of its source
     assert large.commands <= 500 * 12 + 100
+
+
+def test_a_gap_is_looked_for_in_every_place_of_its_month_once_in_one_round_trip(
+    installation: Installation, cost: _Measure
+) -> None:
+    numbers = iter(range(10_000))
+
+    def read(count: int) -> list[InboundMessage]:
+        sent = [(address(nr), mail(address(nr), f"mail-{nr}")) for nr, _ in zip(numbers, range(count), strict=False)]
+        return [message.read(raw, source="imap:default", envelope_to=to, received_ms=now_ms()) for to, raw in sent]
+
+    def compared() -> Cost:
+        books = Books(installation, Report(), repair=False)
+        return cost(lambda: books.compare(read(20)))  # the first time, places and archive are looked for
+
+    def record(senders: range) -> None:
+        installation.intake.record([decided(f"{nr:064x}", sender=f"s{nr}", received_ms=now_ms()) for nr in senders])
+
+    record(range(1))
+    few = compared()
+    record(range(1, 150))
+    many = compared()
+
+    assert few.trips == many.trips
+    assert many.commands - few.commands == 149

@@ -5,14 +5,15 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 import redis
 from unsubd import AsyncRedisClient, Checked, CheckFailed, RedisClient
 
-from handlers.errors import QueueUnavailable
+from handlers.errors import QueueUnavailable, StoreUnavailable
+from handlers.request import Action
 from tests.harness.dovecot import Mailbox, write_certificate
 from tests.harness.processes import free_port
 from tests.harness.redis_server import RedisServer
@@ -20,8 +21,10 @@ from tests.harness.sentinels import NAME, SentinelServer, Watched
 from tests.harness.service import Service, until
 from tests.harness.trial import Trial, settings
 from tests.unit.house import decided
-from worker import server
+from worker import by_hand, server
+from worker.installation import Installation, open_installation
 from worker.queue import RequestQueue
+from worker.settings import load_settings
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 JANE = "jane@example.com"
@@ -56,6 +59,50 @@ def test_a_job_counts_when_a_replica_has_it_and_not_before(
 
     assert len(queue.enqueue([decided("again")])) == 1
     assert int(redis.Redis.from_url(replica.url).llen("rq:queue:unsubd")) == 52
+
+
+def test_what_people_are_told_is_kept_a_replica_has(
+    tmp_path: Path, own_redis: Callable[..., RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queue and store apart, each with a replica: the ledger is on the one, accounts and keys on the other."""
+    monkeypatch.setattr(server, "_WAIT_MS", 500)
+    queue, store = own_redis(repl_diskless_sync_delay="0"), own_redis(repl_diskless_sync_delay="0")
+    queue_replica, store_replica = (own_redis(replicaof=f"127.0.0.1 {each.port}") for each in (queue, store))
+    for each in (queue, store):
+        assert each.client().wait(1, 4000) == 1
+    with _installed(tmp_path, queue, store, min_replicas="1") as house:
+        house.accounts.add_sender("acme")
+        key = house.accounts.new_api_key("acme")
+        with _frozen(queue_replica):
+            for refused in (
+                lambda: house.accounts.add_group("acme", "Offers"),
+                lambda: house.accounts.new_api_key("acme"),
+                lambda: house.accounts.revoke_api_key("acme", house.accounts.api_keys("acme")[-1][0]),
+            ):
+                with pytest.raises(QueueUnavailable, match="0 of 1 replicas confirmed"):
+                    refused()
+        with _frozen(store_replica), pytest.raises(StoreUnavailable, match="0 of 1 replicas confirmed"):
+            house.ledger.write([(decided("unconfirmed"), [])])
+        group = house.accounts.add_group("acme", "Weekly news")
+        lasting = house.accounts.new_api_key("acme")
+        by_hand.enter(house, Action.UNSUBSCRIBE, "acme", group.id, [JANE], actor="ops", reason="she asked")
+    for primary, replica in ((queue, queue_replica), (store, store_replica)):
+        primary.kill()
+        replica.client().replicaof("NO", "ONE")
+
+    with _installed(tmp_path, queue_replica, store_replica) as house:
+        assert house.accounts.group("acme", group.id).name == "Weekly news"
+        assert [bool(each) for each in house.accounts.keys.found([key, lasting])] == [False, True]
+        [rows] = house.store.asked("acme", group.id, [JANE])
+        assert any(row and row.suppressed for row in rows)
+        assert [record["source"] for _, record in house.ledger.records() if record["requests"]] == ["operator"]
+
+
+def _installed(
+    folder: Path, queue: RedisServer, store: RedisServer, **more: str
+) -> AbstractContextManager[Installation]:
+    given = settings(queue.url, store_url=store.url, data_dir=str(folder), **more)
+    return open_installation(load_settings({f"UNSUBD_{name.upper()}": value for name, value in given.items()}))
 
 
 def _follows(client: redis.Redis) -> bool:

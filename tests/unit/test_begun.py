@@ -84,8 +84,10 @@ def test_nothing_is_begun_that_too_few_replicas_keep(
 
     execute = Pipeline.execute_command
     monkeypatch.setattr(Pipeline, "execute_command", answered)
-    found, message = [], decided()
-    with opened(fakeredis.FakeServer(), min_replicas="2") as house:
+    found, message, server = [], decided(), fakeredis.FakeServer()
+    with opened(server):
+        pass  # the pseudonym key is made, and was confirmed
+    with opened(server, min_replicas="2") as house:
         with suppress(QueueUnavailable):
             found = [each["effect"] for each in house.intake.record_now([message])[0]]
         (wish,) = message.requests

@@ -12,6 +12,8 @@ import pytest
 import redis
 import structlog
 
+from handlers.errors import PayloadInvalid
+from handlers.providers.form import read_multipart
 from handlers.request import Effect, Outcome
 from tests.unit.house import decided
 from worker.journal import METRICS, Journal, configure_logging
@@ -171,6 +173,16 @@ def test_the_imap_library_is_held_at_warning(stderr: io.StringIO) -> None:
 
 def test_the_mail_parser_says_nothing_of_the_mail(stderr: io.StringIO) -> None:
     assert logging.getLogger("mailparser.core").getEffectiveLevel() == logging.CRITICAL
+
+
+def test_a_post_that_is_no_form_adds_no_line_of_its_own(stderr: io.StringIO, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever knows the path could fill the log, beside its form, and needs no proof for it."""
+    with pytest.raises(PayloadInvalid):
+        read_multipart("multipart/form-data; boundary=b", b"--b\r\nno header")
+    with pytest.raises(PayloadInvalid):
+        read_multipart("multipart/form-data; boundary=b", b"no boundary")
+
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("form", ["json", "console", "logfmt"])

@@ -24,8 +24,8 @@ COMMANDS = {
 OTHERS = {
     "bgrewriteaof", "called", "client.post", "connection.move", "delete_all", "draft.rename", "enqueue_job", "execute", "fsync",
     "mark_done", "os.rename", "os.replace", "push", "requeue", "save_meta", "self._buckets.write", "self._client.delete",
-    "self._client.receive", "self._file.flush", "self._look.messages", "self._send", "send", "slowlog_reset", "unlink",
-    "volume.write", "write_bytes", "write_text",
+    "self._client.receive", "self._confirmed", "self._file.flush", "self._look.messages", "self._send", "send", "slowlog_reset",
+    "unlink", "volume.write", "write_bytes", "write_text",
 }  # fmt: skip
 CLIENTS = (
     "self._redis",
@@ -49,7 +49,7 @@ EXCEPTIONS = {
     ("posted_lists.py", "_sweep"): "what a week, or a day, is over for: the next sweep",
     ("sender_sources.py", "_store_tokens"): CONFIGURES,
     ("sender_sources.py", "add"): CONFIGURES,
-    ("sender_sources.py", "import_known"): CONFIGURES,
+    ("sender_sources.py", "_store_known"): CONFIGURES,
     ("sender_sources.py", "lookup"): READS,
     ("sender_sources.py", "remove"): CONFIGURES,
     ("web/ops/session.py", "close_session"): SESSION,

@@ -23,7 +23,7 @@ from handlers.tag import MAX_GROUP, SENDER_ID
 from worker.accounts.api_keys import ApiKeys
 from worker.accounts.model import Group, Sender, as_json, read_group, read_sender
 from worker.counted import HOOK_TEST
-from worker.server import away_as
+from worker.server import Writer, away_as
 
 __all__ = ["Accounts", "Group", "KnownGroups", "Sender", "Standing"]
 _SENDERS, _GROUPS, _LAST = "unsubd:senders", "unsubd:groups", "unsubd:groups:last"
@@ -51,14 +51,16 @@ def _reachable() -> Iterator[None]:
 class Accounts:
     """The accounts of one installation.
 
-    Errors:  QueueUnavailable  every method, when Redis is away.    temporary
+    Errors:  QueueUnavailable  every method, when Redis is away; a change also when too few replicas confirm it: it may be
+                               in effect then.    temporary
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, min_replicas: int = 0) -> None:
         self._redis = client
+        self._confirmed = Writer(client, min_replicas)
         self._add_group = client.register_script(_ADD_GROUP)
         self._change_group = client.register_script(_CHANGE_GROUP)
-        self.keys = ApiKeys(client)
+        self.keys = ApiKeys(client, min_replicas=min_replicas)
 
     # --- senders
 
@@ -69,9 +71,8 @@ class Accounts:
         Errors:  Rejected  a bad id, one that exists, a template or URL that cannot be used.    permanent
         """
         added = self.new_sender(sender, name, **more)
-        with _reachable():
-            if not self._redis.hsetnx(_SENDERS, sender, as_json(added)):
-                raise _exists(sender)
+        if not self._confirmed(lambda to: to.hsetnx(_SENDERS, sender, as_json(added))):
+            raise _exists(sender)
         return added
 
     def new_sender(self, sender: str, name: str = "", **more: Any) -> Sender:
@@ -90,8 +91,7 @@ class Accounts:
     def edit_sender(self, sender: str, **changes: Any) -> Sender:
         """Change what is given of a sender: fields of `Sender`. Errors: as `add_sender`, UnknownAccount."""
         changed = replace(self.sender(sender), **changes).checked()
-        with _reachable():
-            self._redis.hset(_SENDERS, sender, as_json(changed))
+        self._confirmed(lambda to: to.hset(_SENDERS, sender, as_json(changed)))
         return changed
 
     def senders(self) -> list[Sender]:
@@ -131,11 +131,9 @@ class Accounts:
     def _keep_group(self, group: Group, group_id: int | None, most: int) -> Group:
         if group_id is not None and not 1 <= group_id <= MAX_GROUP:
             raise Rejected(f"group id {group_id}: expected 1 to {MAX_GROUP}")
-        with _reachable():
-            answer: bytes = self._add_group(
-                keys=[_GROUPS, _LAST, _NAMES + group.sender],
-                args=["" if group_id is None else group_id, group.name, most, as_json(group)],
-            )
+        keys = [_GROUPS, _LAST, _NAMES + group.sender]
+        args = ["" if group_id is None else group_id, group.name, most, as_json(group)]
+        answer: bytes = self._confirmed(lambda to: self._add_group(keys=keys, args=args, client=to))
         if answer == b"full":
             raise Conflict(
                 f"sender {group.sender!r}: has {most} groups, expected fewer: archive one, or raise --max-groups"
@@ -158,15 +156,16 @@ class Accounts:
         while True:
             before, seen = self._group(sender, group_id)
             after = replace(before, **changes).checked()
-            with _reachable():
-                answer: bytes = self._change_group(
-                    keys=[_GROUPS, _NAMES + sender],
-                    args=[group_id, seen, as_json(after), _live_name(before), _live_name(after)],
-                )
+            answer = self._change(group_id, seen, before, after)
             if answer == b"name":
                 raise _name_taken(after)
             if answer == b"ok":
                 return after
+
+    def _change(self, group_id: int, seen: bytes, before: Group, after: Group) -> bytes:
+        keys = [_GROUPS, _NAMES + after.sender]
+        args: list[Any] = [group_id, seen, as_json(after), _live_name(before), _live_name(after)]
+        return self._confirmed(lambda to: self._change_group(keys=keys, args=args, client=to))  # type: ignore[no-any-return]
 
     def groups(self, sender: str | None = None) -> list[Group]:
         """Return the groups of *sender*, or all: defaults first, then by id; archived ones included."""

@@ -17,7 +17,7 @@ from typing import Any, cast
 import redis
 
 from handlers.errors import QueueUnavailable, Rejected
-from worker.server import away_as
+from worker.server import Writer, away_as
 
 _API_KEYS = "unsubd:api-keys"
 _ID_DIGITS = 12
@@ -50,11 +50,12 @@ class ApiKey:
 class ApiKeys:
     """The keys of one installation.
 
-    Errors:  QueueUnavailable  every method, when Redis is away.    temporary
+    Errors:  QueueUnavailable  every method, when Redis is away; a change also when too few replicas confirm it.    temporary
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, min_replicas: int = 0) -> None:
         self._redis = client
+        self._confirmed = Writer(client, min_replicas)
 
     def make(self, sender: str, *, name: str = "", scopes: Sequence[str] = (), per_minute: int = PER_MINUTE) -> str:
         """Make a key of a registered sender and return it; it is never shown again.
@@ -67,8 +68,7 @@ class ApiKeys:
         key = f"SG.{secrets.token_urlsafe(16)}.{secrets.token_urlsafe(32)}"
         content = {"sender": sender, "name": name or f"key {_digest(key)[:_ID_DIGITS]}", "scopes": _scopes(scopes),
                    "per_minute": per_minute, "created_ms": time.time_ns() // 1_000_000}  # fmt: skip
-        with _reachable():
-            self._redis.hset(_API_KEYS, _digest(key), json.dumps(content))
+        self._confirmed(lambda to: to.hset(_API_KEYS, _digest(key), json.dumps(content)))
         return key
 
     def find(self, key: str) -> ApiKey | None:
@@ -98,7 +98,8 @@ class ApiKeys:
             )
         with _reachable():
             digests = cast(list[bytes], self._redis.hkeys(_API_KEYS))
-            self._redis.hdel(_API_KEYS, *[each for each in digests if each.decode().startswith(key_id)])
+        revoked = [each for each in digests if each.decode().startswith(key_id)]
+        self._confirmed(lambda to: to.hdel(_API_KEYS, *revoked))
         return found
 
 

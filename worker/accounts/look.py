@@ -20,7 +20,7 @@ from handlers import colour, texts
 from handlers.address import one_address
 from handlers.errors import QueueUnavailable, Rejected
 from handlers.texts import Texts
-from worker.server import away_as
+from worker.server import Writer, away_as
 
 MAX_LOGO_BYTES = 64 * 1024
 REASONS = ("too_many", "not_interested", "never_asked", "other")
@@ -48,8 +48,9 @@ class Looks:
     Errors:  QueueUnavailable  every method, when Redis is away.    temporary
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, min_replicas: int = 0) -> None:
         self._redis = client
+        self._confirmed = Writer(client, min_replicas)
 
     def of(self, sender: str) -> Look:
         """Return how a sender's pages look; ours, where it chose nothing or nobody knows it."""
@@ -70,11 +71,8 @@ class Looks:
         Errors:  Rejected  a colour, address, text or picture that cannot be used.    permanent
         """
         fields = {name: value for each in given for name, value in _fields(each, given[each]).items()}
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            pipeline = self._redis.pipeline()
-            for name, value in fields.items():
-                pipeline.hset(_key(sender), name, value) if value else pipeline.hdel(_key(sender), name)
-            pipeline.execute()
+        if fields:
+            self._confirmed(lambda to: [_put(to, _key(sender), *each) for each in fields.items()])
 
     def count_reason(self, sender: str, reason: str) -> None:
         """Count why somebody left. Errors: Rejected  a reason that nobody is offered.    permanent"""
@@ -92,6 +90,10 @@ class Looks:
 
 def _key(sender: str) -> str:
     return f"unsubd:look:{sender}"
+
+
+def _put(to: Any, key: str, name: str, value: Any) -> object:
+    return to.hset(key, name, value) if value else to.hdel(key, name)
 
 
 def _reasons_key(sender: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import redis
 
 from handlers.errors import QueueUnavailable
-from worker.server import away_as
+from worker.server import Writer, away_as
 
 _TRACKING = "unsubd:tracking"
 DEFAULTS: dict[str, Any] = {
@@ -26,10 +26,11 @@ def tracking(client: redis.Redis, sender: str) -> dict[str, Any]:
     return DEFAULTS | {name.decode(): json.loads(row) for name, row in rows.items()}
 
 
-def change_tracking(client: redis.Redis, sender: str, changes: dict[str, Any]) -> dict[str, Any]:
+def change_tracking(
+    client: redis.Redis, sender: str, changes: dict[str, Any], *, min_replicas: int = 0
+) -> dict[str, Any]:
     """Change what *changes* names, at once, and return all of it. Errors: as `tracking`. Repeat: safe."""
     if changes:
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            mapping = {name: json.dumps(value) for name, value in changes.items()}
-            client.hset(f"{_TRACKING}:{sender}", mapping=mapping)  # type: ignore[arg-type]
+        mapping = {name: json.dumps(value) for name, value in changes.items()}
+        Writer(client, min_replicas)(lambda to: to.hset(f"{_TRACKING}:{sender}", mapping=mapping))
     return tracking(client, sender)

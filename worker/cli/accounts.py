@@ -317,5 +317,5 @@ def keys_retire(fingerprint: Annotated[str, typer.Argument(help="As unsubd keys 
             raise Rejected(
                 f"fingerprint {fingerprint}: active here, expected a lost key: take it out of the settings first"
             )
-        key_ring.retire(installation.store_redis, fingerprint)
+        key_ring.retire(installation.store_redis, fingerprint, min_replicas=settings.min_replicas)
     say(f"retired {fingerprint}")

@@ -7,7 +7,7 @@ import typer
 from handlers.errors import Rejected
 from handlers.route import Route, read_key
 from worker.cli.output import Json, own_settings, say, say_json
-from worker.installation import open_installation
+from worker.installation import Installation, open_installation
 from worker.mta.map import Routes
 
 app = typer.Typer(help="Mail servers that ask unsubd before they send.", no_args_is_help=True)
@@ -32,7 +32,7 @@ def add(
     exact = read_key(key)
     with open_installation(own_settings()) as installation:
         group = installation.accounts.group(sender_id, group_id)
-        Routes(installation.redis).add(exact, Route(sender_id, group_id, discard))
+        _map(installation).add(exact, Route(sender_id, group_id, discard))
     say(f"{exact}  {sender_id} {group_id} ({group.name}){'  archived' if group.archived else ''}")
     if discard:
         say("note: Postfix discards a mail for all its recipients: set smtpd_recipient_limit=1, see deploy/postfix")
@@ -42,7 +42,7 @@ def add(
 def list_routes(as_json: Json = False) -> None:
     """List the map; of several that fit a mail, an address beats a domain, then the login, then the port."""
     with open_installation(own_settings()) as installation:
-        every = Routes(installation.redis).every()
+        every = _map(installation).every()
     for key, route in every.items():
         row = {"key": key, "sender": route.sender, "group": route.group, "discard": route.discard}
         text = f"{key}  {route.sender} {route.group}{'  discard' if route.discard else ''}"
@@ -53,6 +53,10 @@ def list_routes(as_json: Json = False) -> None:
 def remove(key: Key) -> None:
     """Take a key out of the map: its mail is then none of unsubd's business."""
     with open_installation(own_settings()) as installation:
-        if not Routes(installation.redis).remove(key):
+        if not _map(installation).remove(key):
             raise Rejected("key: not in the map, expected one of: unsubd mta map list")
     say(f"removed {read_key(key)}")
+
+
+def _map(installation: Installation) -> Routes:
+    return Routes(installation.redis, min_replicas=installation.settings.min_replicas)

@@ -12,7 +12,7 @@ from handlers.errors import Rejected
 from handlers.sender_source import Kind, SenderSource, Trust, source_kind
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import open_installation
-from worker.sender_sources import Imported, SenderSources
+from worker.sender_sources import Imported
 
 app = typer.Typer(help="Addresses that other systems mailed for a sender, and what they prove.", no_args_is_help=True)
 Sender = Annotated[str, typer.Argument(metavar="SENDER", help="As unsubd sender list shows it.")]
@@ -43,7 +43,7 @@ def add(
     if address and chosen is not Kind.ADDRESS:
         raise Rejected(f"--address: kind {chosen.value} reads a pattern, expected --pattern")
     with open_installation(own_settings()) as installation:
-        sources = SenderSources(installation.redis)
+        sources = installation.intake.sender_sources
         wanted = SenderSource(
             sender, chosen, address or pattern, group, trust, authserv_id, known_only=known is not None
         )
@@ -62,7 +62,7 @@ def show(sender: Sender, as_json: Json = False) -> None:
     """List the sources of a sender."""
     with open_installation(own_settings()) as installation:
         installation.accounts.sender(sender)
-        for each in SenderSources(installation.redis).sources(sender):
+        for each in installation.intake.sender_sources.sources(sender):
             trust = f"{each.trust.value} {each.authserv_id}".strip() + (
                 ", known recipients only" if each.known_only else ""
             )
@@ -76,7 +76,7 @@ def show(sender: Sender, as_json: Json = False) -> None:
 def remove(sender: Sender, source_id: Annotated[str, typer.Argument(metavar="ID", help="As list shows it.")]) -> None:
     """Remove a source; a sender's imported tables go with its last one."""
     with open_installation(own_settings()) as installation:
-        last = SenderSources(installation.redis).remove(sender, source_id)
+        last = installation.intake.sender_sources.remove(sender, source_id)
     say(f"removed {source_id}" + (" and the imported tables: it was the sender's last source" if last else ""))
 
 

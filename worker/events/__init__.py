@@ -36,7 +36,7 @@ from worker.batch import POST_EVENTS, UnsubdJob, new_outgoing
 from worker.keys import seal, unseal
 from worker.points import point
 from worker.reaper import Reaper
-from worker.server import away_as
+from worker.server import Writer, away_as
 
 _HOOKS = "unsubd:event-hooks"
 _PURPOSE = b"unsubd-event-key-1"
@@ -64,8 +64,9 @@ class Events:
     Errors:  QueueUnavailable  every method, when Redis is away.    temporary
     """
 
-    def __init__(self, client: redis.Redis, keys: Keyring) -> None:
+    def __init__(self, client: redis.Redis, keys: Keyring, *, min_replicas: int = 0) -> None:
         self._redis = client
+        self._confirmed = Writer(client, min_replicas)
         self._keys = keys
         self.rq = Queue(crew.EVENTS, connection=client, job_class=UnsubdJob, serializer=JSONSerializer)
         self.reaper = Reaper(self.rq)
@@ -115,8 +116,7 @@ class Events:
 
     def remove(self, sender: str) -> bool:
         """Send no more; say whether there was something to end. Jobs that wait end with nothing posted."""
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            return bool(self._redis.hdel(_HOOKS, sender))
+        return bool(self._confirmed(lambda to: to.hdel(_HOOKS, sender)))
 
     def _keep(self, hook: EventHook) -> None:
         private = hook.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -124,8 +124,7 @@ class Events:
             "url": hook.url, "every": hook.every, "public_key": hook.public_key,
             "sealed": seal(private, self._keys.masters, _PURPOSE),
         }  # fmt: skip
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            self._redis.hset(_HOOKS, hook.sender, json.dumps(row))
+        self._confirmed(lambda to: to.hset(_HOOKS, hook.sender, json.dumps(row)))
 
     def _read(self, sender: str, row: dict[str, Any]) -> EventHook:
         private, complete = unseal(row["sealed"], self._keys.masters, _PURPOSE)

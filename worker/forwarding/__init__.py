@@ -36,7 +36,7 @@ from worker.forwarding.owing import TARGETS
 from worker.journal import Journal
 from worker.keys import seal, unseal
 from worker.points import point
-from worker.server import away_as
+from worker.server import Writer, away_as
 
 _FAR, _LEASE = "unsubd:far:", "unsubd:forwarding:"
 _PURPOSE = b"unsubd-forward-1"
@@ -80,8 +80,9 @@ class Forwards:
     Errors:  QueueUnavailable  every method, when Redis is away.    temporary
     """
 
-    def __init__(self, client: redis.Redis, queue: Queue, keys: Keyring) -> None:
+    def __init__(self, client: redis.Redis, queue: Queue, keys: Keyring, *, min_replicas: int = 0) -> None:
         self._redis = client
+        self._confirmed = Writer(client, min_replicas)
         self._queue = queue
         self._keys = keys
         self._known: tuple[float, list[Target]] | None = None
@@ -180,8 +181,7 @@ class Forwards:
             "sealed": seal(json.dumps([kept.secret, kept.told_by]).encode(), self._keys.masters, _PURPOSE),
         }  # fmt: skip
         self._known = None
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            self._redis.hset(TARGETS, kept.name, json.dumps(row))
+        self._confirmed(lambda to: to.hset(TARGETS, kept.name, json.dumps(row)))
         return kept
 
     def remove(self, name: str) -> bool:
@@ -189,7 +189,7 @@ class Forwards:
         self._known = None
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
             owing.end(self._redis, name)
-            return bool(self._redis.hdel(TARGETS, name))
+        return bool(self._confirmed(lambda to: to.hdel(TARGETS, name)))
 
     def _read(self, name: str, row: dict[str, Any]) -> Target:
         secret, complete = unseal(row["sealed"], self._keys.masters, _PURPOSE)

@@ -13,7 +13,7 @@ import redis
 
 from handlers.errors import QueueUnavailable
 from handlers.route import Route, read_key
-from worker.server import away_as
+from worker.server import Writer, away_as
 
 _MAP = "unsubd:mta:map"
 
@@ -24,18 +24,17 @@ class Routes:
     Errors:  QueueUnavailable  every method, when Redis is away.    temporary
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, min_replicas: int = 0) -> None:
         self._redis = client
+        self._confirmed = Writer(client, min_replicas)
 
     def add(self, key: str, route: Route) -> None:
         """Keep a route, in place of the one the key had. Repeat: safe. Errors: Rejected  not a key.    permanent"""
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            self._redis.hset(_MAP, read_key(key), json.dumps(asdict(route)))
+        self._confirmed(lambda to: to.hset(_MAP, read_key(key), json.dumps(asdict(route))))
 
     def remove(self, key: str) -> bool:
         """Remove a route; say whether it was there. Errors: Rejected  not a key.    permanent"""
-        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            return bool(self._redis.hdel(_MAP, read_key(key)))
+        return bool(self._confirmed(lambda to: to.hdel(_MAP, read_key(key))))
 
     def every(self) -> dict[str, Route]:
         """Return every route by its key, sorted."""

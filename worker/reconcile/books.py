@@ -54,16 +54,20 @@ class Books:
             self._notes.note(kind, sorted(key[:12] for key in keys), repaired=self._repair)
 
     def _unrecorded(self, decided: Sequence[DecidedMessage]) -> set[str]:
-        missing = self._without_record(decided)
+        ledger = self._installation.ledger
+        missing = ledger.without_record(decided)
         if missing - self._in_jobs:
             self._in_jobs = message_keys(self._installation)
             # A job that ended while we looked has left its record: the ledger is asked last.
-            missing = self._without_record([each for each in decided if each.key in missing - self._in_jobs])
-        missing -= self._in_jobs
+            missing = ledger.without_record([each for each in decided if each.key in missing - self._in_jobs])
+        if missing := missing - self._in_jobs:
+            missing = ledger.nowhere([each for each in decided if each.key in missing], self._homes)
         return self._unfiled(missing - self._kept(missing)) if missing else missing
 
-    def _without_record(self, decided: Sequence[DecidedMessage]) -> set[str]:
-        return self._installation.ledger.without_record(decided)
+    @cached_property
+    def _homes(self) -> list[str]:
+        """Where the ledger may have a record that today would lie elsewhere: looked for once, for all batches."""
+        return self._installation.ledger.homes()
 
     def _kept(self, keys: set[str]) -> set[str]:
         """Those whose requests wait in quarantine, because applying them failed: a replay will write their record."""

@@ -6,6 +6,8 @@ goes to the mail server, which knows no token, waits until the lease is surely o
 machine sleeps, or until Redis says so. A stop gives the lease back at once. One that a kill -9 left behind is taken over at
 once by whoever holds the same place (`worker/sources/place.py`), so that a restart waits for nobody; elsewhere it is waited for.
 
+Limits:  a batch that is in the queue and not yet marked, when its holder is frozen or killed, is queued again by the next
+         one: once a take-over, for who lost the lease queues nothing any more. The same requests have one effect.
 Why:     the token is random and no number that grows: a Redis that failed over may have forgotten the last number.
 
 | key                 | type   | holds                                                           | lives                 |

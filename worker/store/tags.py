@@ -65,8 +65,9 @@ class StoredTags:
                 pipeline = self._redis.pipeline(transaction=False)
                 for ref, tag in mine:
                     pipeline.hset(_TAG + ref.ref, "recipient", names(tag.sender, recipient))
+                confirm(pipeline, self._min_replicas)
                 with point("forget.tags"):
-                    pipeline.execute()
+                    check_confirmed(pipeline.execute(), self._min_replicas, StoreUnavailable)
             count += len(mine)
         return count
 

@@ -65,7 +65,8 @@ def change(house: House, asker: Asking, body: Body) -> Response:
         for name in DEFAULTS
         if name in body
     }
-    return JSONResponse(change_tracking(house.redis, asker.sender, changes))
+    replicas = house.settings.min_replicas
+    return JSONResponse(change_tracking(house.redis, asker.sender, changes, min_replicas=replicas))
 
 
 @router.api_route("/mail/send", methods=METHODS, include_in_schema=False)
