@@ -23,6 +23,7 @@ _AWAY = (
     "WAIT",  # what a replica answers to WAIT
     "UNBLOCKED",  # and what a primary that becomes one answers whoever is waiting
 )  # fmt: skip
+_NO_RIGHT_IN_SCRIPT = "The user executing the script can't "
 _TIMEOUT_S = 5
 _CLUSTER = "+cluster"
 _WITHIN: dict[str, Any] = {"socket_connect_timeout": _TIMEOUT_S, "socket_timeout": _TIMEOUT_S}
@@ -82,12 +83,12 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
         ) from error
     except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
         raise error_type(f"{setting}: the server does not answer ({type(error).__name__})") from error
-    except NoPermissionError as error:
-        # It names a command or a key, never a value; a key of ours names no recipient.
-        raise ConfigError(
-            f"{setting}: {error}: give unsubd's user of Redis the rights that the README lists (ACL)"
-        ) from error
     except redis.ResponseError as error:
+        if isinstance(error, NoPermissionError) or str(error).startswith(_NO_RIGHT_IN_SCRIPT):
+            # It names a command or a key, which name no recipient.
+            raise ConfigError(
+                f"{setting}: {error}: give unsubd's user of Redis the rights that the README lists"
+            ) from error
         if word := word_of(error):
             raise error_type(f"{setting}: the server cannot write now ({word})") from error
         raise
