@@ -143,7 +143,10 @@ class Settings(BaseSettings):
     log: Literal["json", "console", "logfmt"] | None = Field(
         None, description="how the journal is written: json, console, logfmt; unset: console on a terminal, else logfmt"
     )
-    min_replicas: NonNegativeInt = Field(0, description="replicas that must confirm a write before it counts")
+    min_replicas: NonNegativeInt = Field(
+        0,
+        description="replicas that must have a write (requests, senders, keys, lists, …) before anybody is told that it is kept",
+    )
     allow_weak_durability: bool = Field(False, description="1: start although the server may lose accepted requests")
     canary_smtp_url: SecretStr | None = Field(
         None, description="server that unsubd doctor --canary mails by: smtp[s]://user:password@host:port"
