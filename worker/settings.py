@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     )
     min_replicas: NonNegativeInt = Field(
         0,
-        description="replicas that must have a write (requests, senders, keys, lists, …) before anybody is told that it is kept",
+        description="replicas that must have a write (requests, senders, keys, lists) before anybody hears that it is kept",
     )
     allow_weak_durability: bool = Field(False, description="1: start although the server may lose accepted requests")
     canary_smtp_url: SecretStr | None = Field(
