@@ -131,6 +131,7 @@ def test_soak(
             lost, duplicated = accounts.lost(), accounts.duplicated()
             escapes = [*crowd.escaped, *accounts.strangers()]
             ages = clock.total(installation.redis, 0)
+            by = {source: f"{each.p99_s:.0f} s" for (source, _), each in clock.figures(installation.redis, 0).items()}
             grown_mb = _memory_mb(run.pid) - before_mb
     finally:
         crowd.end()
@@ -139,7 +140,7 @@ def test_soak(
     with capsys.disabled():
         print(
             f"\nways in: {dict(Counter(crowd.accepted.values()))}; tries: {dict(crowd.tries)};"
-            f" faults: {dict(faults.done)}; at rest {rest_s:.0f} s later"
+            f" faults: {dict(faults.done)}; at rest {rest_s:.0f} s later; p99 by source: {by}"
         )
         print(f"bad inputs tried {crowd.bad}, escapes={len(escapes)}")
         print(
