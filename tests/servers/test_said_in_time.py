@@ -61,11 +61,14 @@ class Desk:
 
 
 @contextmanager
-def _desk(folder: Path, redis_url: str, dovecot: Mailbox, *parts: str) -> Iterator[tuple[Desk, dict[str, int]]]:
-    """Run *parts*, each a process group, and log in. Gives the desk, and part -> process group."""
+def _desk(
+    folder: Path, redis_url: str, dovecot: Mailbox, *parts: str, **settings: str
+) -> Iterator[tuple[Desk, dict[str, int]]]:
+    """Run *parts*, each a process group, with more *settings*, and log in. Gives the desk, and part -> process group."""
     service = Service(
         folder, redis_url=redis_url, secret_keys=",".join(MASTERS), address="u+{tag}@unsub.example.com", workers="1",
         imap_url=dovecot.url, imap_password=dovecot.password, imap_ca_file=str(dovecot.ca_file), admin_token="t0ken",
+        **settings,
     )  # fmt: skip
     with ExitStack() as stack:
         groups: dict[str, int] = {}
@@ -122,6 +125,22 @@ def test_redis_away(tmp_path: Path, own_redis: Callable[..., RedisServer], dovec
 
     assert "Start that server again" in page
     assert detail.startswith("UNSUBD_REDIS_URL: the server does not answer")
+    assert remedy == "start the server, or mend the URL"
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_store_of_its_own_away(
+    tmp_path: Path, own_redis: Callable[..., RedisServer], redis_url: str, dovecot: Mailbox, how: str
+) -> None:
+    store = own_redis()
+    with _desk(tmp_path, redis_url, dovecot, "run", store_url=store.url) as (desk, _):
+        with _away(store, how) as since:
+            page = str(_within(since, lambda: desk.says("UNSUBD_STORE_URL", "does not answer"), "the console says it"))
+            detail, remedy = desk.fails("redis")
+        until(lambda: "UNSUBD_STORE_URL" not in desk.page(), 60, "the console again")
+
+    assert "start that server again" in page
+    assert detail.startswith("UNSUBD_STORE_URL: the server does not answer")
     assert remedy == "start the server, or mend the URL"
 
 
