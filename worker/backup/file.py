@@ -51,8 +51,12 @@ class Writer:
             os.fsync(self.file.fileno())
 
 
-class Broken(Exception):
-    """Octets that are no gzip. Shape: its argument: where the last whole member before them ends in the file."""
+class Broken(Rejected):
+    """Octets that are no gzip. Shape: place: where the last whole member before them ends in the file."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(f"the backup: no gzip behind octet {place:,}, expected a file that nobody changes meanwhile")
+        self.place = place
 
 
 def members(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -97,7 +101,7 @@ def verified(path: Path) -> Whole:
                     head = head or _line(text.partition(b"\n")[0])
                     digest.update(text)
         except Broken as error:
-            broken = f"changed since it was written, behind octet {error.args[0]:,}"
+            broken = f"changed since it was written, behind octet {error.place:,}"
     if not head or head.get("unsubd") != "backup":
         raise Rejected(
             f"{path}: no backup{' that is whole' if broken else ''}, expected a file that `unsubd backup` wrote"
