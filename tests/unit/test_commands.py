@@ -15,10 +15,9 @@ from handlers.errors import ConfigError
 from tests.unit import house
 from tests.unit.house import mail
 from tests.unit.letters import tagged
-from worker import installation, service
+from worker import installation
 from worker.cli import app
 from worker.cli import service as cli_service
-from worker.sources.imap import MailboxRefused
 
 SERVICE = "runs until it is stopped, and says what it does in the journal"
 CHANGE = "changes one thing: the exit code is the answer, and what it made is a word alone on the last line"
@@ -112,11 +111,3 @@ def test_every_service_names_a_setting_that_nobody_reads_once(service: str) -> N
 
     assert str(done.exception) == "far enough"
     assert done.stderr == "unsubd: UNSUBD_POL_INTERVAL_S: no such setting, it has no effect: see unsubd config\n"
-
-
-def test_poll_leaves_a_refusal_to_the_journal_that_said_it() -> None:
-    refusal = MailboxRefused("UNSUBD_IMAP_PASSWORD: refused")
-    with patch.object(service, "run_poll", autospec=True, side_effect=refusal):
-        done = CliRunner().invoke(app, ["poll"], env=house.ENVIRON)
-
-    assert (type(done.exception), done.exit_code, done.stderr) == (SystemExit, 78, "")

@@ -9,13 +9,12 @@ from typing import Annotated
 
 import typer
 
-from handlers.errors import EX_UNAVAILABLE, MailboxUnavailable, Unavailable, exit_code
+from handlers.errors import EX_UNAVAILABLE, Unavailable
 from worker import service
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import Installation, open_installation
 from worker.reconcile.pulse import ended_well
 from worker.settings import Settings, load_settings, setting_name, shown, unknown_names
-from worker.sources.imap import MailboxRefused
 from worker.status import status as state_of
 from worker.web.ops.session import new_login_link
 
@@ -130,10 +129,7 @@ def poll(
         return
     settings = _service_settings()
     service.parts_of(settings)
-    try:
-        service.run_poll(settings, once=once, strict=True)
-    except (MailboxRefused, MailboxUnavailable) as error:  # the journal has said it: once is enough
-        raise SystemExit(exit_code(error)) from None
+    service.run_poll(settings, once=once, strict=True)
 
 
 def lmtp() -> None:
