@@ -16,6 +16,7 @@ import idna
 from handlers.errors import AddressError
 
 MAX_ADDRESS_OCTETS = 320  # 64 + 1 + 255, RFC 5321 4.5.3.1; longer local parts exist, whole addresses this long do not
+_UNDECODED = re.compile(r"[\udc80-\udcff]")  # PEP 383: an octet that is no UTF-8
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ASCII_DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _CLOSING = "".join(filter(str.isspace, map(chr, range(0x3001)))) + ">\"')"  # "[…]*$" is quadratic in a run inside
@@ -48,6 +49,8 @@ def canonical(address: str) -> str:
         'jane.doe@xn--bcher-kva.example'
     """
     text = unicodedata.normalize("NFC", address.strip())
+    if trouble := undecoded(text):
+        raise AddressError(f"address of {len(address)} characters: {trouble}")
     if _UNPRINTABLE.search(text):
         raise AddressError(f"address of {len(address)} characters: control characters are not allowed")
     local_part, domain = split(text)
@@ -55,6 +58,18 @@ def canonical(address: str) -> str:
     if len(folded.encode()) > MAX_ADDRESS_OCTETS:
         raise AddressError(f"address of {len(folded.encode())} octets: expected at most {MAX_ADDRESS_OCTETS}")
     return folded
+
+
+def undecoded(text: str) -> str:
+    """Return which octet of *text* is no UTF-8 and what to do, "" when all are.
+
+    Example:
+        >>> undecoded(b"zo\\xe9@example.com".decode("utf-8", "surrogateescape"))
+        'octet 0xE9 is no UTF-8, expected UTF-8: of a list in Latin-1, iconv -f LATIN1 -t UTF-8 LIST makes it'
+    """
+    octet = _UNDECODED.search(text)
+    known = f"octet 0x{ord(octet[0]) - 0xDC00:02X} is no UTF-8" if octet else ""
+    return known and f"{known}, expected UTF-8: of a list in Latin-1, iconv -f LATIN1 -t UTF-8 LIST makes it"
 
 
 def one_address(text: str) -> str:

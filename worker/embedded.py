@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,7 +28,7 @@ from handlers.errors import ConfigError, StoreUnavailable
 _MAX_SOCKET_PATH = 107  # sun_path, unix(7)
 _PLAIN_PATH = re.compile(rb"[A-Za-z0-9._/+-]+")
 _START_S = 20
-_ANSWER_S = 5
+_ANSWER_S, _SILENCES = 5, 2
 
 
 def socket_path(data_dir: Path) -> Path:
@@ -92,7 +93,7 @@ def attach(data_dir: Path) -> Embedded:
     """Use the server of *data_dir*, starting it when none answers.
 
     Errors:  ConfigError       the folder cannot be used, or the server does not start.
-             StoreUnavailable  it still loads its data after 20 s.    temporary
+             StoreUnavailable  it still loads its data after 20 s, or hangs, which is said after 10 s.    temporary
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -107,9 +108,7 @@ def attach(data_dir: Path) -> Embedded:
         raise ConfigError(f"UNSUBD_DATA_DIR: {data_dir}: {error.strerror}, expected a folder we may write") from error
     fcntl.flock(users, fcntl.LOCK_SH)  # waits while the last user of before is stopping the server
     try:
-        with _starting(data_dir):
-            if not _answers(path):
-                _start(data_dir, path)
+        _require(data_dir, path)
     except BaseException:
         os.close(users)
         raise
@@ -121,52 +120,74 @@ def revive(data_dir: Path) -> None:
 
     Errors:  ConfigError, StoreUnavailable  as `attach`.
     """
-    path = socket_path(data_dir)
-    if not _answers(path):
-        with _starting(data_dir):
-            if not _answers(path):
-                _start(data_dir, path)
+    _require(data_dir, socket_path(data_dir))
 
 
-@contextmanager
-def _starting(data_dir: Path) -> Iterator[None]:
-    with os.fdopen(os.open(data_dir / "valkey.start", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+class _Heard(Enum):
+    """What came of a PING. Why: a server that is silent hangs, and waiting longer for it helps nobody."""
+
+    ANSWER = "answer"  # also of one that still loads
+    SILENCE = "silence"
+    NOBODY = "nobody"
 
 
-def _answers(path: Path) -> bool:
-    """Say whether a server is there, even one that still loads."""
+def _hear(path: Path) -> _Heard:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_ANSWER_S)
         try:
             connection.connect(str(path))
             connection.sendall(b"PING\r\n")
-            return connection.recv(64)[:1] in (b"+", b"-")
+            return _Heard.ANSWER if connection.recv(64)[:1] in (b"+", b"-") else _Heard.NOBODY
+        except TimeoutError:
+            return _Heard.SILENCE
         except OSError:
+            return _Heard.NOBODY
+
+
+def _require(data_dir: Path, path: Path) -> None:
+    """Have a server answer: wait for one that comes, or start one where none runs and nobody else starts one."""
+    deadline, silences = time.monotonic() + _START_S, 0
+    while True:
+        heard, late = _hear(path), time.monotonic() > deadline
+        if heard is _Heard.ANSWER and (late or not _is_starting(data_dir)):
+            return
+        silences += heard is _Heard.SILENCE
+        if silences == _SILENCES or late:
+            raise StoreUnavailable(
+                f"UNSUBD_DATA_DIR: the embedded Valkey of {data_dir} runs but does not answer on {path}: try again"
+            )
+        if heard is _Heard.NOBODY and _started(data_dir, path, deadline):
+            return
+        time.sleep(0.05)
+
+
+def _is_starting(data_dir: Path) -> bool:
+    """Say whether somebody waits until the server has loaded its data: then we wait, too."""
+    with _lock_of(data_dir / "valkey.start") as lock:
+        return not _locked(lock, fcntl.LOCK_SH)
+
+
+def _started(data_dir: Path, path: Path, deadline: float) -> bool:
+    """Start a server unless one runs, or somebody else starts one; say whether it was started."""
+    with _lock_of(data_dir / "valkey.start") as starting, _lock_of(data_dir / "valkey.server") as serving:
+        if not (_locked(starting) and _locked(serving)):
             return False
+        _spawn(data_dir, path, serving, deadline)  # the server keeps its own copy of the lock
+    return True
 
 
-def _start(data_dir: Path, path: Path) -> None:
-    deadline = time.monotonic() + _START_S
-    lock = os.open(data_dir / "valkey.server", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+@contextmanager
+def _lock_of(path: Path) -> Iterator[int]:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while not _locked(lock):
-            if _answers(path):
-                return
-            if time.monotonic() > deadline:
-                raise StoreUnavailable(
-                    f"UNSUBD_DATA_DIR: the embedded Valkey of {data_dir} runs but does not answer on {path}: try again"
-                )
-            time.sleep(0.05)
-        _spawn(data_dir, path, lock, deadline)
+        yield lock
     finally:
-        os.close(lock)  # the server keeps its own copy
+        os.close(lock)
 
 
-def _locked(lock: int) -> bool:
+def _locked(lock: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -223,7 +244,7 @@ def _wait_for(process: subprocess.Popen[bytes], data_dir: Path, path: Path, dead
             raise ConfigError(
                 f"UNSUBD_DATA_DIR: the embedded Valkey does not start in {data_dir}: {' '.join(last)[:200]}"
             )
-        if _answers(path) and not _loading(path):
+        if _hear(path) is _Heard.ANSWER and not _loading(path):
             return
         time.sleep(0.02)
     raise StoreUnavailable(f"UNSUBD_DATA_DIR: the embedded Valkey still loads {data_dir} after {_START_S} s: try again")

@@ -23,6 +23,7 @@ import redis
 
 from handlers.errors import QueueUnavailable, Rejected
 from handlers.providers import provider as known_provider
+from handlers.providers.proof import check_proof
 from handlers.tag import Keyring
 from worker.keys import seal, unseal
 from worker.server import Writer, away_as
@@ -98,7 +99,7 @@ class Hooks:
     def add(self, hook: Hook) -> Hook:
         """Keep an endpoint, or another proof of one that is kept; return it as it is kept.
 
-        Errors:  Rejected  an unknown provider, a name that does not fit a path, a URL that is none.    permanent
+        Errors:  Rejected  an unknown provider, a name that does not fit a path, a URL or a proof that is none.    permanent
         """
         known_provider(hook.provider)
         if not _NAME.fullmatch(hook.name):
@@ -107,6 +108,8 @@ class Hooks:
             urlsplit(hook.pass_on_url).scheme not in ("https", "http") or not urlsplit(hook.pass_on_url).hostname
         ):
             raise Rejected(f"pass-on-url of {len(hook.pass_on_url)} characters: expected an http or https URL")
+        for proof in hook.proofs:
+            check_proof(hook.provider, proof, forwarded=hook.forwarded)
         before = next(
             (each for each in self._stored() if (each.provider, each.name) == (hook.provider, hook.name)), None
         )

@@ -176,7 +176,10 @@ def _reader(found: ListFile, form: str) -> Callable[[Sequence[str]], ExportRow]:
         read = exports.reader(exports.FORMATS["plain"], ["email"])
         number = found.address_column()
         return lambda row: read([row[number] if number < len(row) else ""])
-    return exports.reader(exports.FORMATS[form] if form else exports.detect(found.columns), found.columns)
+    try:
+        return exports.reader(exports.FORMATS[form] if form else exports.detect(found.columns), found.columns)
+    except Rejected as error:
+        raise Rejected(f"{error}{found.undecoded}") from None
 
 
 @dataclass(slots=True)

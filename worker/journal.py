@@ -146,9 +146,11 @@ class Journal:
         ]
         self._write(lines, [f"unsubd_webhook_answers_total|{provider}:{answer}" for provider, answer, _ in answers])
 
-    def source(self, name: str, state: str, detail: str = "") -> None:
-        """A source changed its state: connected, idle, waiting, refused."""
-        self._write([{"event": "source", "source": name, "state": state, "detail": detail}], [])
+    def source(self, name: str, state: str, detail: str = "", *, aloud: bool = True) -> None:
+        """A source changed its state: connected, idle, waiting, refused. Shape: aloud False: not to stderr, where a command
+        ends with the same words.
+        """
+        self._write([{"event": "source", "source": name, "state": state, "detail": detail}], [], aloud=aloud)
 
     def told(self, service: str, answers: Mapping[str, int]) -> None:
         """What the mail server was told since the last line, by answer: one line for many, since each mail asks."""
@@ -159,8 +161,10 @@ class Journal:
         """A process started, stopped, or re-queued another's work."""
         self._write([{"event": event, **facts}], [])
 
-    def _write(self, lines: list[dict[str, Any]], counts: Sequence[str] | Mapping[str, int]) -> None:
-        for line in lines:
+    def _write(
+        self, lines: list[dict[str, Any]], counts: Sequence[str] | Mapping[str, int], *, aloud: bool = True
+    ) -> None:
+        for line in lines if aloud else ():
             self._log.info(**line)
         if self._redis is None or not (lines or counts):
             return

@@ -50,7 +50,7 @@ def _on_port(address: str, setting: str) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise _refused(address, setting, error) from error
+        raise refused(address, setting, error) from error
     return listener
 
 
@@ -66,7 +66,7 @@ def _on_path(path: Path, setting: str) -> socket.socket:
         _remove_stale(path, setting)
         return _bound(path)
     except OSError as error:
-        raise _refused(f"unix:{path}", setting, error) from error
+        raise refused(f"unix:{path}", setting, error) from error
     finally:
         os.close(folder)
 
@@ -107,5 +107,13 @@ def _bound(path: Path) -> socket.socket:
     return listener
 
 
-def _refused(address: str, setting: str, error: OSError) -> ConfigError:
-    return ConfigError(f"{setting}: {address}: {error.strerror}: stop what listens there, or choose another address")
+def refused(address: str, setting: str, error: OSError, other: str = "address") -> ConfigError:
+    """Return what is wrong with *address*, which *setting* gave, and what to do. Shape: other: what else may be chosen."""
+    remedy = f"stop what listens there, or choose another {other}"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        remedy = (
+            "expected a name or address of this machine, e.g. 127.0.0.1: set another host, or give the machine that one"
+        )
+    elif error.errno == errno.EACCES and unix_path(address) is None:
+        remedy = "expected a port that we may use: choose one from 1024 on"
+    return ConfigError(f"{setting}: {address}: {error.strerror}: {remedy}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from handlers.address import undecoded
 from handlers.errors import Rejected
 
 _DELIMITERS = ",;\t|"
@@ -89,6 +90,12 @@ class ListFile:
             return _JsonRow(line.rstrip("\r\n"), [line.strip(), *[""] * (len(self.columns) - 1)])
         return _JsonRow(line.rstrip("\r\n"), [_cell(value.get(name)) for name in self.columns])
 
+    @property
+    def undecoded(self) -> str:
+        """What a complaint about the header adds when an octet of it is no UTF-8, else ""."""
+        trouble = undecoded("".join(self.columns))
+        return trouble and f"; the header: {trouble}"
+
     def address_column(self, name: str = "") -> int:
         """Return the number of the column that holds the addresses.
 
@@ -106,7 +113,9 @@ class ListFile:
                 return lowered.index(each)
         guess = next((number for number, value in enumerate(self._first) if "@" in value), None)
         if guess is None:
-            raise Rejected("the list: no column of addresses found, expected one named email (or say --column)")
+            raise Rejected(
+                f"the list: no column of addresses found, expected one named email (or say --column){self.undecoded}"
+            )
         return guess
 
 

@@ -6,7 +6,6 @@ quarantine for a person. What a source has that we cannot see counts from the la
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ LEVELS = ("good", "late", "alarm", "page", "red")
 LATE_S, ALARM_S, PAGE_S, RED_S = 60.0, 3600.0, 12 * 3600.0, 36 * 3600.0
 _NEAR_LIMIT = 45  # Google takes 60 messages a minute for one mailbox, and sends the rest away for a while
 _RENEW_S = 3 * 86400.0
+_AWAY = "start that server again, or mend the URL: until then requests wait in the queue, and no check is answered"
 _TROUBLED = ("refused", "silent", "waiting")
 
 
@@ -72,8 +72,13 @@ def owed(installation: Installation, state: dict[str, Any]) -> Owed:
     Errors:  Unavailable  Redis is away.    temporary
     """
     now_ms = time.time_ns() // 1_000_000
-    alarms = sorted(_alarms(installation, state, now_ms), key=lambda each: -LEVELS.index(each.level))
-    oldest = max(_waits(installation, state, now_ms), key=lambda each: each.age_s, default=_Wait(0.0, 0, ""))
+    alarms, waits = list(_alarms(installation, state, now_ms)), list(_waits(installation, state, now_ms))
+    try:
+        waits += _parked(installation, now_ms)
+    except StoreUnavailable as error:
+        alarms.append(Alarm("alarm", str(error), _AWAY, "/ops/queue"))
+    alarms.sort(key=lambda each: -LEVELS.index(each.level))
+    oldest = max(waits, key=lambda each: each.age_s, default=_Wait(0.0, 0, ""))
     level = max([level_of(oldest.age_s), *(each.level for each in alarms)], key=LEVELS.index)
     return Owed(level, _sentence(oldest, alarms), round(oldest.age_s, 1), alarms)
 
@@ -103,13 +108,16 @@ def _waits(installation: Installation, state: dict[str, Any], now_ms: int) -> It
     count, oldest_ms = installation.quarantine.needing()
     if count:
         yield _Wait(max(0.0, (now_ms - oldest_ms) / 1000), count, "in quarantine, for a person")
-    with suppress(StoreUnavailable):
-        count, oldest_ms = installation.parked.waiting()
-        if count:
-            yield _Wait(max(0.0, (now_ms - oldest_ms) / 1000), count, "parked while the queue's Redis was away")
     for source in state["sources"]:
         if since_ms := _undecided_since_ms(source):
             yield _Wait(max(0.0, (now_ms - since_ms) / 1000), source.get("unread", 0), _trouble(source))
+
+
+def _parked(installation: Installation, now_ms: int) -> list[_Wait]:
+    """What waits in the store. Errors: StoreUnavailable  it is away.    temporary"""
+    count, oldest_ms = installation.parked.waiting()
+    why = "parked while the queue's Redis was away"
+    return [_Wait(max(0.0, (now_ms - oldest_ms) / 1000), count, why)] if count else []
 
 
 def _undecided_since_ms(source: dict[str, Any]) -> int:

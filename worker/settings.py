@@ -353,8 +353,12 @@ def _with_files(environ: Mapping[str, str], problems: list[str]) -> dict[str, st
     values = {name: value for name, value in environ.items() if name.startswith(_PREFIX) and value}
     for name, path in list(values.items()):
         if name.endswith("_FILE") and name != "UNSUBD_IMAP_CA_FILE":
+            plain = name.removesuffix("_FILE")
+            if plain in values:
+                problems.append(f"{plain} and {name}: both are set, expected one of them: unset the other")
+                continue
             try:
-                values[name.removesuffix("_FILE")] = Path(path).read_text().strip()
+                values[plain] = Path(path).read_text().strip()
             except OSError as error:
                 problems.append(f"{name}: {path}: {error.strerror}, expected a file we may read")
             except UnicodeDecodeError:

@@ -46,26 +46,32 @@ class Event:
         return datetime.fromtimestamp(self.at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def traced(installation: Installation, wanted: str, *, full: bool) -> list[Event]:
-    """Return what is known of *wanted*, oldest first; addresses are masked unless *full*. Not escaped yet.
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is known of one thing. Shape: events: oldest first. unread: what was not looked through, in words, "" = nothing."""
 
+    events: list[Event]
+    unread: str
+
+
+def traced(installation: Installation, wanted: str, *, full: bool, whole: bool = False) -> Trace:
+    """Return what is known of *wanted*; addresses are masked unless *full*. Not escaped yet.
+
+    Shape:   whole: look through all of the ledger for a digest that nothing else knows.
     Errors:  Rejected     nothing is known of it.    permanent
              Unavailable  a server is away.    temporary
     """
     name = wanted.strip()
-    if _JOB.fullmatch(name):
-        found = _of_job(installation, name)
-    elif _DIGEST.fullmatch(name):
-        found = _of_digests(installation, [name])
-    else:
-        found = _of_text(installation, name)
-    events = sorted(set(found), key=lambda each: (each.at_ms, each.hop))
+    found, digests = _named(installation, name)
+    recorded, unread = _of_digests(installation, digests, whole=whole) if digests else ([], "")
+    events = sorted({*found, *recorded}, key=lambda each: (each.at_ms, each.hop))
     if not events:
         raise Rejected(
             f"{len(name)} characters: nothing is known of such a message, recipient or job; expected a digest of the"
             " journal, an address, a Message-ID of what is in quarantine, or a job of the last 300 s"
+            + (f"; {unread}" if unread else "")
         )
-    return events if full else [_masked(each) for each in events]
+    return Trace(events if full else [_masked(each) for each in events], unread)
 
 
 def _masked(event: Event) -> Event:
@@ -73,14 +79,16 @@ def _masked(event: Event) -> Event:
     return event if event.hop == "journal" else replace(event, what=without_addresses(event.what))
 
 
-def _of_text(installation: Installation, text: str) -> Iterator[Event]:
-    """An address and a Message-ID look alike: it may be both."""
-    if not text.startswith("<"):
-        yield from _of_address(installation, text)
+def _named(installation: Installation, name: str) -> tuple[list[Event], list[str]]:
+    """What is known of a name itself, and the messages that it names. An address and a Message-ID look alike: it may be both."""
+    if _JOB.fullmatch(name):
+        return list(_of_job(installation, name)), []
+    if _DIGEST.fullmatch(name):
+        return [], [name]
     quarantine = installation.quarantine
-    ids = {*quarantine.with_message_id(text, _MOST), *quarantine.naming(text, _MOST)}
-    if keys := [entry.key for entry in quarantine.entries(sorted(ids)).values()]:
-        yield from _of_digests(installation, keys)
+    ids = {*quarantine.with_message_id(name, _MOST), *quarantine.naming(name, _MOST)}
+    events = [] if name.startswith("<") else list(_of_address(installation, name))
+    return events, [entry.key for entry in quarantine.entries(sorted(ids)).values()]
 
 
 def _of_address(installation: Installation, address: str) -> Iterator[Event]:
@@ -101,18 +109,20 @@ def _of_address(installation: Installation, address: str) -> Iterator[Event]:
     )
 
 
-def _of_digests(installation: Installation, digests: Sequence[str]) -> Iterator[Event]:
+def _of_digests(installation: Installation, digests: Sequence[str], *, whole: bool) -> tuple[list[Event], str]:
     short = {each[:12] for each in digests}
-    yield from _journal(installation, lambda line: line.get("message") in short)
+    events = list(_journal(installation, lambda line: line.get("message") in short))
     quarantine = installation.quarantine
     kept = quarantine.entries([each for start in digests for each in quarantine.beginning(start[:32], _MOST)])
     for entry in kept.values():
         what = f"{entry.reason}: {entry.detail} (from {entry.author}, {entry.subject!r})"
-        yield Event(entry.kept_ms, "quarantine", what)
-    whole = {each[:12]: each for each in (entry.key for entry in kept.values())}
-    about = _concerned(installation, short) | ({None} if whole else set())
-    for key, record in installation.ledger.beginning([whole.get(each[:12], each) for each in digests], about).items():
-        yield from _record(key, record)
+        events.append(Event(entry.kept_ms, "quarantine", what))
+    known = {each[:12]: each for each in (entry.key for entry in kept.values())}
+    about = _concerned(installation, short) | ({None} if known else set())
+    wanted = [known.get(each[:12], each) for each in digests]
+    records, end = installation.ledger.beginning(wanted, about, whole=whole)
+    events += [event for key, record in records.items() for event in _record(key, record)]
+    return events, f"of the ledger, {end} and what is older was not looked through whole: ask with --all" if end else ""
 
 
 def _concerned(installation: Installation, short: Collection[str]) -> set[Person | None]:

@@ -20,7 +20,7 @@ Headers = Mapping[str, Sequence[str]]  # lower-case name -> every value, latin-1
 
 _FIELD_NAME = re.compile(r"[!-9;-~]+")
 _LINE_BREAKS = re.compile(r"[\r\n\0]+")
-_NO_KEYS = ("basic:", "basic-sha256:", "bearer:", "bearer-sha256:", "header:", "token:", "api:")
+NO_KEYS = ("basic:", "basic-sha256:", "bearer:", "bearer-sha256:", "header:", "token:", "api:")
 _DESCRIBE_PARTS = ("content-type", "content-transfer-encoding")
 _MEANS_MORE = re.compile(r"multipart/report|text/calendar|message/.*")  # what decisions read out of a Content-Type
 
@@ -111,7 +111,7 @@ def require_shared_secret(headers: Headers, proofs: Sequence[str]) -> None:
 
 def signing_keys(proofs: Iterable[str]) -> list[str]:
     """Return those of *proofs* that are keys of the provider's own scheme: an empty key would be everybody's."""
-    return [proof for proof in proofs if proof and not proof.startswith(_NO_KEYS)]
+    return [proof for proof in proofs if proof and not proof.startswith(NO_KEYS)]
 
 
 def content_type(headers: Headers) -> str:

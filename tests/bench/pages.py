@@ -130,7 +130,7 @@ def pages(web: Web) -> dict[str, Cost]:
               "unknown message-id": "<nobody@example.net>", "unknown digest": "0" * 12}  # fmt: skip
     for what, text in wanted.items():
         found[f"search {what}"] = _cost(web, lambda text=text: console.search(text))  # type: ignore[misc]
-    for what in ("address", "stranger", "message-id", "digest"):
+    for what in ("address", "stranger", "message-id", "digest", "unknown digest"):
         found[f"trace {what}"] = _cost(web, lambda text=wanted[what]: _traced(web, text))  # type: ignore[misc]
     return found
 
@@ -138,7 +138,9 @@ def pages(web: Web) -> dict[str, Cost]:
 def _traced(web: Web, what: str) -> Answer:
     """What `unsubd trace` prints, as if it were a page."""
     with suppress(Rejected):
-        return Answer(200, {}, "\n".join(each.what for each in traced(web.installation, what, full=False)).encode())
+        return Answer(
+            200, {}, "\n".join(each.what for each in traced(web.installation, what, full=False).events).encode()
+        )
     return Answer(200, {}, b"nothing")
 
 

@@ -93,6 +93,11 @@ MUTANTS = [
         "tests/servers/test_full_store.py",
     ),
     Mutant(
+        "an unknown digest is looked for in every record", "worker/store/ledger.py",
+        "self._newest(None if whole else _MOST)", "self._newest(None)",
+        "tests/servers/test_full_store.py",
+    ),
+    Mutant(
         "a list of the quarantine carries every id", "worker/quarantine/__init__.py",
         "window: dict[str, Any] = {} if limit is None else {", "window: dict[str, Any] = {} if True else {",
         "tests/servers/test_full_store.py",

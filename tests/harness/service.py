@@ -50,9 +50,9 @@ class Service:
         """Where its web server listens."""
         return f"http://127.0.0.1:{self.port}"
 
-    def command(self, *words: str, given: bytes = b"") -> subprocess.CompletedProcess[str]:
-        """Run one command to its end."""
-        done = subprocess.run([UNSUBD, *words], input=given, capture_output=True, env=self.env, timeout=60)
+    def command(self, *words: str, given: bytes = b"", seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end, which comes within *seconds*."""
+        done = subprocess.run([UNSUBD, *words], input=given, capture_output=True, env=self.env, timeout=seconds)
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def last_line(self, *words: str) -> str:

@@ -1,6 +1,7 @@
 """The console's gate and what its forms do, over real HTTP: roles, form tokens, proxies, doors, and hand-made requests."""
 
 import json
+import os
 import re
 import threading
 import time
@@ -25,7 +26,7 @@ from tests.harness.web import Answer, Web, ask, serving
 from tests.unit.house import decided
 from worker import by_hand
 from worker.check import check
-from worker.installation import open_installation
+from worker.installation import Installation, open_installation
 from worker.quarantine.shelf import Selection
 from worker.settings import load_settings
 from worker.web.app import server
@@ -528,3 +529,29 @@ def test_an_anomaly_is_undone_by_its_button_and_noted(web: Web, anna: Person, vi
     assert not row.suppressed
     assert "undo anomaly" in anna.get("/ops/audit").text
     assert anna.post("/ops/anomalies/000000000000/undo").status >= 400
+
+
+def test_the_console_answers_though_every_thread_of_the_others_waits(
+    web: Web, anna: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Race: as when Redis hangs, and recipients and programs go on asking."""
+    freed, waiting = threading.Event(), threading.Semaphore(0)
+
+    def hang(_: Installation) -> None:
+        waiting.release()
+        freed.wait(60)
+
+    monkeypatch.setattr(Installation, "require_ready", hang)
+    most = min(32, (os.cpu_count() or 1) + 4)  # threads of asyncio
+    others = [threading.Thread(target=ask, args=(web.port, "GET", "/readyz")) for _ in range(2 * most)]
+    try:
+        for each in others:
+            each.start()
+        assert all(waiting.acquire(timeout=20) for _ in range(most))
+        pages = [anna.get("/ops").status, anna.post("/ops/search", q="nobody@example.com").status]
+    finally:
+        freed.set()
+        for each in others:
+            each.join()
+
+    assert pages == [200, 303]

@@ -83,8 +83,10 @@ def test_a_killed_server_is_started_again_with_its_data(tmp_path: Path) -> None:
             assert client.get("kept") == b"1"
 
 
-def test_one_that_hangs_gets_no_second_one_on_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_START_S", 0.3)
+@pytest.mark.timeout(15)  # less than the time that one which loads has
+def test_one_that_hangs_is_said_soon_and_gets_no_second_one_on_the_same_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(embedded, "_ANSWER_S", 0.1)
     with attached(tmp_path) as server:
         pid = pid_of(server)

@@ -169,7 +169,7 @@ def test_a_body_of_another_kind_goes_on_and_one_without_proof_does_not(web: Web,
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
 def test_a_test_follows_a_sample_to_its_effect(web: Web, name: str) -> None:
-    hook = web.installation.hooks.add(Hook(name, "default", ("bearer:unused",)))
+    hook = web.installation.hooks.add(Hook(name, "default", ("basic:un:used",)))
     worker = threading.Thread(target=_work, args=(web,))
     worker.start()
 

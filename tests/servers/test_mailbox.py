@@ -194,5 +194,6 @@ def test_a_wrong_mailbox_setting_is_one_clear_line(
     said = [line for line in done.stderr.splitlines() if line.startswith("unsubd: ")]
     assert (done.returncode, len(said)) == (code, 1), done.stderr
     assert setting in said[0]
+    assert done.stderr.count(said[0].removeprefix("unsubd: ")) == 1  # the journal does not say it besides
     assert dovecot.password not in done.stderr
     assert "Traceback" not in done.stderr

@@ -121,7 +121,7 @@ _FORM = st.binary(max_size=80).map(lambda value: b'--b\r\nContent-Disposition: f
 @pytest.mark.parametrize("provider", sorted(PROVIDERS))
 def test_no_post_at_all_is_answered_500(web: Web, provider: str) -> None:
     """Past its proof: a test of our own opens every endpoint for a minute."""
-    web.installation.hooks.add(Hook(provider, "fuzz", ("bearer:unused",)))
+    web.installation.hooks.add(Hook(provider, "fuzz", ("basic:un:used",)))
     web.installation.hooks._known = None
     codes = PROVIDERS[provider].CODES
     expected = {codes.ack, codes.drop, codes.retry, codes.auth_fail, 415}

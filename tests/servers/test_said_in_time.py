@@ -16,12 +16,14 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+import redis
 
 from tests.harness.dovecot import Mailbox
 from tests.harness.processes import Server
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
 from tests.harness.web import ask
+from worker import embedded
 
 pytestmark = [pytest.mark.fault, pytest.mark.needs("dovecot"), pytest.mark.timeout(240)]
 LIMIT_S = 30.0
@@ -38,16 +40,13 @@ class Desk:
     where: str
 
     def page(self, path: str = "/ops") -> str:
-        """The words of a page of the console; "" when it does not come: who looks at it asks again."""
-        try:
-            text = ask(self.service.port, "GET", path, None, self.cookie, seconds=12).text
-        except TimeoutError:
-            return ""
+        """The words of a page of the console: each comes within half the time, or the test fails."""
+        text = ask(self.service.port, "GET", path, None, self.cookie, seconds=LIMIT_S / 2).text
         return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text.replace("<wbr>", ""))).split())
 
     def doctor(self, layer: str) -> list[tuple[str, str, str]]:
         """(verdict, detail, remedy) of each line about *layer*."""
-        done = self.service.command("doctor")
+        done = self.service.command("doctor", seconds=LIMIT_S)
         assert "Traceback" not in done.stderr, done.stderr
         return re.findall(rf"^(OK|WARN|FAIL) +{layer} +(.*)(?:\n +-> (.*))?", done.stdout, re.M)
 
@@ -62,11 +61,14 @@ class Desk:
 
 
 @contextmanager
-def _desk(folder: Path, redis_url: str, dovecot: Mailbox, *parts: str) -> Iterator[tuple[Desk, dict[str, int]]]:
-    """Run *parts*, each a process group, and log in. Gives the desk, and part -> process group."""
+def _desk(
+    folder: Path, redis_url: str, dovecot: Mailbox, *parts: str, **settings: str
+) -> Iterator[tuple[Desk, dict[str, int]]]:
+    """Run *parts*, each a process group, with more *settings*, and log in. Gives the desk, and part -> process group."""
     service = Service(
         folder, redis_url=redis_url, secret_keys=",".join(MASTERS), address="u+{tag}@unsub.example.com", workers="1",
         imap_url=dovecot.url, imap_password=dovecot.password, imap_ca_file=str(dovecot.ca_file), admin_token="t0ken",
+        **settings,
     )  # fmt: skip
     with ExitStack() as stack:
         groups: dict[str, int] = {}
@@ -124,6 +126,38 @@ def test_redis_away(tmp_path: Path, own_redis: Callable[..., RedisServer], dovec
     assert "Start that server again" in page
     assert detail.startswith("UNSUBD_REDIS_URL: the server does not answer")
     assert remedy == "start the server, or mend the URL"
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_store_of_its_own_away(
+    tmp_path: Path, own_redis: Callable[..., RedisServer], redis_url: str, dovecot: Mailbox, how: str
+) -> None:
+    store = own_redis()
+    with _desk(tmp_path, redis_url, dovecot, "run", store_url=store.url) as (desk, _):
+        with _away(store, how) as since:
+            page = str(_within(since, lambda: desk.says("UNSUBD_STORE_URL", "does not answer"), "the console says it"))
+            detail, remedy = desk.fails("redis")
+        until(lambda: "UNSUBD_STORE_URL" not in desk.page(), 60, "the console again")
+
+    assert "start that server again" in page
+    assert detail.startswith("UNSUBD_STORE_URL: the server does not answer")
+    assert remedy == "start the server, or mend the URL"
+
+
+def test_the_embedded_valkey_hangs(tmp_path: Path, dovecot: Mailbox) -> None:
+    with _desk(tmp_path, "", dovecot, "run") as (desk, _):
+        with redis.Redis.from_url(embedded.url(tmp_path / "data")) as client:
+            group = os.getpgid(client.info("server")["process_id"])
+        since = _struck(group, "frozen")
+        try:
+            _within(since, lambda: desk.says("UNSUBD_REDIS_URL", "does not answer"), "the console says it")
+            detail, remedy = desk.fails("redis")
+        finally:
+            _signalled(group, signal.SIGCONT)
+        until(lambda: "Nothing is waiting" in desk.page(), 60, "the console again")
+
+    assert re.match(r"UNSUBD_DATA_DIR: the embedded Valkey of .* runs but does not answer", detail)
+    assert remedy == "start it again: unsubd run"
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -46,6 +46,17 @@ def test_sender_ids_fit_into_a_tag(accounts: Accounts, sender: str) -> None:
         accounts.add_sender(sender)
 
 
+def test_a_senders_name_has_an_end(accounts: Accounts) -> None:
+    for change in (
+        lambda name: accounts.add_sender("beta", name),
+        lambda name: accounts.edit_sender("acme", name=name),
+    ):
+        with pytest.raises(Rejected, match=r"^sender name of 101 characters: expected at most 100$"):
+            change("n" * 101)
+
+    assert accounts.edit_sender("acme", name="n" * 100).name == "n" * 100
+
+
 def test_a_sender_is_registered_once(accounts: Accounts) -> None:
     with pytest.raises(Rejected, match=r"^sender 'acme': exists already"):
         accounts.add_sender("acme", "Other")

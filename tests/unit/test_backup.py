@@ -119,6 +119,25 @@ def test_what_is_not_whole_is_refused_before_a_key_is_written(tmp_path: Path, da
     assert target.keys() == []
 
 
+def test_a_change_is_told_from_a_cut_and_where_it_is(tmp_path: Path) -> None:
+    source, path = _filled(), tmp_path / "b"
+    backup.backup((source, source), path, [], _quiet)
+    whole = path.read_bytes()
+    place = len(whole) // 2
+
+    for content, told in (
+        (
+            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
+            r"changed since it was written, behind octet [\d,]+,",
+        ),
+        (whole[:-40], "cut off: its end is missing,"),
+        (whole[:30] + bytes([whole[30] ^ 1]) + whole[31:], "no backup that is whole,"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(Rejected, match=told):
+            file.verified(path)
+
+
 def test_every_cut_is_noticed(tmp_path: Path) -> None:
     source, path = _filled(), tmp_path / "b"
     backup.backup((source, source), path, [], _quiet)

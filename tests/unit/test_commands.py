@@ -11,11 +11,13 @@ from structlog.testing import capture_logs
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from handlers.errors import ConfigError
 from tests.unit import house
 from tests.unit.house import mail
 from tests.unit.letters import tagged
 from worker import installation
 from worker.cli import app
+from worker.cli import service as cli_service
 
 SERVICE = "runs until it is stopped, and says what it does in the journal"
 CHANGE = "changes one thing: the exit code is the answer, and what it made is a word alone on the last line"
@@ -90,3 +92,22 @@ def test_json_stands_alone_on_standard_output(words: list[str]) -> None:
 
     assert done.exit_code == 0, done.output
     assert all(isinstance(json.loads(line), dict) for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("answer", ["", "n\n"], ids=["nobody there", "no"])
+def test_forget_says_how_to_go_on_where_nobody_said_yes(answer: str) -> None:
+    done = CliRunner().invoke(app, ["forget", "ann@example.com"], env=house.ENVIRON, input=answer)
+
+    assert done.exit_code == 2  # 64 of the process: see `worker.cli`
+    assert "nothing was forgotten" in done.stderr
+    assert "--yes" in done.stderr
+
+
+@pytest.mark.parametrize("service", ["run", "web", "work", "poll", "lmtp", "policy", "milter"])
+def test_every_service_names_a_setting_that_nobody_reads_once(service: str) -> None:
+    environ = house.ENVIRON | {"UNSUBD_POL_INTERVAL_S": "5"}
+    with patch.object(cli_service, "own_settings", autospec=True, side_effect=ConfigError("far enough")):
+        done = CliRunner().invoke(app, [service], env=environ)
+
+    assert str(done.exception) == "far enough"
+    assert done.stderr == "unsubd: UNSUBD_POL_INTERVAL_S: no such setting, it has no effect: see unsubd config\n"

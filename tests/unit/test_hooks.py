@@ -5,6 +5,8 @@ from unittest.mock import patch
 
 import fakeredis
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from handlers.errors import Rejected, SignatureInvalid
 from handlers.providers import PROVIDERS
@@ -161,3 +163,53 @@ def test_a_sample_is_what_its_provider_reads(name: str) -> None:
     assert found.envelope_to == "u+tag@unsub.example.com"
     with pytest.raises(SignatureInvalid):
         PROVIDERS[name].verify({"content-type": [kind]}, body, [SECRET], 1_700_000_000.0)
+
+
+# --- the form of a proof
+
+ELLIPTIC, RSA = (
+    base64.b64encode(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
+    for key in (ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048))
+)
+ARN = "arn:aws:sns:eu-west-1:123456789012:unsub"
+
+
+@pytest.mark.parametrize(
+    ("provider", "proof"),
+    [
+        ("ses", ARN), ("ses", "arn:aws-us-gov:sns:us-gov-west-1:123456789012:unsub.fifo"), ("ses", "basic:u:p"),
+        ("resend", SECRET), ("resend", "basic:u:p"), ("sendgrid", ELLIPTIC), ("sendgrid", "bearer:t"),
+        ("postal", RSA), ("postal", f"p={RSA};"), ("mandrill", "KEY@https://unsub.example.com/in/mandrill"),
+        ("relay", SECRET), ("relay", SECRET.removeprefix("whsec_")), ("mailgun", "any text"), ("mailtrap", "api:TOKEN"),
+        ("brevo", "header:x-secret:v"),
+    ],
+)  # fmt: skip
+def test_a_proof_of_its_providers_form_is_kept(server: fakeredis.FakeServer, provider: str, proof: str) -> None:
+    assert len(kept(server).add(Hook(provider, "default", (proof,))).proofs) == 1
+
+
+@pytest.mark.parametrize(
+    ("provider", "proof", "expected"),
+    [
+        ("ses", "my-topic", "the topic's ARN"), ("ses", "arn:aws:sns:eu-west-1:12345:unsub", "the topic's ARN"),
+        ("ses", "arn:aws:s3:::bucket", "the topic's ARN"), ("ses", "bearer:t", "the topic's ARN"),
+        ("resend", "re_123456789", "whsec_ and base64"), ("resend", "whsec_!", "whsec_ and base64"),
+        ("resend", "whsec_c2hvcnQ=", "whsec_ and base64"), ("sendgrid", "SG.abcdef.ghijkl", "public key"),
+        ("sendgrid", RSA, "public key"), ("sendgrid", ELLIPTIC[:-8], "public key"), ("postal", ELLIPTIC, "RSA"),
+        ("mandrill", "KEY", "KEY@URL"), ("relay", "my secret", "Standard Webhooks"), ("relay", "basic:u", "USER:PASSWORD"),
+        ("brevo", "header:x", "NAME:VALUE"), ("relay", "bearer:", "bearer:TOKEN"),
+    ],
+)  # fmt: skip
+def test_what_can_be_no_proof_of_its_provider_is_refused(
+    server: fakeredis.FakeServer, provider: str, proof: str, expected: str
+) -> None:
+    with pytest.raises(Rejected, match=rf"^proof of {len(proof)} characters for {provider}: expected .*{expected}"):
+        kept(server).add(Hook(provider, "default", (proof,)))
+
+    assert kept(server).every() == []
+
+
+def test_a_forwarded_post_is_proved_by_its_forwarder(server: fakeredis.FakeServer) -> None:
+    assert kept(server).add(Hook("ses", "app", (SECRET,), forwarded=True)).proofs == (SECRET,)
+    with pytest.raises(Rejected, match="Standard Webhooks"):
+        kept(server).add(Hook("ses", "app", (ARN,), forwarded=True))

@@ -470,3 +470,18 @@ def test_the_journal_has_the_counts_and_no_address(acme: Installation, path: Pat
     line = acme.redis.lrange("unsubd:journal", 0, -1)[0].decode()
     assert done.id in line
     assert JANE not in line
+
+
+def test_a_header_in_latin_1_is_named_with_its_octet_and_the_remedy(acme: Installation, path: Path) -> None:
+    path.write_bytes("prénom;boîte\nJane;j\n".encode("latin-1"))
+
+    with pytest.raises(Rejected, match=r"; the header: octet 0xE9 is no UTF-8, .* iconv -f LATIN1 -t UTF-8 LIST"):
+        run(acme, path)
+
+
+def test_an_address_in_latin_1_is_rejected_with_its_octet_and_the_remedy(acme: Installation, path: Path) -> None:
+    path.write_bytes("email;prénom\njane@example.com;Zoé\nzoé@example.com;Zoé\n".encode("latin-1"))
+
+    assert run(acme, path).rejected == 1
+    told = path.with_name(f"{path.name}.rejected.csv").read_bytes().decode("latin-1")
+    assert "address of 15 characters: octet 0xE9 is no UTF-8, expected UTF-8: of a list in Latin-1, iconv" in told

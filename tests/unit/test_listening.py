@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from handlers.errors import ConfigError
 from worker.listening import listening
 from worker.web.doors import listen
 
@@ -36,3 +37,16 @@ def test_no_answer_waits_for_the_clients_delayed_ack(kind: str, free_port: Calla
     with ExitStack() as stack:
         listener = _LISTENERS[kind](stack, f"127.0.0.1:{free_port()}")
         assert asyncio.run(accepted_without_delay(listener)) != 0
+
+
+def test_an_address_that_is_not_ours_is_said_with_its_setting() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^UNSUBD_HTTP: 192\.0\.2\.1:8125: .*: expected a name or address of this machine"
+    ):
+        listen("192.0.2.1:8125")
+
+
+def test_a_port_that_is_taken_says_what_to_stop(free_port: Callable[[], int]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with listen(address), pytest.raises(ConfigError, match=r"stop what listens there, or choose another port$"):
+        listen(address)

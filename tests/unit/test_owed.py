@@ -9,6 +9,7 @@ from typing import Any
 import fakeredis
 import pytest
 
+from handlers.errors import StoreUnavailable
 from tests.unit import house
 from tests.unit.house import decided, mail, now_ms
 from worker import habits, sent
@@ -17,6 +18,7 @@ from worker.habits import Habit
 from worker.hooks import Hook
 from worker.installation import Installation
 from worker.owed import Alarm, owed
+from worker.parked import Parked
 from worker.sent import Sent
 from worker.status import status
 from worker.web.metrics import _up, exposition
@@ -49,6 +51,15 @@ def test_nothing_is_owed(installation: Installation) -> None:
     assert (found.level, found.text, found.oldest_s, found.alarms) == (
         "good", "Nothing is waiting longer than 1 s.", 0.0, [],
     )  # fmt: skip
+
+
+def test_a_store_that_is_away_is_an_alarm(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_: Parked) -> tuple[int, int]:
+        raise StoreUnavailable("UNSUBD_STORE_URL: the server does not answer (TimeoutError)")
+
+    monkeypatch.setattr(Parked, "waiting", away)
+
+    assert whats(installation) == [("alarm", "UNSUBD_STORE_URL: the server does not answer (TimeoutError)")]
 
 
 def test_what_waits_in_the_queue_counts_from_its_event(installation: Installation) -> None:

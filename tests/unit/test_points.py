@@ -107,6 +107,7 @@ EXCEPTIONS = {
     ("store/growth.py", "_tried"): READS,
     ("store/ledger.py", "_followed"): READS,
     ("store/ledger.py", "_named"): READS,
+    ("store/ledger.py", "_newest"): READS,
     ("store/ledger.py", "_matching"): READS,
     ("store/ledger.py", "_append"): READS,
     ("store/ledger.py", "without_record"): READS,

@@ -9,6 +9,7 @@ import pytest
 
 from handlers.errors import ConfigError
 from worker.settings import Settings, load_settings, setting_name, shown, too_open, unknown_names
+from worker.sources.imap import MailboxAddress
 
 KEY, OTHER_KEY = "ab" * 32, "cd" * 20
 
@@ -78,6 +79,17 @@ def test_any_setting_may_come_from_a_file(tmp_path: Path, name: str, content: st
     assert read(load_settings({f"{name}_FILE": str(path)}))
 
 
+@pytest.mark.parametrize(
+    "name", ["UNSUBD_SECRET_KEYS", "UNSUBD_ADMIN_TOKEN", "UNSUBD_IMAP_NEWS_PASSWORD", "UNSUBD_IN_RELAY"]
+)
+def test_a_setting_and_its_file_are_not_both_set(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text(KEY)
+
+    lines = refused({name: KEY, f"{name}_FILE": str(tmp_path / "file")})
+
+    assert lines == [f"{name} and {name}_FILE: both are set, expected one of them: unset the other"]
+
+
 def test_the_certificate_file_is_a_setting_of_its_own() -> None:
     assert load_settings({"UNSUBD_IMAP_CA_FILE": "/no/such.pem"}).imap_ca_file == Path("/no/such.pem")
 
@@ -99,6 +111,20 @@ def test_unreadable_files_are_named_with_their_reason(tmp_path: Path) -> None:
         f"UNSUBD_ADMIN_TOKEN_FILE: {tmp_path}: Is a directory, expected a file we may read",
         f"UNSUBD_IN_RELAY_FILE: {binary}: not UTF-8, expected a text file",
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("imaps://imap.example.com/INBOX", "no user before the host"), ("imaps://anna@/INBOX", "no host"),
+        ("pop3://anna@example.com", "scheme 'pop3'"), ("imaps://anna@[::1/INBOX", "a [ or ] that belongs to no IPv6 address"),
+    ],
+)  # fmt: skip
+def test_what_a_mailbox_url_lacks_is_named(url: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        MailboxAddress.parse(url)
+
+    assert str(told.value) == f"UNSUBD_IMAP_URL: {problem}, expected e.g. imaps://user@host/INBOX#name"
 
 
 # --- families

@@ -1,6 +1,7 @@
 """`unsubd trace`: one message, recipient or job through every hop, and nobody's address unless asked."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import fakeredis
 import pytest
@@ -9,9 +10,10 @@ from handlers import message
 from handlers.errors import Rejected
 from handlers.request import Outcome
 from tests.unit import house
-from tests.unit.house import decided, mail
+from tests.unit.house import decided, mail, now_ms
 from worker.installation import Installation
 from worker.quarantine.entry import shrunk
+from worker.store import ledger
 from worker.trace import traced
 
 KEY = "5f" * 32
@@ -25,7 +27,7 @@ def installation() -> Iterator[Installation]:
 
 
 def hops(installation: Installation, what: str) -> list[str]:
-    return [f"{each.hop} {each.what.split()[0].rstrip(':')}" for each in traced(installation, what, full=False)]
+    return [f"{each.hop} {each.what.split()[0].rstrip(':')}" for each in traced(installation, what, full=False).events]
 
 
 def test_a_recipient_is_followed_through_ledger_and_journal(installation: Installation) -> None:
@@ -48,8 +50,12 @@ def test_a_message_in_quarantine_is_found_by_its_message_id_and_masked(installat
         [mail("info@unsub.example.org", "one@example.net", subject="\x1b[2J from jane@example.com")]
     )
 
-    (kept, *_) = [each for each in traced(installation, "<one@example.net>", full=False) if each.hop == "quarantine"]
-    (spelled, *_) = [each for each in traced(installation, "<one@example.net>", full=True) if each.hop == "quarantine"]
+    (kept, *_) = [
+        each for each in traced(installation, "<one@example.net>", full=False).events if each.hop == "quarantine"
+    ]
+    (spelled, *_) = [
+        each for each in traced(installation, "<one@example.net>", full=True).events if each.hop == "quarantine"
+    ]
 
     assert "jane@example.com" not in kept.what
     assert "j···e@example.com" in kept.what
@@ -61,7 +67,7 @@ def test_who_wrote_an_untagged_mail_is_found_and_nobody_whose_address_ends_alike
     raws = [f"From: J <{each}>\r\nTo: info@unsub.example.org\r\nSubject: stop\r\n\r\n".encode() for each in crowd]
     installation.intake.accept([message.read(raw, source="maildir:default") for raw in raws])
 
-    (found,) = [each for each in traced(installation, "joe@example.net", full=True) if each.hop == "quarantine"]
+    (found,) = [each for each in traced(installation, "joe@example.net", full=True).events if each.hop == "quarantine"]
 
     assert "(from J <Joe@example.net>, 'stop')" in found.what
 
@@ -102,9 +108,26 @@ def test_a_record_is_found_by_its_digest_also_by_its_later_recipients(
     if forgot:
         installation.redis.delete("unsubd:journal")
 
-    told = [each.what for each in traced(installation, KEY[:digits], full=False) if each.hop == "ledger"]
+    told = [each.what for each in traced(installation, KEY[:digits], full=False).events if each.hop == "ledger"]
 
     assert [each.partition(" (message ")[2] for each in told] == [f"{KEY[:12]})"]
+
+
+def test_of_an_unknown_message_the_newest_records_alone_are_looked_through_and_that_is_said(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    month_ms = 31 * 86_400_000
+    installation.intake.record([decided(KEY, received_ms=now_ms() - 3 * month_ms), decided("ab" * 32)])
+    installation.redis.delete("unsubd:journal")
+    last = datetime.fromtimestamp(now_ms() / 1000 - 3 * 31 * 86_400, UTC).strftime("%Y-%m")
+    monkeypatch.setattr(ledger, "_MOST", 1)
+
+    with pytest.raises(Rejected, match=rf"of the ledger, {last} and what is older was not looked .*: ask with --all$"):
+        traced(installation, KEY[:12], full=False)
+
+    found = traced(installation, KEY[:12], full=False, whole=True)
+    assert ([each.hop for each in found.events], found.unread) == (["ledger"], "")
+    assert traced(installation, "ab" * 6, full=False).unread == ""
 
 
 def test_a_record_that_concerns_no_sender_is_found(installation: Installation) -> None:
@@ -124,7 +147,7 @@ def test_a_trace_ends_where_the_mail_was_moved(installation: Installation) -> No
         installation.journal.settled(event, source, 5, uids=uids, **facts)
 
     for name in (KEY[:12], JOB):
-        told = [each.what for each in traced(installation, name, full=False) if "moved" in each.what]
+        told = [each.what for each in traced(installation, name, full=False).events if "moved" in each.what]
 
         assert [each.split("uids=")[1] for each in told] == ["7:300"]
 
@@ -132,7 +155,7 @@ def test_a_trace_ends_where_the_mail_was_moved(installation: Installation) -> No
 def test_a_job_is_told_with_what_it_holds(installation: Installation) -> None:
     (job_id,) = installation.queue.enqueue([decided(KEY)])
 
-    (queued,) = traced(installation, job_id, full=False)
+    (queued,) = traced(installation, job_id, full=False).events
 
     assert (queued.hop, queued.what) == ("job", "queued: 1 request in 1 message")
 

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from handlers.errors import ConfigError, Rejected
 from handlers.tag import AddressTemplate
 
-MAX_NAME, MAX_DESCRIPTION = 30, 100
+MAX_NAME, MAX_DESCRIPTION = 30, 100  # of a group
+MAX_SENDER_NAME = 100
 MAX_GROUPS = 200
 MAX_FOOTER = 10_000
 
@@ -17,10 +18,11 @@ MAX_FOOTER = 10_000
 class Sender:
     """A sender account.
 
-    Shape:   id: 1 to 16 of a-z, 0-9. name: as people know it. address: its own template instead of UNSUBD_ADDRESS, "" = none.
-             public_url: its own base of links, https_url: its own page to stand beside our mailto, likewise. opaque: its tags
-             spell no address, they are stored. max_groups: how many groups it may have. footer_text, footer_html: end mails
-             without a substitution tag, may hold some, "" = none. parent: the sender whose API keys may act for this one.
+    Shape:   id: 1 to 16 of a-z, 0-9. name: as people know it, at most 100 characters. address: its own template instead of
+             UNSUBD_ADDRESS, "" = none. public_url: its own base of links, https_url: its own page to stand beside our
+             mailto, likewise. opaque: its tags spell no address, they are stored. max_groups: how many groups it may have.
+             footer_text, footer_html: end mails without a substitution tag, may hold some, "" = none. parent: the sender
+             whose API keys may act for this one.
     """
 
     id: str
@@ -35,7 +37,9 @@ class Sender:
     footer_html: str = ""
 
     def checked(self) -> "Sender":
-        """Errors: Rejected  an address template, URL or footer that cannot be used.    permanent"""
+        """Errors: Rejected  a name, address template, URL or footer that cannot be used.    permanent"""
+        if len(self.name) > MAX_SENDER_NAME:
+            raise Rejected(f"sender name of {len(self.name)} characters: expected at most {MAX_SENDER_NAME}")
         if self.address:
             try:
                 AddressTemplate.parse(self.address)

@@ -13,6 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -50,17 +51,29 @@ class Writer:
             os.fsync(self.file.fileno())
 
 
+class Broken(Rejected):
+    """Octets that are no gzip. Shape: place: where the last whole member before them ends in the file."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(f"the backup: no gzip behind octet {place:,}, expected a file that nobody changes meanwhile")
+        self.place = place
+
+
 def members(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield (where it ends in the file, its text) of every whole member; what is cut off or no gzip ends it quietly."""
-    place, inflating, text, rest = 0, zlib.decompressobj(31), bytearray(), b""
+    """Yield (where it ends in the file, its text) of every whole member; a cut-off one ends it quietly.
+
+    Errors:  Broken  what follows is no gzip, or has not the check sum that it was written with.
+    """
+    place, whole, inflating, text, rest = 0, 0, zlib.decompressobj(31), bytearray(), b""
     while rest or (rest := file.read(_CHUNK)):
         try:
             text += inflating.decompress(rest)
-        except zlib.error:
-            return
+        except zlib.error as error:
+            raise Broken(whole) from error
         place += len(rest) - len(inflating.unused_data)
         rest = inflating.unused_data
         if inflating.eof:
+            whole = place
             yield place, bytes(text)
             inflating, text = zlib.decompressobj(31), bytearray()
 
@@ -79,19 +92,24 @@ def verified(path: Path) -> Whole:
 
     Errors:  Rejected  it is no backup, or not all of it is there, or it was changed.    permanent
     """
-    digest, head, end = sha256(), None, None
+    digest, head, end, broken = sha256(), None, None, ""
     with _opened(path) as file:
-        for _, text in members(file):
-            end = _line(text) if text.startswith(b'{"end":') else None
-            if end is None:
-                head = head or _line(text.partition(b"\n")[0])
-                digest.update(text)
+        try:
+            for _, text in members(file):
+                end = _line(text) if text.startswith(b'{"end":') else None
+                if end is None:
+                    head = head or _line(text.partition(b"\n")[0])
+                    digest.update(text)
+        except Broken as error:
+            broken = f"changed since it was written, behind octet {error.place:,}"
     if not head or head.get("unsubd") != "backup":
-        raise Rejected(f"{path}: no backup, expected a file that `unsubd backup` wrote")
+        raise Rejected(
+            f"{path}: no backup{' that is whole' if broken else ''}, expected a file that `unsubd backup` wrote"
+        )
     if head.get("format") != FORMAT:
         raise Rejected(f"{path}: format {str(head.get('format'))[:9]}, expected {FORMAT}: use the unsubd that wrote it")
     if not end or end.get("sha256") != digest.hexdigest():
-        what = "changed since it was written" if end else "cut off: its end is missing"
+        what = broken or ("changed since it was written" if end else "cut off: its end is missing")
         raise Rejected(f"{path}: {what}, expected the digest of all of it at its end: take another copy")
     return Whole(head, int(end["end"]), digest.hexdigest())
 
@@ -119,7 +137,7 @@ def unfinished(path: Path) -> Unfinished | None:
     found, head, digest, keys = None, None, sha256(), 0
     if not path.exists():
         return None
-    with _opened(path) as file:
+    with _opened(path) as file, suppress(Broken):
         for place, text in members(file):
             lines = [_line(each) for each in text.splitlines()]
             digest.update(text)

@@ -24,7 +24,7 @@ keys = typer.Typer(help="The master keys that sign tags.", no_args_is_help=True)
 sender.add_typer(sources.app, name="source")
 Id = Annotated[str, typer.Argument(metavar="SENDER", help="1 to 16 of a-z and 0-9; it is part of every tag.")]
 GroupId = Annotated[int, typer.Argument(metavar="GROUP", help="As unsubd group list shows it.")]
-Name = Annotated[str | None, typer.Option(help="As recipients know it; default: the id.")]
+Name = Annotated[str | None, typer.Option(help="At most 100 characters, as recipients know it; default: the id.")]
 Address = Annotated[
     str | None, typer.Option(help="Its own template, e.g. u+{tag}@unsub.acme.example; default: UNSUBD_ADDRESS.")
 ]

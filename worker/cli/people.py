@@ -96,8 +96,8 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Take an address out of every place that holds it; a keyed name keeps suppressing. Cannot be undone."""
-    if not yes:
-        typer.confirm("Forget this address for every sender? It cannot be undone", abort=True, err=True)
+    if not (yes or _agreed("Forget this address for every sender? It cannot be undone")):
+        raise typer.BadParameter("nobody said yes: nothing was forgotten; where nobody can be asked, expected --yes")
     with open_installation(own_settings()) as installation, Console(stderr=True).status("forgetting") as status:
         found = forget_address(installation, address, lambda what: status.update(f"forgetting: {what}"))
     names = ("suppressions", "stored_tags", "imported", "quarantine", "jobs", "journal", "mails")
@@ -109,6 +109,15 @@ def forget(
     for line in found.rewriting:
         say(line)
     say("backups, your mailboxes and lists may hold it still; ledger and archive hold keyed pseudonyms alone")
+
+
+def _agreed(question: str) -> bool:
+    """Ask on stderr. Why: without a terminal typer says "Aborted" alone, and not how to go on."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        typer.echo(err=True)
+        return False
 
 
 COMMANDS = (suppress, resubscribe, evidence, forget)

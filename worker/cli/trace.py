@@ -17,15 +17,20 @@ from worker.trace import Event, traced
 def trace(
     what: Annotated[str, typer.Argument(metavar="MESSAGE-ID|DIGEST|ADDRESS|JOB")],
     full: Annotated[bool, typer.Option("--full", help="Spell addresses.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Look through all of the ledger, not the newest 100,000 records alone.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Tell everything known of one message, recipient or job, oldest first: ledger, journal, quarantine, queue."""
     with open_installation(own_settings()) as installation, Console(stderr=True).status("looking"):
-        events = traced(installation, what, full=full)
-    for event in events if as_json else ():
+        found = traced(installation, what, full=full, whole=whole)
+    for event in found.events if as_json else ():
         say_json({"at": event.at, "hop": event.hop, "what": event.what})
     if not as_json:
-        _print(events)
+        _print(found.events)
+    if found.unread:
+        typer.echo(found.unread, err=True)
 
 
 def _print(events: list[Event]) -> None:

@@ -68,18 +68,20 @@ class SourceReport:
         unread: int | None = None,
         oldest_ms: int = 0,
         login_ends_ms: int | None = None,
+        aloud: bool = True,
     ) -> None:
         """Tell the state (`connecting`, `idle`, `working`, `waiting`, `refused`, `stopped`) and what was taken. A process
         on `standby` says so by its lease (`worker/sources/lease.py`).
 
         Units:   messages. held: older than where work begins. left: looked at, not ours, untouched. unread: cannot be
                  fetched. Idle means: everything else that came until now is taken. oldest_ms: event time of the oldest
-                 of what is being taken, 0 = nothing is. login_ends_ms: when somebody must log in anew, 0 = not known.
+                 of what is being taken, 0 = nothing is. login_ends_ms: when somebody must log in anew, 0 = not known. aloud:
+                 as `Journal.source`.
         """
         with self._lock:
             now_ms = time.time_ns() // 1_000_000
             if (state, detail) != self._told and {state, self._told[0]} - _ROUTINE:
-                self._journal.source(self._name, state, detail)
+                self._journal.source(self._name, state, detail, aloud=aloud)
             self._told = (state, detail)
             self._facts |= {"state": state, "detail": detail, "at_ms": now_ms, "oldest_ms": oldest_ms}
             if taken:

@@ -83,27 +83,31 @@ class Mailbox:
         self._move_again_at = 0.0
         self._notes: dict[str, str] = {}  # what the operator should know, by subject
 
-    async def run(self, *, once: bool = False, strict: bool = False) -> None:
+    async def run(self, *, once: bool = False, strict: bool = False, aloud: bool = True) -> None:
         """Poll until cancelled, coming back after every trouble; stand by while another process does.
 
-        Shape:   once: one look, then return. strict: give up when the mailbox cannot be opened even once.
+        Shape:   once: one look, then return. strict: give up when the mailbox cannot be opened even once. aloud
+                 False: whoever called says the trouble that is raised, and the journal on stderr need not.
         Errors:  MailboxRefused, MailboxUnavailable  only with once or strict, and never of a Junk folder.
                  LeaseTaken  only with once: a living process works on it.    temporary
         """
         while True:
             try:
                 away_s = await self._lease.hold(
-                    lambda: self._polled(once=once, strict=strict), self._stand_by, _PATIENCE_S if once else math.inf
+                    lambda: self._polled(once=once, strict=strict, aloud=aloud),
+                    self._stand_by,
+                    _PATIENCE_S if once else math.inf,
                 )
                 if once:
                     return
                 await asyncio.sleep(away_s)
             except (LeaseTaken, LeaseLost, MailboxRefused, Unavailable) as error:
+                last = self._gives_up(once=once, strict=strict and not isinstance(error, LeaseLost))
                 if isinstance(error, LeaseLost):
                     self._installation.journal.failed("lease", str(error))
                 elif not isinstance(error, LeaseTaken):  # of a mailbox that another one works on, we say nothing
-                    await self._wait_after(error)
-                if self._gives_up(once=once, strict=strict and not isinstance(error, LeaseLost)):
+                    await self._wait_after(error, aloud=aloud or not last)
+                if last:
                     if self._junk:
                         return
                     raise
@@ -124,7 +128,7 @@ class Mailbox:
     def _gives_up(self, *, once: bool, strict: bool) -> bool:
         return once or (strict and not self.opened.is_set())
 
-    async def _polled(self, *, once: bool, strict: bool) -> float:
+    async def _polled(self, *, once: bool, strict: bool, aloud: bool) -> float:
         """Poll under the lease; return how long to stay away, for another process stands by and may fare better."""
         self._troubled = bool(await asyncio.to_thread(self._report.resume))
         async with nullcontext() if once else self._report.beating():
@@ -135,8 +139,9 @@ class Mailbox:
                 except LeaseLost:
                     raise
                 except (MailboxRefused, Unavailable) as error:
-                    wait_s, said = await self._wait_after(error)
-                    if self._gives_up(once=once, strict=strict):
+                    last = self._gives_up(once=once, strict=strict)
+                    wait_s, said = await self._wait_after(error, aloud=aloud or not last)
+                    if last:
                         raise
                 except Exception as error:
                     if once:
@@ -155,7 +160,7 @@ class Mailbox:
             seconds -= _SAY_AGAIN_S
         await asyncio.sleep(seconds)
 
-    async def _wait_after(self, error: Exception) -> tuple[float, tuple[str, str]]:
+    async def _wait_after(self, error: Exception, *, aloud: bool = True) -> tuple[float, tuple[str, str]]:
         """Report the trouble; return how long to wait before the next try, and what was said."""
         said = ("waiting", str(error))
         if isinstance(error, NoJunk):
@@ -166,7 +171,7 @@ class Mailbox:
             wait_s = self._backoff_s * random.uniform(0.5, 1.0)
             self._backoff_s = min(self._backoff_s * 2, _MAX_BACKOFF_S)
         self._troubled = said[0] != "idle"
-        await asyncio.to_thread(self._report.say, *said)
+        await asyncio.to_thread(self._report.say, *said, aloud=aloud)
         return wait_s, said
 
     async def _visit(self, *, once: bool) -> None:

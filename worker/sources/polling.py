@@ -32,7 +32,8 @@ async def poll(installation: Installation, *, once: bool = False, strict: bool =
     async with asyncio.TaskGroup() as group:
         for address in addresses:
             mailbox = Mailbox(installation, address)
-            group.create_task(mailbox.run(strict=strict and len(addresses) == 1))
+            alone = strict and len(addresses) == 1
+            group.create_task(mailbox.run(strict=alone, aloud=not alone))
             group.create_task(_watch_junk(Mailbox(installation, address, junk=True), mailbox))
 
 
@@ -47,7 +48,7 @@ async def _poll_once(installation: Installation, addresses: Sequence[MailboxAddr
     """Look at each mailbox and its Junk folder to the end; then raise the first trouble there was."""
 
     async def look(address: MailboxAddress) -> None:
-        await Mailbox(installation, address).run(once=True)
+        await Mailbox(installation, address).run(once=True, aloud=len(addresses) > 1)
         await Mailbox(installation, address, junk=True).run(once=True)
 
     for trouble in await asyncio.gather(*map(look, addresses), return_exceptions=True):

@@ -56,6 +56,7 @@ return {part[1], found}
 """)
 _AT_ONCE = 2000  # records that one command looks through: about 1 ms
 _HOMES = 200  # in one pipeline
+_MOST = 100_000  # records that are looked through for a key of which nothing else is known
 _KEY_DIGITS = 64
 Pseudonym = Callable[[str], str]
 Record = dict[str, Any]
@@ -172,9 +173,7 @@ class Ledger:
     def _put(self, pipeline: Any, home: str, key: str, content: str) -> None:
         pipeline.hsetnx(home, key, content)
         pipeline.expire(home, self._life_s)
-        pipeline.sadd(
-            _MONTHS, home.rpartition(":")[2]
-        )  # last: `drop` takes a month out, then looks whether it is empty
+        pipeline.sadd(_MONTHS, _month_of(home))  # last: `drop` takes a month out, then looks whether it is empty
 
     def _homes(self, message: DecidedMessage) -> list[str]:
         return list(dict.fromkeys(self._home(message, each) for each in message.requests or (None,)))
@@ -207,7 +206,7 @@ class Ledger:
         """
         months: dict[str, list[str]] = {}
         for each in messages:
-            months.setdefault(self._home(each, None).rpartition(":")[2], []).append(each.key)
+            months.setdefault(_month_of(self._home(each, None)), []).append(each.key)
         found: list[tuple[str, Record]] = []
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             for month, keys in months.items():
@@ -226,21 +225,43 @@ class Ledger:
             found = self._followed(self._matching(homes, "*", pseudonyms))
         return {key: record for key, record in found if names_any(record, sender, pseudonyms)}
 
-    def beginning(self, digits: Sequence[str], about: Collection[Person | None]) -> dict[str, Record]:
-        """Return by message key the records in the store whose keys are, or begin with, *digits*.
+    def beginning(
+        self, digits: Sequence[str], about: Collection[Person | None], *, whole: bool = False
+    ) -> tuple[dict[str, Record], str]:
+        """Return by message key the records in the store whose keys are, or begin with, *digits*, and where the look ended.
 
         Shape:   about: whom the messages are known to concern, None = no sender: their records are looked for there first.
+                 whole: look through everything. The end: the month that the look did not come through, "" = none.
         Why:     a key does not tell where its record lies, and an index of keys would cost every request. Of what nobody
-                 knows any more, all homes are looked through, on the server: 0.7 s of its time for 1,000,000 records.
+                 knows any more, the newest months are looked through, on the server, up to 100,000 records: 0.1 s of its
+                 time. All of 300,000 cost it 0.27 s.
         """
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
             likely = [
                 _home_of(*each, month) if each else _NOBODYS + month for each in about for month in self._months()
             ]
             found = self._begun(likely, digits)
-            if missing := [each for each in digits if not any(key.startswith(each) for key in found)]:
-                found |= self._begun(self.homes(), missing)
-        return found
+            if not (missing := _missing(digits, found)):
+                return found, ""
+            homes, end = self._newest(None if whole else _MOST)
+            found |= self._begun(homes, missing)
+        return found, end if _missing(missing, found) else ""
+
+    def _newest(self, most: int | None) -> tuple[list[str], str]:
+        """Homes, those of the newest month first, up to the one that has the last of *most* records, and the next one's month."""
+        homes = sorted(self.homes(), key=lambda home: (_month_of(home), home), reverse=True)
+        if most is None:
+            return homes, ""
+        passed = 0
+        for at in range(0, len(homes), _HOMES):
+            sizes = self._redis.pipeline(transaction=False)
+            for home in homes[at : at + _HOMES]:
+                sizes.hlen(home)
+            for place, size in enumerate(sizes.execute(), at):
+                if passed >= most:
+                    return homes[:place], _month_of(homes[place])
+                passed += size
+        return homes, ""
 
     def _begun(self, homes: Sequence[str], digits: Sequence[str]) -> dict[str, Record]:
         whole = [each for each in digits if len(each) == _KEY_DIGITS]
@@ -327,6 +348,14 @@ class Ledger:
 
 def _home_of(sender: str, pseudonym: str, month: str) -> str:
     return f"unsubd:ledger:{{{sender}:{pseudonym[:2]}}}:{month}"
+
+
+def _month_of(home: str) -> str:
+    return home.rpartition(":")[2]
+
+
+def _missing(digits: Sequence[str], found: Collection[str]) -> list[str]:
+    return [each for each in digits if not any(key.startswith(each) for key in found)]
 
 
 def names_any(record: Record, sender: str, pseudonyms: Collection[str]) -> bool:

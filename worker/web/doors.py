@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handlers.errors import ConfigError
+from worker.listening import refused
 from worker.settings import Settings
 
 _OPS = ("/ops", "/metrics", "/docs", "/openapi.json")
@@ -56,9 +57,7 @@ def listen(address: str, setting: str = "UNSUBD_HTTP") -> socket.socket:
         listener.listen(512)
     except OSError as error:
         listener.close()
-        raise ConfigError(
-            f"{setting}: {address}: {error.strerror}: stop what listens there, or choose another port"
-        ) from error
+        raise refused(address, setting, error, "port") from error
     return listener
 
 

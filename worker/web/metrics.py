@@ -25,7 +25,7 @@ from worker.crew import REQUESTS, is_alive
 from worker.forwarding.state import told_by_level
 from worker.installation import Installation
 from worker.journal import METRICS, Journal
-from worker.owed import LEVELS, owed
+from worker.owed import LEVELS
 from worker.server import away_as
 from worker.status import status
 
@@ -98,15 +98,15 @@ class _Installation(Collector):
             yield family
 
     def _gauges(self, state: dict[str, Any]) -> Iterator[Metric]:
-        queue, found = state["queue"], owed(self._installation, state)
+        queue, found = state["queue"], state["owed"]
         yield _gauge("unsubd_queue_requests", queue["requests"])
         yield _gauge("unsubd_queue_messages", queue["messages"])
         yield _gauge("unsubd_queue_jobs", {each: queue[each] for each in STATES})
         yield _gauge("unsubd_queue_oldest_seconds", {"": queue["oldest_s"]})
         yield _gauge("unsubd_quarantine_messages", state["quarantine"]["by_reason"])
-        yield _gauge("unsubd_owed_level", {"": LEVELS.index(found.level)})
-        yield _gauge("unsubd_owed_seconds", {"": found.oldest_s})
-        levels = Counter(each.level for each in found.alarms)
+        yield _gauge("unsubd_owed_level", {"": LEVELS.index(found["level"])})
+        yield _gauge("unsubd_owed_seconds", {"": found["oldest_s"]})
+        levels = Counter(each["level"] for each in found["alarms"])
         yield _gauge("unsubd_alarms", {level: levels[level] for level in LEVELS[1:]})
         yield _gauge("unsubd_source_up", _up(state["sources"]))
         yield from _forwards(state["forwards"])

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from handlers.errors import ConfigError, MailboxUnavailable
 
+_EXAMPLE = "e.g. imaps://user@host/INBOX#name"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -45,9 +46,17 @@ class MailboxAddress:
     @classmethod
     def parse(cls, url: str) -> "MailboxAddress":
         """Errors: ConfigError  not such a URL, a password in it, or plain imap:// to another host."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("imaps", "imap") or not parts.hostname or not parts.username:
-            raise ConfigError(f"UNSUBD_IMAP_URL: scheme {parts.scheme!r}, expected e.g. imaps://user@host/INBOX#name")
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ConfigError(
+                f"UNSUBD_IMAP_URL: a [ or ] that belongs to no IPv6 address, expected {_EXAMPLE}"
+            ) from None
+        if parts.scheme not in ("imaps", "imap"):
+            raise ConfigError(f"UNSUBD_IMAP_URL: scheme {parts.scheme[:20]!r}, expected {_EXAMPLE}")
+        if not parts.hostname or not parts.username:
+            what = "host" if parts.username else "user before the host"
+            raise ConfigError(f"UNSUBD_IMAP_URL: no {what}, expected {_EXAMPLE}")
         if parts.password:
             raise ConfigError("UNSUBD_IMAP_URL: holds a password, expected it in UNSUBD_IMAP_PASSWORD or a file")
         if parts.scheme == "imap" and parts.hostname not in _LOOPBACK:

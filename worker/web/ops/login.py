@@ -18,7 +18,7 @@ router = APIRouter()
 async def login_page(request: Request, once: str = "") -> Response:
     """Ask for the token; a one-time link needs none."""
     installation: Installation = request.app.state.installation
-    fresh = await asyncio.to_thread(gate.reached, sessions.use_login_link, installation.redis, once) if once else False
+    fresh = await gate.apart(sessions.use_login_link, installation.redis, once) if once else False
     if fresh:
         return await _welcome(request, Role.OPERATOR, "")
     problem = "This link was used already, or is older than 15 minutes." if once else ""
@@ -32,11 +32,11 @@ async def login(request: Request) -> Response:
     gate.require_own_origin(request)
     form = await gate.read_form(request, 4096)
     source = request.app.state.peers.source(request)
-    if await asyncio.to_thread(gate.reached, sessions.is_locked, installation.redis, source):
+    if await gate.apart(sessions.is_locked, installation.redis, source):
         return _login(request, 429, "Too many wrong tokens came from your address: try again in 15 minutes.")
     role = sessions.role_of(installation.settings, form.get("token", [""])[0])
     if role is None:
-        await asyncio.to_thread(gate.reached, sessions.note_failure, installation.redis, source)
+        await gate.apart(sessions.note_failure, installation.redis, source)
         await asyncio.sleep(0.5)  # slows guessing, and a person hardly notices
         return _login(request, 403, "That is not the token.")
     return await _welcome(request, role, form.get("name", [""])[0])
@@ -48,7 +48,7 @@ async def logout(request: Request) -> Response:
     gate.require_own_origin(request)
     installation: Installation = request.app.state.installation
     if cookie := request.cookies.get(sessions.COOKIE):
-        await asyncio.to_thread(gate.reached, sessions.close_session, installation.redis, cookie)
+        await gate.apart(sessions.close_session, installation.redis, cookie)
     response = RedirectResponse("/ops/login", status_code=303)
     response.delete_cookie(sessions.COOKIE, path="/ops")
     return response
@@ -57,9 +57,7 @@ async def logout(request: Request) -> Response:
 async def _welcome(request: Request, role: Role, who: str) -> Response:
     """Open a session, whatever cookie came along; that one's session ends."""
     installation: Installation = request.app.state.installation
-    cookie = await asyncio.to_thread(
-        gate.reached, _opened, installation, request.cookies.get(sessions.COOKIE), role, who
-    )
+    cookie = await gate.apart(_opened, installation, request.cookies.get(sessions.COOKIE), role, who)
     response = RedirectResponse("/ops", status_code=303)
     secure = (installation.settings.public_url or "").startswith("https")
     response.set_cookie(

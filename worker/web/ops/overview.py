@@ -10,7 +10,6 @@ from starlette.responses import Response
 from worker import clock, habits
 from worker.crew import is_alive
 from worker.journal import Journal
-from worker.owed import owed
 from worker.status import status
 from worker.web.ops import gate
 from worker.web.ops.charts import p99_chart, requests_chart
@@ -45,7 +44,7 @@ def _facts(visit: Visit) -> dict[str, Any]:
     hours = clock.hours(installation.redis, _HOURS)
     midnight_ms = round(time.time() * 1000) // _DAY_MS * _DAY_MS
     return {
-        "owed": owed(installation, state),
+        "owed": state["owed"],
         "state": state,
         "alive": {each["name"] for each in state["workers"] if is_alive(each)},
         "today": clock.total(installation.redis, midnight_ms),
