@@ -33,20 +33,22 @@ def _many_wait(installation: Installation) -> None:
 
 
 def test_nobody_waits_while_few_jobs_do(acme: Installation, pause_by: Callable) -> None:
-    pause_by(pauses := [].append)
+    pauses: list[float] = []
+    pause_by(pauses.append)
 
     asyncio.run(_deliver(Gatherer(acme.intake), *(f"mail-{number}" for number in range(11))))
 
-    assert (acme.queue.waiting(), pauses.__self__) == (11, [])
+    assert (acme.queue.waiting(), pauses) == (11, [])
 
 
 def test_while_many_jobs_wait_turns_begin_apart(acme: Installation, pause_by: Callable) -> None:
-    pause_by(pauses := [].append)
+    pauses: list[float] = []
+    pause_by(pauses.append)
     _many_wait(acme)
 
     asyncio.run(_deliver(Gatherer(acme.intake), "one", "two", "three"))
 
-    assert pauses.__self__ == [0.0, pytest.approx(gather._TURN_S), pytest.approx(gather._TURN_S)]
+    assert pauses == [0.0, pytest.approx(gather._TURN_S), pytest.approx(gather._TURN_S)]
 
 
 def test_who_comes_during_the_pause_shares_a_job(acme: Installation, pause_by: Callable) -> None:
