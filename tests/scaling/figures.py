@@ -7,6 +7,7 @@ its batch, because most of it is the same for one message and for 500.
 from dataclasses import dataclass
 
 _MEASURE = "`python -m tests.scaling.measure`"
+_TURNS = "`python -m tests.scaling.turns`"
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ CHECK_HTTP = Figure(91_000, "addresses/s", "checked over HTTP by 1,000, of a web
 POSTED = Figure(1_356, "mails/s", "webhook's mail to its durable answer, of a web process", "README, `make bench`")
 POLLED = Figure(657, "mails/s", "poll and work of one mailbox, with 2 workers", "README, `make bench`")
 DRAINED = Figure(720, "mails/s", "of a mailbox of 100,000, half of them foreign", "README, `tests.bench.drain`")
-TURNS = Figure(40, "jobs/s", "a web or LMTP process makes while jobs wait (990 posts/s: 40.6)", "`worker/gather.py`")
-HASTY = Figure(166, "jobs/s", "the same process makes of 500 posts/s while none wait", "Gatherer on a real Redis")
+TURNS = Figure(40, "jobs/s", "a web or LMTP process makes at most while jobs wait", _TURNS)
+HASTY = Figure(215, "jobs/s", "the same process makes at most while none wait, of 500 posts/s", _TURNS)
+LOOKS = Figure(12, "jobs/s", "a mailbox makes of 200 mails/s that come one by one", _TURNS)
 POLL_BATCH = Figure(50, "messages", "of a mailbox in one job", "`worker/sources/look.py`")
 REDIS_ALONE = Figure(1_264, "writes/s", "of one connection, each with its fsync", "redis-benchmark -c 1")
 REDIS_FSYNC = Figure(77_459, "writes/s", "of 50 connections, which share fsyncs", "redis-benchmark -c 50")
@@ -62,8 +64,8 @@ CLICK_OURS, CLICK_QUEUE, CLICK_STORE = 2363e-6 + 1 / 2975, 990e-6, 444e-6
 The HTTP around it was not measured: taken to be that of a check of one address (README), 2,975 a second.
 """
 PAGE_FIGURES = (
-    SUPPRESSION, LEDGER, SEEN, JOB, STORED_TAG, CHECK_STORE, CHECK_LIBRARY, CHECK_HTTP, POSTED, POLLED, DRAINED, TURNS, HASTY,
-    POLL_BATCH, REDIS_ALONE, REDIS_FSYNC, REDIS_READS, TAKEOVER_S,
+    SUPPRESSION, LEDGER, SEEN, JOB, STORED_TAG, CHECK_STORE, CHECK_LIBRARY, CHECK_HTTP, POSTED, POLLED, DRAINED, TURNS,
+    HASTY, LOOKS, POLL_BATCH, REDIS_ALONE, REDIS_FSYNC, REDIS_READS, TAKEOVER_S,
     Figure(JOB_OURS.seconds(1, 0) * 1e3, "ms", "a job, of a worker's core, whatever it holds", _MEASURE),
     Figure(JOB_QUEUE.seconds(1, 0) * 1e3, "ms", "a job, of the queue's core", _MEASURE),
     Figure(CLICK_QUEUE * 1e3, "ms", "a one-click post, of the queue's core", _MEASURE),

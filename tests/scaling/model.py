@@ -73,7 +73,7 @@ def jobs_a_second(taken: float, processes: int) -> float:
 
 def polled_jobs(taken: float, mailboxes: int) -> float:
     """Return how many jobs the pollers make: a batch each, but one a mail while few come."""
-    return max(taken / f.POLL_BATCH.value, min(taken, 5.0 * mailboxes))
+    return max(taken / f.POLL_BATCH.value, min(taken, f.LOOKS.value * mailboxes))
 
 
 def ledger_days(load: Load) -> int:

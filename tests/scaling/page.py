@@ -48,7 +48,7 @@ def tables() -> dict[str, list[str]]:
         "| size | at its end with one of each | what is fullest in the plan, at the busiest second |": [
             _ends(load) for load in SIZES
         ],
-        "| size | p99 of the worst hour | oldest of all | most jobs that wait | queue's cores, busiest hour |": [
+        "| size | p99 of the worst hour | oldest of all | most jobs that wait in a queue | queue's cores, busiest hour |": [
             _simulated(load) for load in SIZES
         ],
         "| what lies in the shards | 3 | 6 | 24 |": list(_spreads()),

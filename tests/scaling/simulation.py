@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 
 from tests.scaling import figures as f
 from tests.scaling.model import CAMPAIGN_S, DAY_S, ROOM, SERVER_OCTETS, Load, Plan, queue_octets, store_octets, wave
+from worker.settings import Settings
 
 STEP_S = 10
 FAILS_S = CAMPAIGN_S + 600
 SHARD_AWAY_S = 30
 P99_S, BUSIEST = 60, 0.75
 _JOBS_AT_WHICH_TURNS_WAIT = 10
+_QUEUE_LIMIT = Settings.model_fields["queue_limit"].default
 _HOURS = DAY_S // 3600
 
 
@@ -77,6 +79,7 @@ class Day:
             f"p99 of an hour {self.p99_s:.0f} s": self.p99_s >= P99_S,
             f"{self.left:.0f} requests left at midnight": self.left
             > 0.001 * sum(map(sum, map(dict.values, self.ages))),
+            f"{self.most_jobs:,.0f} jobs in a queue": self.most_jobs > _QUEUE_LIMIT,
             f"queue's core {max(self.queue_busy):.0%} busy for an hour": max(self.queue_busy) > BUSIEST,
             f"fullest shard {self.fullest_shard:.0%} of its memory": self.fullest_shard > ROOM,
             f"queue's server {self.fullest_queue:.0%} of its memory": self.fullest_queue > ROOM,
@@ -97,7 +100,7 @@ def simulate(load: Load, plan: Plan, *, skew: float, seed: int = 12) -> Day:
         cores_s = _accepted(load, plan, second, posts, boxes, queue)
         cores_s += _effects(load, plan, second, clicks, queue, day, plan.installations * STEP_S - cores_s)
         day.queue_busy[second // 3600] += cores_s / plan.installations / 3600
-        day.most_jobs = max(day.most_jobs, queue.jobs)
+        day.most_jobs = max(day.most_jobs, queue.jobs / plan.installations)
         held = queue_octets(load) + f.JOB.value * queue.messages
         day.fullest_queue = max(day.fullest_queue, held / plan.installations / SERVER_OCTETS)
     day.left = sum(line.messages for line in (clicks, posts, boxes, queue))
@@ -113,7 +116,7 @@ def _accepted(load: Load, plan: Plan, second: int, posts: Line, boxes: Line, que
     read = boxes.take(f.POLLED.value * (plan.mailboxes * STEP_S - away), _messages)
     jobs = min(_sum(taken), turns * plan.takers * STEP_S)
     # A poller looks as soon as something came: of little, a job each; of much, full batches.
-    looks = max(_sum(read) / f.POLL_BATCH.value, min(_sum(read), 5.0 * plan.mailboxes * STEP_S))
+    looks = max(_sum(read) / f.POLL_BATCH.value, min(_sum(read), f.LOOKS.value * plan.mailboxes * STEP_S))
     for entries, made in ((taken, jobs), (read, looks)):
         for since, messages, _ in entries:
             queue.add(since, messages, made * messages / _sum(entries))
