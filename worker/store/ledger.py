@@ -212,9 +212,7 @@ class Ledger:
                  knows any more, all homes are looked through, on the server: 0.7 s of its time for 1,000,000 records.
         """
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-            likely = [
-                home_of(*each, month) if each else _NOBODYS + month for each in about for month in self._months()
-            ]
+            likely = [home_of(*each, month) if each else _NOBODYS + month for each in about for month in self._months()]
             found = self._begun(likely, digits)
             if missing := [each for each in digits if not any(key.startswith(each) for key in found)]:
                 homes = self._redis.scan_iter("unsubd:ledger:{*}:*", count=500)
