@@ -1,6 +1,6 @@
 """What one request, address and record costs in CPU and memory, on two real Redis servers: `python -m tests.scaling.measure`.
 
-Prints the measured rows of `figures.py`. CPU seconds, not wall time: they hold while the machine does other things, too.
+Prints the measured rows of `figures.py`. CPU seconds hold while the machine does other things, too; the wall does not.
 """
 
 import resource
@@ -35,13 +35,16 @@ _BATCH, _ASKED = 500, 1000
 
 @dataclass(frozen=True)
 class Spent:
-    """What some work cost. Units: seconds of CPU: ours, the queue's server, the store's; octets that each came to hold."""
+    """What some work cost. Units: seconds of CPU: ours, the queue's server, the store's; octets that came to be
+    held; took: seconds by the wall, which others on the machine lengthen.
+    """
 
     ours: float
     queue: float
     store: float
     queue_octets: int
     store_octets: int
+    took: float
 
 
 def main() -> None:
@@ -133,11 +136,12 @@ def _by_prefix(server: Redis) -> dict[str, tuple[int, int]]:
 def _spent(installation: Installation, work: Callable[[], object]) -> Spent:
     servers = (installation.redis, installation.store_redis)
     cpu, held, ours = [_cpu(each) for each in servers], [_octets(each) for each in servers], _our_cpu()
+    began = time.monotonic()
     work()
-    ours = _our_cpu() - ours
+    took, ours = time.monotonic() - began, _our_cpu() - ours
     return Spent(
         ours, *(_cpu(each) - was for each, was in zip(servers, cpu, strict=True)),
-        *(_octets(each) - was for each, was in zip(servers, held, strict=True)),
+        *(_octets(each) - was for each, was in zip(servers, held, strict=True)), took,
     )  # fmt: skip
 
 
@@ -158,7 +162,8 @@ def _octets(server: Redis) -> int:
 def _say(what: str, spent: Spent, count: int = COUNT) -> None:
     micro = 1e6 / count
     _line(what, f"{spent.ours * micro:.0f} µs ours, {spent.queue * micro:.1f} µs queue, {spent.store * micro:.1f} µs store,"
-                f" {spent.queue_octets / count:.0f} octets queue, {spent.store_octets / count:.0f} octets store")  # fmt: skip
+                f" {spent.queue_octets / count:.0f} octets queue, {spent.store_octets / count:.0f} octets store,"
+                f" {spent.took * micro:.0f} µs by the wall")  # fmt: skip
 
 
 def _line(what: str, figure: str) -> None:

@@ -95,7 +95,7 @@ def queue_octets(load: Load) -> float:
 
 @dataclass(frozen=True)
 class Need:
-    """What a load takes at its busiest second. Units: cores; octets."""
+    """What a load takes at its busiest second. Units: cores, but of workers: processes; octets."""
 
     queue: float
     store: float
@@ -116,7 +116,7 @@ def need(load: Load, plan: Plan) -> Need:
         # A job writes to every shard: what a pipeline costs whatever it holds is paid by each.
         store=f.JOB_STORE.seconds(jobs, 0) * plan.shards / plan.installations + f.JOB_STORE.seconds(0, mail)
         + f.CLICK_STORE * clicked + f.CHECK_STORE.value / 1e6 * load.checks_a_second,
-        workers=f.JOB_OURS.seconds(jobs, mail),
+        workers=f.JOB_WALL.seconds(jobs, mail),
         web=f.CLICK_OURS * clicked + load.checks_a_second / f.CHECK_HTTP.value,
         store_octets=store_octets(load),
         queue_octets=queue_octets(load),

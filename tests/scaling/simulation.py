@@ -141,7 +141,7 @@ def _effects(load: Load, plan: Plan, second: int, clicks: Line, queue: Line, day
 def _share_of(workers_s: float, core_s: float) -> Callable[[float, float], float]:
     """Return what jobs take, as a share of what workers and the queue's cores have in a step: the scarcer one counts."""
     return lambda messages, jobs: max(
-        f.JOB_OURS.seconds(jobs, messages) / workers_s, f.JOB_QUEUE.seconds(jobs, messages) / max(core_s, 1e-9)
+        f.JOB_WALL.seconds(jobs, messages) / workers_s, f.JOB_QUEUE.seconds(jobs, messages) / max(core_s, 1e-9)
     )
 
 

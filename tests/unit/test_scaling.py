@@ -22,8 +22,9 @@ def test_the_page_is_what_the_model_says() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        f"takes {figures.JOB_OURS.seconds(1, 0) * 1e3:.0f} ms of a worker's core",
-        f"{figures.JOB_OURS.seconds(0, 1) * 1e3:.2f} ms a message more",
+        f"takes {figures.JOB_WALL.seconds(1, 0) * 1e3:.0f} ms of a worker",
+        f"{figures.JOB_WALL.seconds(0, 1) * 1e3:.1f} ms a message more",
+        f"{figures.JOB_OURS.seconds(1, 0) * 1e3:.0f} of the ms are a core's",
         f"A one-click post takes {figures.CLICK_OURS * 1e3:.1f} ms",
         f"{1e6 / figures.CHECK_HTTP.value:.0f} µs",
         f"A job takes {figures.JOB_QUEUE.seconds(1, 0) * 1e3:.1f} ms of it and its taking "
@@ -33,7 +34,7 @@ def test_the_page_is_what_the_model_says() -> None:
     ],
 )
 def test_the_words_say_the_figures(said: str) -> None:
-    assert said in PAGE.read_text().replace("eight times", "8 times")
+    assert said in " ".join(PAGE.read_text().split()).replace("eight times", "8 times")
 
 
 @pytest.mark.parametrize("load", SIZES, ids=lambda load: load.name)
@@ -43,7 +44,8 @@ def test_a_plan_holds_through_a_day_with_failures(load: Load) -> None:
 
 @pytest.mark.parametrize(
     ("load", "part"),
-    [(HUNDRED_MILLION, "shards"), (HUNDRED_MILLION, "workers"), (BILLION, "shards"), (BILLION, "workers"),
+    [(TEN_MILLION, "workers"), (HUNDRED_MILLION, "shards"), (HUNDRED_MILLION, "workers"),
+     (BILLION, "shards"), (BILLION, "workers"),
      (BILLION, "web"), (BILLION, "installations")],
 )  # fmt: skip
 def test_half_of_a_part_does_not(load: Load, part: str) -> None:
