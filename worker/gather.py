@@ -1,8 +1,11 @@
 """Concurrent deliveries share a job: posts of the web server, and mails of the LMTP server.
 
-Why:     RQ costs 18 round trips and a fork a job; a campaign's answers come by hundreds at once.
+Why:     RQ costs 18 round trips and a fork a job; a campaign's answers come by hundreds at once. While jobs wait, ours is
+         begun no sooner for being small: then a turn waits a moment for more deliveries. Without that, 200 posts a second
+         were 160 jobs a second, about what one Redis serves.
 """
 
+import time
 from collections.abc import Sequence
 
 from handlers.message import InboundMessage
@@ -10,12 +13,16 @@ from worker.intake import Intake
 from worker.queue import BATCH
 from worker.together import Together
 
+_MANY_JOBS = 10  # that wait; fewer are begun at once
+_TURN_S = 0.025  # from one turn's begin to the next one's: 40 jobs a second of a process
+
 
 class Gatherer:
     """The door for messages, for one event loop."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
+        self._next_s = 0.0
         self._together: Together[Sequence[InboundMessage], None] = Together(self._accept, len, BATCH)
 
     async def accept(self, messages: Sequence[InboundMessage]) -> None:
@@ -26,5 +33,10 @@ class Gatherer:
         await self._together.ask(messages)
 
     def _accept(self, deliveries: list[Sequence[InboundMessage]]) -> list[None]:
+        if self._intake.queue.waiting() > _MANY_JOBS:
+            time.sleep(
+                max(0.0, self._next_s - time.monotonic())
+            )  # in a thread: who comes meanwhile shares the next turn
+        self._next_s = time.monotonic() + _TURN_S
         self._intake.accept([message for messages in deliveries for message in messages])
         return [None] * len(deliveries)

@@ -73,9 +73,13 @@ class RequestQueue:
 
     def require_room(self) -> None:
         """Errors: QueueUnavailable  Redis is away, or the queue is full.    temporary"""
+        if (depth := self.waiting()) >= self._limit:
+            raise QueueUnavailable(f"UNSUBD_QUEUE_LIMIT: {depth} jobs wait, expected fewer than {self._limit}")
+
+    def waiting(self) -> int:
+        """Return how many jobs no worker has begun. Errors: QueueUnavailable  Redis is away.    temporary"""
         with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
-            if (depth := int(self._redis.llen(self.rq.key))) >= self._limit:
-                raise QueueUnavailable(f"UNSUBD_QUEUE_LIMIT: {depth} jobs wait, expected fewer than {self._limit}")
+            return int(self._redis.llen(self.rq.key))
 
     def _push(self, batch: Sequence[DecidedMessage], pipeline: Any) -> str:
         job = new_job(self.rq, [message.as_wire() for message in batch])

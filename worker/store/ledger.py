@@ -182,7 +182,7 @@ class Ledger:
         month = datetime.fromtimestamp(message.received_ms / 1000, UTC).strftime("%Y-%m")
         if request is None:
             return _NOBODYS + month
-        return _home_of(request.sender, self._pseudonym(request.recipient), month)
+        return home_of(request.sender, self._pseudonym(request.recipient), month)
 
     def _redacted(self, result: dict[str, Any]) -> dict[str, Any]:
         # A request id is a digest that whoever guesses the address could compute: it is keyed, like the recipient.
@@ -221,7 +221,7 @@ class Ledger:
     def story(self, sender: str, pseudonyms: Collection[str]) -> dict[str, Record]:
         """Return by message key every record in the store that names one of *pseudonyms* to *sender*."""
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-            homes = [_home_of(sender, each, month) for each in pseudonyms for month in self._months()]
+            homes = [home_of(sender, each, month) for each in pseudonyms for month in self._months()]
             found = self._followed(self._matching(homes, "*", pseudonyms))
         return {key: record for key, record in found if names_any(record, sender, pseudonyms)}
 
@@ -237,9 +237,7 @@ class Ledger:
                  time. All of 300,000 cost it 0.27 s.
         """
         with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-            likely = [
-                _home_of(*each, month) if each else _NOBODYS + month for each in about for month in self._months()
-            ]
+            likely = [home_of(*each, month) if each else _NOBODYS + month for each in about for month in self._months()]
             found = self._begun(likely, digits)
             if not (missing := _missing(digits, found)):
                 return found, ""
@@ -346,7 +344,8 @@ class Ledger:
                         yield field.decode(), record
 
 
-def _home_of(sender: str, pseudonym: str, month: str) -> str:
+def home_of(sender: str, pseudonym: str, month: str) -> str:
+    """Return the key of the records of *month* that concern a recipient of *sender*."""
     return f"unsubd:ledger:{{{sender}:{pseudonym[:2]}}}:{month}"
 
 
