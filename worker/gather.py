@@ -34,9 +34,8 @@ class Gatherer:
 
     def _accept(self, deliveries: list[Sequence[InboundMessage]]) -> list[None]:
         if self._intake.queue.waiting() > _MANY_JOBS:
-            time.sleep(
-                max(0.0, self._next_s - time.monotonic())
-            )  # in a thread: who comes meanwhile shares the next turn
+            # In a thread: who comes meanwhile shares the next turn.
+            time.sleep(max(0.0, self._next_s - time.monotonic()))
         self._next_s = time.monotonic() + _TURN_S
         self._intake.accept([message for messages in deliveries for message in messages])
         return [None] * len(deliveries)
