@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sendgrid import EventWebhook
 
 from handlers.errors import QueueUnavailable, StoreUnavailable
+from handlers.events import signature
 from tests.harness.sendgrid_client import Heard, client, heard
 from tests.harness.web import Web, ask, serving
 from worker.check import check
@@ -470,8 +472,25 @@ def test_a_bad_setting_is_named_and_changes_nothing(acme: Account, name: str, va
 
 
 def test_a_key_tells_its_scopes(acme: Account) -> None:
-    assert len(set(heard(acme.api.scopes.get).body["scopes"])) == 20
+    assert len(set(heard(acme.api.scopes.get).body["scopes"])) == 24
     assert heard(acme.with_key(scopes=["asm.groups.read"]).scopes.get).body == {"scopes": ["asm.groups.read"]}
+
+
+def test_the_key_of_the_events_verifies_what_is_posted(acme: Account) -> None:
+    api = acme.api.user.webhooks.event.settings.signed
+    assert [heard(api.get).status, heard(api.patch, {"enabled": True}).status] == [404, 404]
+    hook = acme.web.installation.events.configure(acme.id, "http://127.0.0.1:1/events")
+
+    told = heard(api.get).body
+    signed = signature(hook.key, "1700000000", b"[]")
+
+    verifier = EventWebhook(told["public_key"])
+    assert verifier.verify_signature("[]", signed, "1700000000")
+    assert not verifier.verify_signature("[ ]", signed, "1700000000")
+    assert heard(api.patch, {"enabled": True}).body == told == {"public_key": hook.public_key}
+    for body in ({"enabled": False}, {}, {"enabled": "yes"}):
+        refused = heard(api.patch, body)
+        assert (refused.status, refused.fields) == (400, ["enabled"]), body
 
 
 def test_we_send_no_mail(acme: Account) -> None:
@@ -504,12 +523,15 @@ def calls(api: Any, group: int) -> dict[str, Any]:
         "suppression.unsubscribes.read": api.suppression.unsubscribes.get,
         "tracking_settings.subscription.read": api.tracking_settings.subscription.get,
         "tracking_settings.subscription.update": lambda: api.tracking_settings.subscription.patch({"enabled": True}),
+        "user.webhooks.event.settings.read": api.user.webhooks.event.settings.signed.get,
+        "user.webhooks.event.settings.update": lambda: api.user.webhooks.event.settings.signed.patch({"enabled": True}),
         "asm.groups.delete": own.delete,
     }
 
 
 def test_each_endpoint_asks_for_its_scope_and_no_other(acme: Account) -> None:
     group = acme.group()
+    acme.web.installation.events.configure(acme.id, "http://127.0.0.1:1/events")
     for name in calls(acme.api, group):
         scope = name.partition(" ")[0]
         allowed, others = acme.with_key(scopes=[scope]), acme.with_key(scopes=[each for each in ALL if each != scope])
@@ -525,7 +547,7 @@ def test_each_endpoint_asks_for_its_scope_and_no_other(acme: Account) -> None:
 ALL = [
     f"{subject}.{verb}"
     for subject in ("asm.groups", "asm.groups.suppressions", "asm.suppressions.global", "suppression.unsubscribes",
-                    "tracking_settings.subscription")
+                    "tracking_settings.subscription", "user.webhooks.event.settings")
     for verb in ("create", "read", "update", "delete")
 ]  # fmt: skip
 
@@ -556,6 +578,7 @@ def test_one_senders_key_never_sees_or_changes_anothers(acme: Account) -> None:
     heard(acme.api.asm.groups._(group).suppressions.post, emails("jane@example.com"))
     heard(acme.api.asm.suppressions._("global").post, emails("jane@example.com"))
     heard(acme.api.tracking_settings.subscription.patch, {"enabled": True, "replace": "secret"})
+    acme.web.installation.events.configure(acme.id, "http://127.0.0.1:1/events")
     before = (acme.stored(0), acme.stored(group), acme.accounts.groups(acme.id), heard(acme.api.scopes.get).body)
 
     found = {name: heard(call) for name, call in calls(other.api, group).items()}
@@ -564,6 +587,7 @@ def test_one_senders_key_never_sees_or_changes_anothers(acme: Account) -> None:
     assert missing == {
         "asm.groups.read of one", "asm.groups.update", "asm.groups.delete", "asm.groups.suppressions.read",
         "asm.groups.suppressions.read by search", "asm.groups.suppressions.delete",
+        "user.webhooks.event.settings.read", "user.webhooks.event.settings.update",
     }  # fmt: skip
     seen = str([each.body for name, each in found.items() if not name.endswith(".create")])
     assert "Theirs" not in seen
@@ -732,7 +756,7 @@ def test_a_store_that_is_away_is_503_and_a_bug_500(acme: Account, monkeypatch: p
         for name in ("rows", "row", "apply", "counted", "changes", "now_ms"):
             monkeypatch.setattr(type(acme.web.installation.store), name, broken)
         for name, call in calls(acme.api, group).items():
-            if name.startswith(("tracking", "asm.groups.create", "asm.groups.update", "asm.groups.delete")):
+            if name.startswith(("tracking", "user.", "asm.groups.create", "asm.groups.update", "asm.groups.delete")):
                 continue  # accounts alone
             answer = heard(call)
             assert (answer.status, answer.fields) == (status, [None]), name

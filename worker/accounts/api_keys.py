@@ -24,7 +24,7 @@ _ID_DIGITS = 12
 _VERBS = ("create", "read", "update", "delete")
 _SUBJECTS = (
     "asm.groups", "asm.groups.suppressions", "asm.suppressions.global", "suppression.unsubscribes",
-    "tracking_settings.subscription",
+    "tracking_settings.subscription", "user.webhooks.event.settings",
 )  # fmt: skip
 SCOPES = tuple(f"{subject}.{verb}" for subject in _SUBJECTS for verb in _VERBS)
 PER_MINUTE = 60_000  # more than one process serves: a limit for whoever sets none

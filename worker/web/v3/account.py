@@ -1,4 +1,6 @@
-"""What belongs to the account: /v3/scopes, /v3/tracking_settings/subscription; and /v3/mail/send, which we do not serve."""
+"""What belongs to the account: /v3/scopes, /v3/tracking_settings/subscription, the key that events are verified with; and
+/v3/mail/send, which we do not serve.
+"""
 
 from typing import Any
 
@@ -9,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from worker.accounts.tracking import DEFAULTS, change_tracking, tracking
 from worker.web.v3 import reading
 from worker.web.v3.reading import Asking, Body, House, may
-from worker.web.v3.shape import Problem, Refused, documented
+from worker.web.v3.shape import Problem, Refused, documented, wrong
 
 router = APIRouter(tags=["account"])
 _MAX_TEXT = 100_000
@@ -31,6 +33,12 @@ class Tracking(BaseModel):
     landing: str
     url: str
     replace: str
+
+
+class Signed(BaseModel):
+    """What a post of ours is verified with."""
+
+    public_key: str
 
 
 _TYPES = {name: {"type": "boolean" if name == "enabled" else "string"} for name in DEFAULTS}
@@ -67,6 +75,33 @@ def change(house: House, asker: Asking, body: Body) -> Response:
     }
     replicas = house.settings.min_replicas
     return JSONResponse(change_tracking(house.redis, asker.sender, changes, min_replicas=replicas))
+
+
+_SIGNED: dict[str, Any] = {
+    "type": "object",
+    "properties": {"enabled": {"type": "boolean", "enum": [True]}},
+    "required": ["enabled"],
+}
+_SIGNED_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SIGNED}}}}
+
+
+@router.get("/user/webhooks/event/settings/signed", response_model=Signed, summary="The key of our events' signatures",
+            dependencies=[may("user.webhooks.event.settings.read")], responses=documented(404))  # fmt: skip
+def signed(house: House, asker: Asking) -> Response:
+    """ECDSA P-256: base64 of the DER SubjectPublicKeyInfo, as SendGrid's verifiers take it. It stays the same."""
+    if (hook := house.events.find(asker.sender)) is None:
+        raise Refused(404, Problem(field=None, message="no event webhook: unsubd sender events SENDER URL makes one"))
+    return JSONResponse({"public_key": hook.public_key})
+
+
+@router.patch("/user/webhooks/event/settings/signed", response_model=Signed, summary="Ask for signatures",
+              dependencies=[may("user.webhooks.event.settings.update")], responses=documented(400, 404, 413, 415),
+              openapi_extra=_SIGNED_BODY)  # fmt: skip
+def sign(house: House, asker: Asking, body: Body) -> Response:
+    """Every post is signed, so there is only one thing to ask for."""
+    if "enabled" not in body or not reading.flag(body, "enabled"):
+        raise wrong("every post is signed: expected true", "enabled")
+    return signed(house, asker)
 
 
 @router.api_route("/mail/send", methods=METHODS, include_in_schema=False)
