@@ -37,7 +37,12 @@ lint: setup ## check style and types only
 	.venv/bin/mypy
 
 bench: setup ## measure how fast it is, beside the limits, in one run each (needs wrk); bench/*.json keeps the samples
+	.venv/bin/python -m pip install --quiet --constraint deploy/constraints.txt --editable '.[dev,bench]'
 	.venv/bin/python -m tests.bench.delivery
+	.venv/bin/python -m tests.bench.drained
+	.venv/bin/python -m tests.bench.queued
+	.venv/bin/python -m tests.bench.memory
+	.venv/bin/python -m tests.bench.store
 	.venv/bin/python -m tests.bench.recovery
 	.venv/bin/python -m tests.bench.served
 	.venv/bin/python -m tests.bench.library

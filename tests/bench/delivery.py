@@ -1,7 +1,7 @@
-"""How long from an IMAP delivery to the suppression, on real Dovecot, Redis and RQ workers: `make bench`.
+"""How long from a delivery to the suppression, on real Dovecot, Redis and RQ workers: `make bench`.
 
-One mail at a time into an idle mailbox (IDLE wakes the poller), then a burst. Prints medians and the machine; asserts
-nothing. The floor is Dovecot's own: it tells an IDLE client 0.5 s after the delivery.
+One mail at a time: into an idle mailbox (IDLE wakes the poller), by LMTP and by webhook; then a burst into the mailbox. Prints
+medians and the machine; asserts nothing. The floor of IDLE is Dovecot's own: it tells a client 0.5 s after the delivery.
 """
 
 import os
@@ -11,7 +11,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from smtplib import LMTP
 
 from redis import Redis
 
@@ -19,6 +21,7 @@ from tests.harness import processes
 from tests.harness.dovecot import Dovecot, Mailbox
 from tests.harness.mails import address, mail, recipient
 from tests.harness.names import NAMES
+from tests.harness.processes import free_port
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS, Service, until
 from worker.store import Store
@@ -46,27 +49,48 @@ def main() -> None:
 def _measure(redis_url: str, mailbox: Mailbox, folder: Path) -> None:
     service = Service(
         folder, redis_url=redis_url, secret_keys=MASTERS[0], imap_url=mailbox.url, imap_password=mailbox.password,
-        imap_ca_file=str(mailbox.ca_file), imap_backlog="all", workers="2",
+        imap_ca_file=str(mailbox.ca_file), imap_backlog="all", workers="2", in_relay="bearer:t",
+        lmtp=f"127.0.0.1:{free_port()}",
     )  # fmt: skip
     with service.running("run"), Redis.from_url(redis_url) as client:
         store = Store(client, NAMES)
         until(lambda: "state=idle" in service.log.read_text(), what="the poller idle")
         _say(f"machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}")
-        singles = [_single(store, mailbox, number) for number in range(SINGLES)]
-        _say(f"one mail, IMAP delivery to effect: median {statistics.median(singles):.2f} s,"
-             f" fastest {min(singles):.2f} s, slowest {max(singles):.2f} s ({SINGLES} mails, IDLE)")  # fmt: skip
+        by = {"IDLE": _by_imap(mailbox), "LMTP": _by_lmtp(service), "webhook": _by_webhook(service)}
+        for number, (way, deliver) in enumerate(by.items()):
+            seconds = sorted(_single(store, deliver, 1000 * number + each) for each in range(SINGLES))
+            _say(f"one mail, delivery to effect by {way}: median {statistics.median(seconds) * 1e3:,.0f} ms,"
+                 f" fastest {seconds[0] * 1e3:,.0f}, slowest {seconds[-1] * 1e3:,.0f} ({SINGLES} mails)")  # fmt: skip
         seconds = _burst(store, mailbox)
         _say(
             f"{BURST} mails at once, delivery to last effect: {seconds:.1f} s ({BURST / seconds:.0f} mails/s, 2 workers)"
         )
 
 
-def _single(store: Store, mailbox: Mailbox, number: int) -> float:
+def _single(store: Store, deliver: Callable[[int], object], number: int) -> float:
     time.sleep(0.7)  # let the mailbox fall idle again
     begun = time.monotonic()
-    mailbox.append_many([mail(address(number), f"single-{number}")])
-    _await(store, [recipient(number)])
+    deliver(number)
+    until(lambda: recipient(number) in {name for name, _ in store.listed("acme", 1)}, 120, "the effect")
     return time.monotonic() - begun
+
+
+def _by_imap(mailbox: Mailbox) -> Callable[[int], object]:
+    return lambda number: mailbox.append_many([mail(address(number), f"single-{number}")])
+
+
+def _by_lmtp(service: Service) -> Callable[[int], object]:
+    host, _, port = service.env["UNSUBD_LMTP"].partition(":")
+
+    def deliver(number: int) -> None:
+        with LMTP(host, int(port)) as client:
+            client.sendmail("", [address(number)], mail(address(number), f"single-{number}"))
+
+    return deliver
+
+
+def _by_webhook(service: Service) -> Callable[[int], object]:
+    return lambda number: service.post("/in/relay", mail(address(number), f"single-{number}"), authorization="Bearer t")
 
 
 def _burst(store: Store, mailbox: Mailbox) -> float:
