@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from handlers.request import Action, Effect, Request, request_id
+from tests.harness.growth import grow
 from tests.harness.names import NAMES, answers
 from worker.store import Store, script
-from worker.store.growth import Growth
 from worker.store.row import Row
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
@@ -247,7 +247,7 @@ class History:
 
             buckets = int(self.store._redis.hget(f"unsubd:buckets:{{{sender}}}", "buckets") or 1)
             with suppress(Killed):
-                Growth(send, NAMES).grow(sender, buckets + more)
+                grow(send, NAMES, sender, buckets + more)
             self.store._redis.delete(f"unsubd:growing:{{{sender}}}")  # as if two seconds were over
         self.agree()
         self.lists_agree()

@@ -129,14 +129,11 @@ def _servers(settings: Settings, *, attached: bool = True) -> Iterator[tuple[Red
     server = embedded.attach(settings.data_dir) if settings.embedded and attached else None
     try:
         redis_url, store_url = _urls(settings)
-        client = connect(redis_url)
-        with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
-            store_client = connect(store_url) if store_url != redis_url else client
-        try:
-            yield client, store_client
-        finally:
-            client.close()
-            store_client.close()
+        with connect(redis_url) as client:
+            with away_as(StoreUnavailable, "UNSUBD_STORE_URL"):
+                store_client = connect(store_url) if store_url != redis_url else client
+            with store_client:
+                yield client, store_client
     finally:
         if server:
             server.close()
@@ -255,7 +252,8 @@ def _built(
     if checked:
         weak = _require_durable(settings, client, store_client)
         backup.require_whole(store_client)
-        store_format.enter(store_client, lambda: [each.id for each in accounts.senders()])
+        senders = lambda: [each.id for each in accounts.senders()]  # noqa: E731  asked at the first start alone
+        store_format.enter(store_client, senders, min_replicas=settings.min_replicas)
         if not lost_key_allowed:
             key_store.require_masters(store_client, ring)
     pseudonym_key = key_store.pseudonym_key(store_client, ring, min_replicas=settings.min_replicas)

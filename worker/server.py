@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import NoPermissionError, RedisClusterException
+from redis.exceptions import AskError, NoPermissionError, RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
@@ -83,13 +83,16 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
         ) from error
     except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
         raise error_type(f"{setting}: the server does not answer ({type(error).__name__})") from error
+    except AskError as error:
+        raise error_type(f"{setting}: a slot moved to another node while it was read") from error
     except redis.ResponseError as error:
-        if isinstance(error, NoPermissionError) or str(error).startswith(_NO_RIGHT_IN_SCRIPT):
-            # It names a command or a key, which name no recipient.
+        word = word_of(error)  # first: it takes the command out of the error
+        if isinstance(error, NoPermissionError) or str(error.args[0]).startswith(_NO_RIGHT_IN_SCRIPT):
+            # What is left names a command, or says "a key".
             raise ConfigError(
                 f"{setting}: {error}: give unsubd's user of Redis the rights that the README lists"
             ) from error
-        if word := word_of(error):
+        if word:
             raise error_type(f"{setting}: the server cannot write now ({word})") from error
         raise
 

@@ -206,7 +206,7 @@ def run_reaper(settings: Settings) -> None:
     looked_at = archived_at = 0.0
     excused_until = 0.0
     with _opened(settings) as installation, watching(installation):
-        moves = installation.store.migrate()
+        moves: Iterator[int] | None = installation.store.migrate()
         while not stopped:
             try:
                 for reaper, memory in ((installation.queue.reaper, seen), (installation.events.reaper, seen_events)):
@@ -223,10 +223,12 @@ def run_reaper(settings: Settings) -> None:
                 if not archived_at or time.monotonic() - archived_at > _ARCHIVE_EVERY_S:
                     archived_at = time.monotonic()
                     _archive(installation)
-                if rows := sum(islice(moves, _MOVES_AT_ONCE)):
-                    installation.journal.service("migrated", rows=rows)
+                if moves and (moved := list(islice(moves, _MOVES_AT_ONCE))):
+                    installation.journal.service("migrated", rows=sum(moved))
+                else:
+                    moves = None  # done: to look again is to look at every key
             except Unavailable:
-                moves = installation.store.migrate()
+                moves = installation.store.migrate() if moves else None
                 seen.clear()
                 seen_events.clear()  # heartbeats could not be written either: give the workers their time again
                 excused_until = time.monotonic() + _EXCUSED_S

@@ -19,6 +19,7 @@ from tests.crash.processes import kill_tree
 from tests.harness import posts, sns
 from tests.harness.dovecot import Mailbox
 from tests.harness.far_side import KEY, FarSide, far_side
+from tests.harness.growth import grow
 from tests.harness.processes import free_port
 from tests.harness.receiver import Receiver, receiving
 from tests.harness.redis_server import RedisServer
@@ -28,6 +29,7 @@ from tests.harness.web import ask
 from tests.unit.house import decided
 from worker.installation import Installation, open_installation
 from worker.settings import load_settings
+from worker.store.script import send
 from worker.web.ops import session as sessions
 from worker.web.ops.session import Role
 
@@ -195,7 +197,10 @@ class Doors:
 def _split(installation: Installation) -> None:
     """Let acme have many buckets from the start: a split copies the number of changes that the matrix counts by."""
     installation.store.apply(decided("the first", 1, "acme", "first@example.com").requests)
-    assert installation.store._buckets._growth.grow("acme", _BUCKETS) == _BUCKETS
+    assert (
+        grow(lambda commands: send(installation.store_redis, commands), installation.names, "acme", _BUCKETS)
+        == _BUCKETS
+    )
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from handlers.message import InboundMessage
 from handlers.request import DecidedMessage
 from handlers.tag import Tag, mint
 from tests.harness import processes
+from tests.harness.growth import grow
 from tests.harness.mails import NEW, TEMPLATE, address, mail, recipient
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS
@@ -26,7 +27,6 @@ from worker.check import check
 from worker.installation import Installation, open_installation
 from worker.jobs import configure
 from worker.settings import load_settings
-from worker.store.growth import Growth
 from worker.store.script import send
 
 COUNT = 10_000
@@ -68,7 +68,7 @@ def _measure(installation: Installation) -> None:
     installation.accounts.add_group("acme", "News", "", 1)
     _go_through(installation, 0, _BATCH)
     # As in a sender that has grown: no split is in what follows.
-    Growth(lambda commands: send(installation.store_redis, commands), installation.names).grow("acme", 128)
+    grow(lambda commands: send(installation.store_redis, commands), installation.names, "acme", 128)
     _go_through(installation, _BATCH, _BATCH)
     messages = [_message(number) for number in range(2 * _BATCH, 2 * _BATCH + COUNT)]
     _say("first receipts", _spent(installation, lambda: installation.intake.decide(messages)))

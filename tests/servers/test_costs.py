@@ -12,6 +12,7 @@ from redis.connection import AbstractConnection
 
 from handlers import message
 from handlers.message import InboundMessage
+from tests.harness.growth import grow
 from tests.harness.mails import address, mail
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import MASTERS
@@ -22,7 +23,6 @@ from worker.installation import Installation, open_installation
 from worker.reconcile import Report
 from worker.reconcile.books import Books
 from worker.settings import load_settings
-from worker.store.growth import Growth
 from worker.store.script import send
 
 
@@ -113,7 +113,7 @@ def test_a_job_of_500_is_recorded_in_ten_round_trips(installation: Installation,
         installation.intake.record(batch, queued_ms=now_ms())
 
     record(1)
-    Growth(lambda commands: send(installation.store_redis, commands), installation.names).grow("acme", 64)
+    grow(lambda commands: send(installation.store_redis, commands), installation.names, "acme", 64)
     # Somebody else split: we learn by the way, a round trip each time, until we came to the last bucket.
     check(installation, "acme", 1, [f"person{number}@example.com" for number in range(1000)])
     small, large = cost(lambda: record(50)), cost(lambda: record(500))

@@ -12,14 +12,24 @@ from fakeredis import FakeRedis
 
 from handlers.errors import ConfigError, Rejected
 from handlers.request import Action
+from tests.harness import growth
 from tests.harness.names import NAMES
 from tests.store_model import NOW, asked
 from worker import backup
 from worker.backup import file, keys
 from worker.store import Store, script
-from worker.store.growth import Growth
 
 OCTETS = bytes(range(256))
+
+
+@pytest.fixture(autouse=True)
+def run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which run of the servers it is; fakeredis does not tell."""
+    found = ["the first"]
+    monkeypatch.setattr(backup, "_run_of", lambda client: found[-1])
+    return found
+
+
 MASTER = "aa11"
 
 
@@ -64,7 +74,7 @@ def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
     assert _restored((target, target), tmp_path / "b", [MASTER], _quiet) == count == 8
     assert _content(target) == _content(source)
     assert stat.S_IMODE(os.stat(tmp_path / "b").st_mode) == 0o600
-    assert gzip.decompress((tmp_path / "b").read_bytes()).startswith(b'{"unsubd":"backup","format":1,')
+    assert gzip.decompress((tmp_path / "b").read_bytes()).startswith(b'{"unsubd":"backup","format":2,')
     assert file.verified(tmp_path / "b").head["secret_keys"] == ["00" * 32]
 
 
@@ -110,7 +120,7 @@ def test_what_is_not_whole_is_refused_before_a_key_is_written(tmp_path: Path, da
         "a line less": gzip.compress(b"".join(text.splitlines(True)[:3] + text.splitlines(True)[4:])),
         "no backup": gzip.compress(b'{"some": "log"}\n'),
         "nothing": b"",
-        "a newer format": gzip.compress(text.replace(b'"format":1', b'"format":2', 1)),
+        "a newer format": gzip.compress(text.replace(b'"format":2', b'"format":3', 1)),
     }[damage])  # fmt: skip
 
     with pytest.raises(Rejected, match=r"expected"):
@@ -281,7 +291,7 @@ def test_a_backup_holds_every_row_whatever_splits_meanwhile(tmp_path: Path, monk
     def grow(commands: Any) -> None:
         for sender in ("acme", "bolt"):
             source.delete(f"unsubd:growing:{{{sender}}}")
-            Growth(lambda commands: script.send(source, commands), NAMES).grow(sender, next(splits))
+            growth.grow(lambda commands: script.send(source, commands), NAMES, sender, next(splits))
 
     walk = keys.walk  # a split between any two reads of a bucket
     monkeypatch.setattr(keys, "walk", lambda *asked: (grow(found) or found for found in walk(*asked, at_once=1)))
@@ -293,7 +303,7 @@ def test_a_backup_holds_every_row_whatever_splits_meanwhile(tmp_path: Path, monk
         assert next(splits) > 9
         assert all(own and own.suppressed for _, own in store.asked(sender, 12, PEOPLE))
         assert sorted(name for name, _ in store.stopped(sender, 12)) == sorted(PEOPLE)
-        Growth(lambda commands: script.send(target, commands), NAMES).grow(sender, 40)
+        growth.grow(lambda commands: script.send(target, commands), NAMES, sender, 40)
         assert int(target.hget(f"unsubd:buckets:{{{sender}}}", "buckets")) == 40  # type: ignore[arg-type]
         assert store.counted(sender, [12]) == [len(PEOPLE)]
 
@@ -308,3 +318,28 @@ def test_a_backup_that_was_interrupted_among_buckets_goes_on(tmp_path: Path, cal
 
     assert _restored((target, target), tmp_path / "b", [MASTER], _quiet) == len(source.keys())
     assert _content(target) == _content(source)
+
+
+def test_a_backup_is_begun_anew_when_a_server_was(tmp_path: Path, run: list[str]) -> None:
+    """A cursor of another run, or of another node of a Cluster, would leave keys out."""
+    source, target = _with_buckets(["acme", "bolt", "cole"]), FakeRedis()
+    with pytest.raises(Interrupted):
+        backup.backup((source, source), tmp_path / "b", [], _after(2))
+    source.set("unsubd:tag:late", "came since")  # and a cursor that goes on would be past it
+    run.append("another")
+
+    backup.backup((source, source), tmp_path / "b", [], _quiet)
+
+    _restored((target, target), tmp_path / "b", [MASTER], _quiet)
+    assert _content(target) == _content(source)
+
+
+def test_a_sender_whose_directory_is_lost_is_in_a_backup(tmp_path: Path) -> None:
+    source, target = _with_buckets(["acme"]), FakeRedis()
+    source.delete("unsubd:buckets:{acme}")
+    source.hset("unsubd:senders", "acme", "{}")
+
+    backup.backup((source, source), tmp_path / "b", [], _quiet)
+    _restored((target, target), tmp_path / "b", [MASTER], _quiet)
+
+    assert all(own for _, own in Store(target, NAMES).asked("acme", 12, PEOPLE))

@@ -21,6 +21,8 @@ from worker.hooks import Hook
 from worker.imports import Import
 from worker.installation import Installation
 from worker.mta.map import Routes
+from worker.store import format as store_format
+from worker.store.growth import RAISE
 from worker.store.ledger import result_of
 
 MASTER = b"m" * 32
@@ -84,6 +86,8 @@ WRITES: dict[str, Callable[[Installation], object]] = {
     "a suppression": lambda house: by_hand.enter(
         house, Action.UNSUBSCRIBE, "acme", 12, [JANE.recipient], actor="ops", reason="she asked"
     ),
+    "a split": lambda house: house.store._buckets._growth._write([RAISE("unsubd:buckets:{acme}", 2)]),
+    "the store's format": lambda house: store_format.enter(client(fakeredis.FakeServer()), list, min_replicas=1),
     "a mail": lambda house: house.intake.accept([mail()]),
     "a record": _written,
     "a pointer": lambda house: house.ledger.refer([(decided("first"), decided("first", recipient="ann@example.com"))]),

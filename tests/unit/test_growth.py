@@ -1,16 +1,19 @@
 """Buckets that split, on fakeredis; the histories of `test_store_model.py` put every step to the test as well."""
 
 from collections.abc import Iterator
+from typing import Any
 from unittest.mock import patch
 
 import fakeredis
 import pytest
 import redis
 
+from handlers.errors import StoreUnavailable
 from handlers.request import Action, Effect, Request
+from tests.harness.growth import grow
 from tests.harness.names import NAMES
 from tests.store_model import NOW, asked
-from worker.store import Store, layout, script
+from worker.store import Store, growth, layout, script
 from worker.store.growth import SPLIT, Growth
 
 GROUP = 12
@@ -34,8 +37,8 @@ def stops(people: list[str], group: int = GROUP) -> list[Request]:
 
 
 def grown(client: redis.Redis, more: int) -> int:
-    growth = Growth(lambda commands: script.send(client, commands), NAMES)
-    return growth.grow("acme", int(client.hget("unsubd:buckets:{acme}", "buckets") or 1) + more)
+    buckets = int(client.hget("unsubd:buckets:{acme}", "buckets") or 1)
+    return grow(lambda commands: script.send(client, commands), NAMES, "acme", buckets + more)
 
 
 def names(store: Store, group: int = GROUP) -> list[str]:
@@ -141,3 +144,44 @@ def test_a_server_that_forgot_the_scripts_is_told_them_again(client: redis.Redis
 
     assert store.apply(stops(PEOPLE[:4]), now_ms=NOW) == [Effect.ADDED] * 4
     assert store.changes("acme", GROUP) > 4
+
+
+def test_one_person_in_many_groups_is_no_reason_to_split_for_ever(client: redis.Redis) -> None:
+    """No split makes his bucket smaller; each made the sender look twice as large."""
+    store = Store(client, NAMES)
+    store.apply(stops(PEOPLE), now_ms=NOW)
+    before = len(client.keys("unsubd:supp:*"))
+
+    for group in range(100, 140):
+        store.apply(stops(["jane@example.com"], group), now_ms=NOW)
+
+    assert len(client.keys("unsubd:supp:*")) <= 3 * before
+    assert all(store.row("acme", group, "jane@example.com") for group in range(100, 140))
+
+
+@pytest.mark.parametrize("ask", ["check", "write"])
+def test_a_bucket_that_is_gone_is_said_and_nobody_waits_for_it(client: redis.Redis, ask: str) -> None:
+    Store(client, NAMES).apply(stops(PEOPLE), now_ms=NOW)
+    buckets = int(client.hget("unsubd:buckets:{acme}", "buckets") or 0)
+    lost = next(each for each in PEOPLE if layout.bucket_of(layout.place(NAMES, "acme", each).hash, buckets) == 1)
+    client.delete(layout.bucket_key("acme", 1))
+    fresh = Store(client, NAMES)
+
+    with pytest.raises(StoreUnavailable, match="bucket 1 of acme is gone"):
+        fresh.asked("acme", GROUP, [lost]) if ask == "check" else fresh.apply(stops([lost]), now_ms=NOW)
+
+
+def test_each_step_of_a_split_is_confirmed_before_the_next(client: redis.Redis) -> None:
+    """The halves lie on different nodes of a Cluster: who takes over for one must know what the other rests on."""
+    sent: list[str] = []
+
+    def write(commands: Any) -> list[Any]:
+        sent.append(commands[0][4] if commands[0][1] == SPLIT("k")[1] else "count")
+        return script.send(client, commands)
+
+    with patch.object(layout, "LOAD", 1000):
+        Store(client, NAMES).apply(stops(PEOPLE[:50]), now_ms=NOW)
+    with patch.object(growth, "_are_full", return_value=True):
+        Growth(lambda commands: script.send(client, commands), NAMES, write).grow("acme", 2)
+
+    assert sent == ["fill", "leave", "open", "count"]

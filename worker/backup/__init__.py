@@ -11,11 +11,12 @@ goes only where nothing is, and while it is under way nothing starts there: half
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import redis
 
@@ -77,9 +78,24 @@ def stream(servers: Servers, target: IO[bytes], secret_keys: Sequence[str], prog
 
 
 def _head(servers: Servers, secret_keys: Sequence[str]) -> file.Line:
-    secrets = {"secret_keys": list(secret_keys)} if secret_keys else {}
+    own_keys = {"secret_keys": list(secret_keys)} if secret_keys else {}
     masters, made_ms = sorted(in_use(servers[1])), time.time_ns() // 1_000_000
-    return {"unsubd": "backup", "format": file.FORMAT, "made_ms": made_ms, "masters": masters, **secrets}
+    runs = [_run_of(client) for client in _places(servers)]
+    first = {"unsubd": "backup", "format": file.FORMAT, "made_ms": made_ms, "servers": runs, "masters": masters}
+    return first | own_keys
+
+
+def _places(servers: Servers) -> list[redis.Redis]:
+    return list(dict.fromkeys((servers[0], *each_server(servers[1]))))
+
+
+def _run_of(client: redis.Redis) -> str:
+    """Which run of which server it is: a SCAN's cursor means nothing to another one. One that does not tell is always another."""
+    try:
+        info: Any = client.info("server")
+    except redis.ResponseError:
+        info = {}
+    return str(info.get("run_id") or secrets.token_hex(8))
 
 
 def _goes_on(begun: file.Line, head: file.Line) -> bool:
@@ -114,12 +130,14 @@ def _write(
 
 
 def _pages(servers: Servers, begin: Place) -> Iterator[tuple[Iterator[keys.Line], Place]]:
-    """Yield (lines, where the next page begins) from (server, cursor) *begin* on: a cursor holds nothing, and is for ever.
+    """Yield (lines, where the next page begins) from (server, cursor) *begin* on: a cursor holds nothing, and is for ever
+    while its server runs.
 
-    After the servers come the senders' buckets, the cursor is the name of one: what moves there meanwhile is met.
+    After the servers come the senders' buckets, the cursor is the name of one: what moves there meanwhile is met. A slot
+    that moves to another node of a Cluster meanwhile may be missed.
     """
     first, cursor = int(begin[0]), begin[1]
-    clients = list(dict.fromkeys((servers[0], *each_server(servers[1]))))
+    clients = _places(servers)
     for number, client in enumerate(clients):
         cursor = cursor if number == first else 0
         while number >= first:
@@ -130,14 +148,19 @@ def _pages(servers: Servers, begin: Place) -> Iterator[tuple[Iterator[keys.Line]
             if not cursor:
                 break
     done = begin[1] if first == len(clients) else 0
-    for sender in _with_buckets(servers[1]):
+    for sender in _with_buckets(servers):
         if not done or sender > str(done):
             yield keys.of_buckets(servers[1], sender), [len(clients), sender]
 
 
-def _with_buckets(store: redis.Redis) -> list[str]:
+def _with_buckets(servers: Servers) -> list[str]:
+    """Every sender that may have some: a directory is a hint that may be lost, and so may an account."""
+    queue, store = servers
     found = store.scan_iter(layout.directory_key("*"), count=_SCANNED)
-    return sorted(key.decode().partition("{")[2].removesuffix("}") for key in found)
+    registered = cast(list[bytes], queue.hkeys("unsubd:senders"))
+    return sorted(
+        {key.decode().partition("{")[2].removesuffix("}") for key in found} | {each.decode() for each in registered}
+    )
 
 
 def _is_kept(line: keys.Line) -> bool:

@@ -1,6 +1,6 @@
 """The file of a backup: JSON Lines in gzip members, one member a page, so that any `zcat` reads it.
 
-    {"unsubd": "backup", "format": 1, "made_ms": …, "masters": [fingerprint, …]}
+    {"unsubd": "backup", "format": 2, "made_ms": …, "servers": [run id, …], "masters": [fingerprint, …]}
     {"key": …, "type": …, …}                          as `keys.py` makes them
     {"next": [place, cursor]}                         the end of a page: where an interrupted backup goes on
     {"end": how many keys, "sha256": digest of every octet before this line}
@@ -21,7 +21,8 @@ from typing import IO, Any
 
 from handlers.errors import Rejected
 
-FORMAT = 1
+FORMAT = 2  # 1: without buckets
+_READ = (1, 2)
 _CHUNK = 1 << 20
 Line = dict[str, Any]
 
@@ -106,7 +107,7 @@ def verified(path: Path) -> Whole:
         raise Rejected(
             f"{path}: no backup{' that is whole' if broken else ''}, expected a file that `unsubd backup` wrote"
         )
-    if head.get("format") != FORMAT:
+    if head.get("format") not in _READ:
         raise Rejected(f"{path}: format {str(head.get('format'))[:9]}, expected {FORMAT}: use the unsubd that wrote it")
     if not end or end.get("sha256") != digest.hexdigest():
         what = broken or ("changed since it was written" if end else "cut off: its end is missing")

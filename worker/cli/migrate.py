@@ -18,20 +18,26 @@ def migrate(
 ) -> None:
     """Bring the store to this version's format now; `unsubd work` does it by itself, beside its jobs."""
     settings = own_settings()
-    with open_servers(settings) as (_, store):
-        found = store_format.state(store)
+    found = _state(settings)
     moved = 0 if dry_run else _moved(settings, sum(found.waiting.values()))
-    report = {"store_format": found.format, "this_unsubd": store_format.FORMAT, "job_version": VERSION}
+    left = found if dry_run else _state(settings)
     if as_json:
-        say_json({**report, "waiting": found.waiting, "moved": moved})
+        formats = {"store_format": left.format, "this_unsubd": store_format.FORMAT, "job_version": VERSION}
+        say_json({**formats, "waiting": left.waiting, "moved": moved})
         return
-    say(f"store: format {found.format}; this unsubd writes format {store_format.FORMAT}, and jobs of version {VERSION}")
-    for sender, rows in sorted(found.waiting.items()):
-        say(f"{rows:>12,} rows of {sender} {'to be moved' if dry_run else 'found'}")
-    if dry_run and found.format < store_format.FORMAT:
+    say(f"store: format {left.format}; this unsubd writes format {store_format.FORMAT}, and jobs of version {VERSION}")
+    for sender, rows in sorted(left.waiting.items()):
+        say(f"{rows:>12,} rows of {sender} to be moved")
+    if dry_run and left.format < store_format.FORMAT:
         say("nothing was changed; programs of before must be stopped first: they fail on the new format")
     elif not dry_run:
-        say(f"{moved:,} rows moved; nothing of an older format is left")
+        rest = "some are left: stop what still writes them" if left.waiting else "nothing of an older format is left"
+        say(f"{moved:,} rows moved by this command; {rest}")
+
+
+def _state(settings: Settings) -> store_format.State:
+    with open_servers(settings) as (_, store):
+        return store_format.state(store)
 
 
 def _moved(settings: Settings, rows: int) -> int:

@@ -252,9 +252,10 @@ class Store:
     def migrate(self) -> Iterator[int]:
         """Move every row of the first layout to its bucket, while everybody works; yield how many, some hundreds at a time.
 
-        Repeat:  safe; what a kill left is moved the next time.
+        Repeat:  safe; what a kill left is moved the next time, and what a program of the first layout wrote since.
         """
         with away_as(StoreUnavailable, _SETTING):
+            self._old.shut((), min_replicas=self._min_replicas)
             for sender in sorted(set(self._old.senders())):
                 self._buckets.ask(self._hints.asking([sender]))
                 for group in self._old.groups(sender):

@@ -44,7 +44,7 @@ class Buckets:
         self._redis = client
         self._hints = hints
         self._min_replicas = min_replicas
-        self._growth = Growth(lambda commands: send(client, commands), names)
+        self._growth = Growth(lambda commands: send(client, commands), names, self._confirmed)
         # A Cluster's nodes do what one pipeline says in no order.
         self._in_order = not isinstance(client, redis.RedisCluster)
 
@@ -72,10 +72,11 @@ class Buckets:
         while waiting:
             answers = self._written([(writes[number], bucket, sure) for number, bucket, sure in waiting])
             later = []
-            for (number, bucket, _), answer in zip(waiting, answers, strict=True):
+            for (number, bucket, sure), answer in zip(waiting, answers, strict=True):
                 each = writes[number]
                 if isinstance(answer, int):
-                    on = self._hints.step(each.sender, bucket, each.place.hash, None if answer < 0 else answer)
+                    depth = None if answer < 0 else answer
+                    on = self._hints.step(each.sender, bucket, each.place.hash, depth, sure=sure)
                     later.append((number, *(on or (0, False))))
                     continue
                 if isinstance(answer, list) and answer[:1] == [b"added"]:
@@ -90,15 +91,19 @@ class Buckets:
         commands = [each.at(bucket, sure=sure) for each, bucket, sure in visits]
         sure_to_change = _told(each for each, _, _ in visits if not each.may_do_nothing) if self._in_order else []
         # After the rows: who sees the old number may have seen the old rows, never the other way round.
-        replies = send(self._redis, commands, [*sure_to_change, *confirmation(self._min_replicas)])
-        answers = check_confirmed(replies, self._min_replicas, StoreUnavailable)[: len(commands)]
+        answers = self._confirmed(commands, sure_to_change)[: len(commands)]
         rest = (
             each
             for (each, _, _), answer in zip(visits, answers, strict=True)
             if (answer == b"lifted" if each.may_do_nothing else not self._in_order)
         )
-        send(self._redis, _told(rest))
+        if told := _told(rest):
+            self._confirmed(told)
         return answers
+
+    def _confirmed(self, commands: Sequence[Command], last: Sequence[Command] = ()) -> list[Any]:
+        replies = send(self._redis, commands, [*last, *confirmation(self._min_replicas)])
+        return check_confirmed(replies, self._min_replicas, StoreUnavailable)
 
     def _grow(self, sizes: dict[tuple[str, int], int]) -> None:
         """Let buckets split where what new rows came to is too full; each of these says how large all must be."""

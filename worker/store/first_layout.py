@@ -20,7 +20,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
+from handlers.errors import StoreUnavailable
 from worker.points import point
+from worker.server import check_confirmed, confirmation
 from worker.store.row import unpack
 from worker.store.script import Script, send
 
@@ -98,7 +100,7 @@ class FirstLayout:
                 found[_sender(key)] += self._redis.hlen(key)
         return dict(found)
 
-    def shut(self, registered: Iterable[str]) -> None:
+    def shut(self, registered: Iterable[str], *, min_replicas: int = 0) -> None:
         """Put aside what programs of the first layout wrote, of every sender that is *registered* or has rows.
 
         Why:     such a program would mail whoever lies in a bucket; so its every read and write of these senders fails.
@@ -111,7 +113,8 @@ class FirstLayout:
         for start in range(0, len(senders), _AT_ONCE):
             some = senders[start : start + _AT_ONCE]
             with point("store.shut"):
-                send(self._redis, [_SHUT(f"unsubd:supp:{{{each}}}", each, _WORD) for each in some])
+                shut = [_SHUT(f"unsubd:supp:{{{each}}}", each, _WORD) for each in some]
+                check_confirmed(send(self._redis, shut, confirmation(min_replicas)), min_replicas, StoreUnavailable)
 
     def recipients(self, sender: str, group: int) -> Iterator[str]:
         """Yield whoever has a row of this group here, under whichever form."""

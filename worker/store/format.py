@@ -15,7 +15,7 @@ import redis
 
 from handlers.errors import ConfigError, StoreUnavailable
 from worker.points import point
-from worker.server import away_as
+from worker.server import away_as, check_confirmed, confirmation
 from worker.store.first_layout import FirstLayout
 from worker.store.script import Script, send
 
@@ -61,7 +61,7 @@ def state(client: redis.Redis) -> State:
         return State(found, FirstLayout(client).waiting())
 
 
-def enter(client: redis.Redis, senders: Callable[[], Iterable[str]]) -> None:
+def enter(client: redis.Redis, senders: Callable[[], Iterable[str]], *, min_replicas: int = 0) -> None:
     """Check the store's format; an older one becomes ours, which older programs, if any still run, fail on.
 
     Shape:   senders: the registered ones, asked for when the format is the first.
@@ -71,9 +71,10 @@ def enter(client: redis.Redis, senders: Callable[[], Iterable[str]]) -> None:
     if require_known(client) == FORMAT:
         return
     with away_as(StoreUnavailable, _SETTING):
-        FirstLayout(client).shut(senders())
+        FirstLayout(client).shut(senders(), min_replicas=min_replicas)
         with point("store.format"):
-            [found] = send(client, [_RAISE(_KEY, FORMAT)])
+            replies = send(client, [_RAISE(_KEY, FORMAT)], confirmation(min_replicas))
+            [found] = check_confirmed(replies, min_replicas, StoreUnavailable)
     _refuse_newer(found)
 
 

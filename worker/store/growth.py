@@ -41,10 +41,14 @@ class Halves:
 
 
 class Growth:
-    """The splits of one server's buckets."""
+    """The splits of one server's buckets.
 
-    def __init__(self, send: Send, names: ForgottenNames) -> None:
+    Shape:   write: sends what must not be taken back: each step rests on the one before, in another slot.
+    """
+
+    def __init__(self, send: Send, names: ForgottenNames, write: Send | None = None) -> None:
         self._send = send
+        self._write = write or send
         self._names = names
 
     def grow(self, sender: str, wanted: int) -> int:
@@ -67,7 +71,8 @@ class Growth:
                 break
             buckets += done
             with point("store.count"):
-                self._send([RAISE(directory, buckets), ("SET", key, "1", "PX", _ALONE_MS)])
+                self._write([RAISE(directory, buckets)])
+            self._send([("SET", key, "1", "PX", _ALONE_MS)])
         self._send([("DEL", key)])
         return buckets
 
@@ -83,6 +88,7 @@ class Growth:
 
     def _tried(self, sender: str, waiting: Sequence[int]) -> list[int]:
         read = self._send([("HGETALL", layout.bucket_key(sender, layout.parent(each))) for each in waiting])
+        is_worth_it = _are_full(read)
         fills, leaves, tried, left = [], [], [], []
         for each, bucket in zip(waiting, read, strict=True):
             if not bucket:
@@ -90,6 +96,8 @@ class Growth:
             head = layout.read_head(bucket[b""])
             if head.depth >= each.bit_length():
                 left.append(each)  # who began this was killed before he opened it
+                continue
+            if not is_worth_it:
                 continue
             deeper = f"{each.bit_length()} {head.changes + 1}"
             halves = self._halves(sender, bucket, each)
@@ -99,13 +107,14 @@ class Growth:
             )
             tried.append(each)
         with point("store.fill"):
-            filled = self._send(fills)
+            filled = self._write(fills) if fills else []
         sure = [number for number, answer in enumerate(filled) if answer]
         with point("store.leave"):
-            answers = self._send([leaves[number] for number in sure])
+            answers = self._write([leaves[number] for number in sure]) if sure else []
         left += [tried[number] for number, answer in zip(sure, answers, strict=True) if answer]
         with point("store.open"):
-            self._send([SPLIT(layout.bucket_key(sender, each), "open") for each in left])
+            if left:
+                self._write([SPLIT(layout.bucket_key(sender, each), "open") for each in left])
         return left
 
     def _halves(self, sender: str, bucket: dict[bytes, bytes], new: int) -> Halves:
@@ -115,6 +124,11 @@ class Growth:
             if field and field[:1] != b"\0":
                 sides[layout.hash_of(self._names, sender, field) & mask == new].append((field, value))
         return Halves(*(_flat(side) for side in sides))
+
+
+def _are_full(buckets: Sequence[dict[bytes, bytes]]) -> bool:
+    """Say whether buckets are full on average: one recipient in many groups fills one that no split makes smaller."""
+    return sum(map(len, buckets)) >= layout.LOAD * len(buckets)
 
 
 def _flat(rows: list[tuple[bytes, bytes]]) -> list[bytes]:

@@ -6,6 +6,7 @@ Why:     a check is asked by the store, by a client with threads and by one with
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from handlers.errors import StoreUnavailable
 from worker.store import layout
 from worker.store.first_layout import FirstLayout
 from worker.store.forgotten import ForgottenNames
@@ -54,11 +55,18 @@ class Hints:
         """Remember that the sender has this bucket."""
         self._buckets[sender] = max(bucket + 1, self.buckets(sender))
 
-    def step(self, sender: str, bucket: int, hash_: int, depth: int | None) -> tuple[int, bool] | None:
+    def step(self, sender: str, bucket: int, hash_: int, depth: int | None, *, sure: bool) -> tuple[int, bool] | None:
         """Return where to go on from a bucket that is so deep, and whether it is sure that the row is there.
 
-        Shape:   depth None: there is no such bucket, or it does not answer yet. None: the row is here, or nowhere.
+        Shape:   depth None: there is no such bucket, or it does not answer yet. sure: how we came to it. None: the row is
+                 here, or nowhere.
+        Errors:  StoreUnavailable  its parent gave rows to it, and it is gone: nobody may be told "allowed".
         """
+        if depth is None and sure:
+            raise StoreUnavailable(
+                f"UNSUBD_STORE_URL: bucket {bucket} of {sender} is gone, which had rows: the server lost what it had confirmed:"
+                " restore a backup, then unsubd reconcile"
+            )
         if depth is None:
             if not bucket:
                 return None
@@ -132,7 +140,7 @@ def cells_of(hints: Hints, questions: Sequence[Question]) -> Reading[list[Sequen
             for number in numbers:
                 question = questions[number]
                 end = start + len(question.fields)
-                if on := hints.step(sender, bucket, question.hash, depth):
+                if on := hints.step(sender, bucket, question.hash, depth, sure=sure):
                     waiting.setdefault((sender, *on), []).append(number)
                 elif depth is not None:
                     found[number] = reply[start:end]
