@@ -8,10 +8,17 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
+from handlers.errors import ConfigError
+from handlers.request import Action
+from handlers.tag import Minted, Tag
 from tests.harness.dovecot import Mailbox
+from tests.harness.names import NAMES
 from tests.harness.redis_server import RedisServer
 from tests.harness.service import Service, until
 from tests.harness.trial import Trial, settings
+from tests.store_model import NOW, asked
+from worker.store import Store
+from worker.store.tags import StoredTags
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 README = Path(__file__).parents[2] / "README.md"
@@ -79,3 +86,18 @@ def test_a_right_that_is_missing_is_named(tmp_path: Path, own_redis: Callable[..
     assert (refused.returncode, len(refused.stderr.splitlines())) == (78, 1)
     assert "can't run this command" in refused.stderr or f"no permissions to run the '{missing}'" in refused.stderr
     assert "the rights that the README lists" in refused.stderr
+
+
+@pytest.mark.parametrize("missing", ["hset", "hincrby"])  # in a pipeline, and in a script in a pipeline
+def test_a_right_that_is_missing_spells_no_address(own_redis: Callable[..., RedisServer], missing: str) -> None:
+    server = own_redis()
+    with redis.Redis.from_url(_as_user(server)) as client:
+        server.client().execute_command("ACL", "SETUSER", "unsubd", f"-{missing}")
+        minted = Minted("h", "u+h@unsub.example.com", True, "a" * 26), Tag("acme", 12, JANE)
+        wishes = [asked(Action.UNSUBSCRIBE, ("acme", 12, each), NOW, "page", each) for each in (JANE, f"other.{JANE}")]
+
+        with pytest.raises(ConfigError, match="the rights that the README lists") as told:
+            StoredTags(client).keep([minted]) if missing == "hset" else Store(client, NAMES).apply(wishes)
+
+    assert "jane" not in str(told.value)
+    assert "jane" not in repr(told.value.__cause__)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from redis.crc import key_slot
 
 from handlers.errors import StoreUnavailable
 from handlers.request import Action, Effect
@@ -21,7 +22,7 @@ from tests.harness.service import Service, until
 from tests.harness.trial import Trial, settings
 from tests.store_model import NOW, asked
 from worker import server
-from worker.store import Store
+from worker.store import Store, layout
 
 pytestmark = [
     pytest.mark.fault,
@@ -128,6 +129,24 @@ def test_what_no_replica_has_is_not_acknowledged(cluster: ClusterServers, monkey
         finally:
             os.kill(replica.pid, signal.SIGCONT)
         until(lambda: _is_confirmed(store, wishes), what="confirmed again")
+
+
+def test_nothing_counts_that_is_written_to_a_slot_on_its_way(cluster: ClusterServers) -> None:
+    """Its new node has it, and no WAIT of ours went there."""
+    slots = {sender: key_slot(layout.bucket_key(sender, 0).encode()) for sender in "abcdefghijklmnop"}
+    still, moving = [each for each, slot in slots.items() if slot < 16384 // 3][:2]
+    old, new = (node.client() for node in cluster.nodes[:2])
+    old_id, new_id = (client.execute_command("CLUSTER", "MYID").decode() for client in (old, new))
+    new.execute_command("CLUSTER", "SETSLOT", slots[moving], "IMPORTING", old_id)
+    old.execute_command("CLUSTER", "SETSLOT", slots[moving], "MIGRATING", new_id)
+    wishes = [
+        asked(Action.UNSUBSCRIBE, (sender, 12, "p@example.com"), NOW, "page", sender) for sender in (still, moving)
+    ]
+    with server.connect(cluster.url) as client:
+        with pytest.raises(StoreUnavailable, match="0 of 1 replicas confirmed"):
+            Store(client, NAMES, min_replicas=1).apply(wishes)
+
+        assert Store(client, NAMES).row(moving, 12, "p@example.com")
 
 
 def _is_confirmed(store: Store, wishes: list[object]) -> bool:

@@ -180,3 +180,16 @@ def test_a_person_is_forgotten_in_both(store: Store, client: redis.Redis) -> Non
     assert store.counted("acme", [12]) == [3]
     assert store.is_forgotten("acme", LONG)
     assert [own is not None for _, own in store.asked("acme", 12, [LONG, GONE])] == [True, True]
+
+
+def test_what_an_older_program_wrote_of_a_later_sender_is_moved_too(client: redis.Redis, store: Store) -> None:
+    """It was not there at the first start, so nothing stopped that program: the next start finds it, or `unsubd migrate`."""
+    for _ in store.migrate():
+        pass
+    write(client, "late", {12: {JANE: packed(NOW // SECOND, NOW, 1)}}, ["~name"])
+
+    assert sum(store.migrate()) == 1
+
+    fresh = Store(client, NAMES)
+    assert fresh.row("late", 12, JANE)
+    assert client.type("unsubd:supp:{late}:12") == b"string"
