@@ -86,7 +86,7 @@ WRITES: dict[str, Callable[[Installation], object]] = {
     "a suppression": lambda house: by_hand.enter(
         house, Action.UNSUBSCRIBE, "acme", 12, [JANE.recipient], actor="ops", reason="she asked"
     ),
-    "a split": lambda house: house.store._buckets._growth._write([RAISE("unsubd:buckets:{acme}", 2)]),
+    "a split": lambda house: house.store._buckets._growth._send_kept([RAISE("unsubd:buckets:{acme}", 2)]),
     "the store's format": lambda house: store_format.enter(client(fakeredis.FakeServer()), list, min_replicas=1),
     "a mail": lambda house: house.intake.accept([mail()]),
     "a record": _written,

@@ -186,6 +186,7 @@ def test_what_an_older_program_wrote_of_a_later_sender_is_moved_too(client: redi
     """It was not there at the first start, so nothing stopped that program: the next start finds it, or `unsubd migrate`."""
     for _ in store.migrate():
         pass
+    assert store.row("late", 12, JANE) is None
     write(client, "late", {12: {JANE: packed(NOW // SECOND, NOW, 1)}}, ["~name"])
 
     assert sum(store.migrate()) == 1

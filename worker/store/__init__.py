@@ -257,6 +257,7 @@ class Store:
         with away_as(StoreUnavailable, _SETTING):
             self._old.shut((), min_replicas=self._min_replicas)
             for sender in sorted(set(self._old.senders())):
+                self._hints.forget(sender)  # what was put aside just now, it does not know of
                 self._buckets.ask(self._hints.asking([sender]))
                 for group in self._old.groups(sender):
                     for some in _chunks(self._old.recipients(sender, group)):

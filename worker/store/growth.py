@@ -48,7 +48,7 @@ class Growth:
 
     def __init__(self, send: Send, names: ForgottenNames, write: Send | None = None) -> None:
         self._send = send
-        self._write = write or send
+        self._send_kept = write or send
         self._names = names
 
     def grow(self, sender: str, wanted: int) -> int:
@@ -71,7 +71,7 @@ class Growth:
                 break
             buckets += done
             with point("store.count"):
-                self._write([RAISE(directory, buckets)])
+                self._send_kept([RAISE(directory, buckets)])
             self._send([("SET", key, "1", "PX", _ALONE_MS)])
         self._send([("DEL", key)])
         return buckets
@@ -107,14 +107,14 @@ class Growth:
             )
             tried.append(each)
         with point("store.fill"):
-            filled = self._write(fills) if fills else []
+            filled = self._send_kept(fills) if fills else []
         sure = [number for number, answer in enumerate(filled) if answer]
         with point("store.leave"):
-            answers = self._write([leaves[number] for number in sure]) if sure else []
+            answers = self._send_kept([leaves[number] for number in sure]) if sure else []
         left += [tried[number] for number, answer in zip(sure, answers, strict=True) if answer]
         with point("store.open"):
             if left:
-                self._write([SPLIT(layout.bucket_key(sender, each), "open") for each in left])
+                self._send_kept([SPLIT(layout.bucket_key(sender, each), "open") for each in left])
         return left
 
     def _halves(self, sender: str, bucket: dict[bytes, bytes], new: int) -> Halves:

@@ -51,6 +51,10 @@ class Hints:
             self._buckets[sender] = int(buckets or 1)
             (self._in_first_layout.add if old else self._in_first_layout.discard)(sender)
 
+    def forget(self, sender: str) -> None:
+        """Know nothing of *sender*: the next `asking` asks."""
+        self._buckets.pop(sender, None)
+
     def met(self, sender: str, bucket: int) -> None:
         """Remember that the sender has this bucket."""
         self._buckets[sender] = max(bucket + 1, self.buckets(sender))
