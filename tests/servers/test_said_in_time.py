@@ -207,7 +207,7 @@ def test_without_a_worker_from_the_start(tmp_path: Path, redis_url: str, dovecot
         page = desk.page()
         found = desk.fails("worker")
 
-    assert "No worker is alive start unsubd run, or unsubd work" in page
+    assert "No worker is alive. start unsubd run, or unsubd work" in page
     assert found == ("no worker is alive, expected at least one", "start unsubd run, or unsubd work")
 
 

@@ -5,6 +5,7 @@ no 250, a mailbox or Maildir has what lies in it. Beside them a thread of damage
 """
 
 import http.client
+import imaplib
 import itertools
 import os
 import random
@@ -80,7 +81,7 @@ class Crowd:
         self.tries[name] += 1
         try:
             return way(number)
-        except (OSError, http.client.HTTPException, AssertionError):
+        except (OSError, http.client.HTTPException, imaplib.IMAP4.error, AssertionError):
             return False  # the way in is away, or ends in the middle: it comes again
 
     def _post(self, number: int) -> bool:
