@@ -1,5 +1,8 @@
 """Redis and Valkey as the operator should run them: append-only file, fsync always."""
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import redis
@@ -41,3 +44,15 @@ class RedisServer(Server):
 
     def _answers(self) -> bool:
         return greeting(self.port, b"PING\r\n").startswith(b"+PONG")  # -LOADING is not an answer yet
+
+
+def killed(server: RedisServer) -> Callable[[], None]:
+    """Kill it, and return what mends that."""
+    server.kill()
+    return server.start
+
+
+def silent(server: RedisServer) -> Callable[[], None]:
+    """Freeze it, and return what mends that."""
+    os.kill(server.pid, signal.SIGSTOP)
+    return lambda: os.kill(server.pid, signal.SIGCONT)

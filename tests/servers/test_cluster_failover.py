@@ -17,7 +17,7 @@ from tests.harness import processes
 from tests.harness.dovecot import Mailbox
 from tests.harness.names import NAMES
 from tests.harness.redis_cluster import ClusterServers
-from tests.harness.redis_server import RedisServer
+from tests.harness.redis_server import RedisServer, killed, silent
 from tests.harness.service import Service, until
 from tests.harness.trial import Trial, settings
 from tests.store_model import NOW, asked
@@ -39,16 +39,6 @@ def cluster(tmp_path: Path) -> Iterator[ClusterServers]:
     with ClusterServers(binary, folder, replicas=True, cluster_node_timeout="1000") as cluster:
         yield cluster
         gc.collect()  # redis-py drops the connections to nodes that left, and closes none: within this test, please
-
-
-def _killed(primary: RedisServer) -> Callable[[], None]:
-    primary.kill()
-    return primary.start
-
-
-def _silent(primary: RedisServer) -> Callable[[], None]:
-    os.kill(primary.pid, signal.SIGSTOP)
-    return lambda: os.kill(primary.pid, signal.SIGCONT)
 
 
 class _Writer(threading.Thread):
@@ -73,7 +63,7 @@ class _Writer(threading.Thread):
                     self.refused += 1
 
 
-@pytest.mark.parametrize("breaks", [_killed, _silent])
+@pytest.mark.parametrize("breaks", [killed, silent])
 def test_what_was_acknowledged_is_there_after_the_failover(
     cluster: ClusterServers, breaks: Callable[[RedisServer], Callable[[], None]]
 ) -> None:

@@ -16,7 +16,7 @@ from handlers.errors import QueueUnavailable, StoreUnavailable
 from handlers.request import Action
 from tests.harness.dovecot import Mailbox, write_certificate
 from tests.harness.processes import free_port
-from tests.harness.redis_server import RedisServer
+from tests.harness.redis_server import RedisServer, killed, silent
 from tests.harness.sentinels import NAME, SentinelServer, Watched
 from tests.harness.service import Service, until
 from tests.harness.trial import Trial, settings
@@ -136,18 +136,7 @@ def test_roles_change_and_change_back_at_one_address(
         trial.verdict(ours.url, PROMISE, "Redis: roles changed, and back, with UNSUBD_MIN_REPLICAS=1", "test_replicas")
 
 
-def _killed(primary: RedisServer) -> Callable[[], None]:
-    """Break it, and return what mends it."""
-    primary.kill()
-    return primary.start
-
-
-def _silent(primary: RedisServer) -> Callable[[], None]:
-    os.kill(primary.pid, signal.SIGSTOP)
-    return lambda: os.kill(primary.pid, signal.SIGCONT)
-
-
-@pytest.mark.parametrize(("fault", "breaks"), [("killed", _killed), ("silent, and back with its old data", _silent)])
+@pytest.mark.parametrize(("fault", "breaks"), [("killed", killed), ("silent, and back with its old data", silent)])
 def test_sentinel_replaces_a_primary_that_dies_under_load(
     tmp_path: Path, watched: Callable[..., Watched], dovecot: Mailbox, fault: str,
     breaks: Callable[[RedisServer], Callable[[], None]],
