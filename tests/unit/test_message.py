@@ -489,7 +489,10 @@ LINEAR = {
 @pytest.mark.parametrize("name", LINEAR)
 def test_time_grows_no_faster_than_hostile_input(name):
     begin, unit = LINEAR[name]
-    half, whole = (_seconds(begin + unit * (size // len(unit)) + b"x@y.example\n") for size in (40_000, 160_000))
+    inputs = [begin + unit * (size // len(unit)) + b"x@y.example\n" for size in (40_000, 160_000)]
+    half, whole = map(_seconds, inputs)
+    if whole >= 9 * half + 0.2:  # a neighbour takes the cache: the least of more tries; what is quadratic stays so
+        whole = min(whole, *(_seconds(inputs[1]) for _ in range(4)))
 
     assert whole < 9 * half + 0.2  # four times the size: linear is 4, quadratic 16
 
