@@ -29,6 +29,7 @@ _CONFIGURATION = """
 base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/dovecot.log
+login_greeting = {folder}
 protocols = imap
 listen = 127.0.0.1
 ssl = yes
@@ -153,7 +154,8 @@ class Dovecot(Server):
         super().__init__([binary, "-F", "-c", configuration], folder / "dovecot.log")
 
     def _answers(self) -> bool:
-        return greeting(self.imap_port).startswith(b"* OK")
+        words = greeting(self.imap_port)
+        return words.startswith(b"* OK") and words.rstrip().endswith(bytes(self.folder))  # ours, not another's
 
 
 def _oauth(folder: Path, introspection_url: str) -> str:

@@ -1,13 +1,16 @@
 """Child processes of the tests. Hides how a server is found, awaited and ended."""
 
+import fcntl
 import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -42,17 +45,39 @@ def require(binary: str, package: str) -> Path:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
+    """Return a loopback port that nobody listens on, and that no other run of these tests gets while we live."""
     # Below the kernel's range for outgoing connections: a client that retries a stopped server within that range can
     # connect to itself, and takes the port that the server wants back.
     while True:
         port = random.randrange(20_000, 32_000)
+        if port in _PORTS or not _reserved(port):
+            continue
         with socket.socket() as candidate:
             try:
                 candidate.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _PORTS.add(port)
             return port
+
+
+# Between looking and listening another process could take the same port. Of two servers one then dies, and its tests
+# talk to the other's. So a port is a byte of this file, which the first to want it locks; the lock ends with us.
+_PORTS: set[int] = set()
+_RESERVED = Path(tempfile.gettempdir()) / f"unsubd-test-ports-{os.getuid()}"
+
+
+@cache
+def _reservations() -> int:
+    return os.open(_RESERVED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _reserved(port: int) -> bool:
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
 
 
 class Server:

@@ -3,8 +3,11 @@
 import imaplib
 import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import redis
@@ -163,3 +166,27 @@ def test_server_that_does_not_start_says_why(own_redis: Callable[..., RedisServe
 
 def test_free_port_is_outside_outgoing_range() -> None:
     assert processes.free_port() < 32_000
+
+
+def test_a_port_that_another_run_has_taken_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from tests.harness import processes as p; print(p.free_port(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        theirs, ours = int(other.stdout.readline()), processes.free_port()
+        offers = iter([theirs, ours, ours + 1, ours + 2, ours + 3])
+        monkeypatch.setattr(processes.random, "randrange", lambda *_: next(offers))
+
+        assert processes.free_port() not in {theirs, ours}
+        other.stdin.close()
+
+
+def test_a_dovecot_that_another_answers_for_does_not_start(dovecot: Mailbox, tmp_path: Path) -> None:
+    """The other's greeting is no proof: for every test of a run the two would be mixed up."""
+    second = Dovecot(processes.require("dovecot", processes.PACKAGES["dovecot"]), tmp_path)
+    configuration = tmp_path / "dovecot.conf"
+    configuration.write_text(configuration.read_text().replace(str(second.imap_port), str(dovecot.imap_port)))
+    second.imap_port = dovecot.imap_port
+
+    with pytest.raises(RuntimeError, match="Address already in use"):
+        second.start()
