@@ -36,6 +36,7 @@ from tests.harness.scripted_imap import (
 from tests.harness.service import MASTERS
 from worker.installation import Installation, open_installation
 from worker.settings import load_settings
+from worker.sources import mailbox as poller
 from worker.sources.credential import Credential
 from worker.sources.imap import DONE, ImapConnection, MailboxAddress, MailboxRefused
 from worker.sources.imap import connection as adapter
@@ -1185,6 +1186,44 @@ async def test_a_move_that_is_refused_leaves_the_mail_and_is_said_once(redis_url
         assert all(DONE in server.flags[uid] for uid in (1, 2, 3))
         assert installation.queue.rq.count == 3
         assert len(_journal(installation, "the disk is full")) == 1
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "jobs"), [("", 0, 1), ("_TOGETHER_S", 0.0, 3), ("_TOGETHER_OCTETS", 70 * len(_asks(1)), 2)]
+)
+@scene
+async def test_what_one_job_takes_is_bounded_in_messages_time_and_octets(
+    redis_url: str, bound: str, value: float, jobs: int
+) -> None:
+    """A job costs what hundreds of messages do; but a slow server's first mail must not wait for its last."""
+    server = ScriptedImap([_asks(number) for number in range(120)])
+    with pytest.MonkeyPatch.context() as changed:
+        if bound:
+            changed.setattr(poller, bound, value)
+
+        async with _polling(server, redis_url) as installation:
+            await _soon(server.hears("IDLE"), 10)
+
+            assert [len(server.heard(command)) for command in ("FETCH", "STORE")] == [3, jobs]
+            assert installation.queue.rq.count == jobs
+            assert all(DONE in flags for flags in server.flags.values())
+
+
+@pytest.mark.parametrize("code", ["SERVERBUG", "NOPERM"], ids=["its trouble", "a message's"])
+@scene
+async def test_after_a_fetch_that_failed_what_is_read_is_taken_at_once(redis_url: str, code: str) -> None:
+    """A server that fails now and then must not let the same mail be read for ever."""
+    server = ScriptedImap([_asks(number) for number in range(120)])
+    server.on("FETCH", normal)
+    server.on("FETCH", f"<tag> NO [{code}] never mind\r\n".encode())
+
+    async with _polling(server, redis_url) as installation:
+        await _soon(server.hears("STORE"), 10)
+
+        assert len(server.heard("FETCH")) == 3
+        await _soon(server.hears("IDLE"), 10)
+        assert all(DONE in flags for flags in server.flags.values())
+        assert installation.queue.rq.count > 1
 
 
 RECOVERIES: dict[str, tuple[Act, ...]] = {

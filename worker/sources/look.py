@@ -1,4 +1,4 @@
-"""How much of each message is fetched, and what is done about one that cannot be.
+"""How much of each message is fetched, how many make one job, and what is done about one that cannot be fetched.
 
 The first look is 8 KB, in batches; where it does not suffice, the second takes up to 256 KB. A failed fetch is the
 connection's fault or one message's: smaller batches find out, suspects come last, and after three times the others go on
@@ -13,9 +13,11 @@ from handlers import decision, message
 from handlers.errors import Unavailable
 from handlers.message import FIRST_LOOK_BYTES, MAX_LOOK_BYTES, InboundMessage
 from handlers.tag import Keyring
+from worker import queue
 from worker.sources.imap import ImapConnection, MailboxBusy
 
 BATCH = 50  # times 8 KB: a slow link still answers within the bound of a call
+TOGETHER = queue.BATCH
 _SECOND_LOOK_BATCH = 4  # times 256 KB = 1 MB: at 100 KB/s a third of the time that a call may take
 _GOOD_READS = 10  # in a row, before a batch that was made smaller grows again
 _STRIKES = 3
@@ -25,13 +27,15 @@ _GIVEN_UP_S = 3600.0
 class Look:
     """What one source knows about fetching its messages; it outlives connections.
 
-    Shape:   batch: how many messages to ask for at once, at the moment.
+    Shape:   batch: how many messages to ask for at once, at the moment. together: how many to accept at once, at most: a
+             job costs what hundreds of messages do.
     """
 
     def __init__(self, keys: Keyring, source: str) -> None:
         self._keys = keys
         self._source = source
         self.batch = BATCH
+        self.together = TOGETHER
         self._good_reads = 0
         self._strikes: Counter[int] = Counter()
         self._given_up_at: dict[int, float] = {}
@@ -67,14 +71,15 @@ class Look:
             found = {uid: each for uid, each in found.items() if uid not in more}
             for batch in batches(more, _SECOND_LOOK_BATCH):
                 found |= await self._fetch(connection, batch, MAX_LOOK_BYTES)
-        except MailboxBusy:
-            raise
-        except Unavailable:
-            self._suspect(uids)
+        except Unavailable as error:
+            if not isinstance(error, MailboxBusy):
+                self._suspect(uids)
+            self.together, self._good_reads = self.batch, 0  # what was read must not be read again and again
             raise
         self._good_reads += 1
         if self._good_reads >= _GOOD_READS:
-            self.batch, self._good_reads = min(BATCH, self.batch * 2), 0
+            self.batch, self.together = min(BATCH, self.batch * 2), min(TOGETHER, self.together * 2)
+            self._good_reads = 0
         return found
 
     def _needs_more(self, inbound: InboundMessage) -> bool:
@@ -84,7 +89,7 @@ class Look:
             return not len(inbound.raw) >= MAX_LOOK_BYTES and inbound.truncated
 
     def _suspect(self, uids: Sequence[int]) -> None:
-        self.batch, self._good_reads = max(1, self.batch // 7), 0
+        self.batch = max(1, self.batch // 7)
         if len(uids) == 1:
             self._strikes.update(uids)
             if self._strikes[uids[0]] >= _STRIKES:

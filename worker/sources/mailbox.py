@@ -37,6 +37,8 @@ from worker.sources.place import Place
 from worker.sources.progress import Progress, ProgressStore, UidSet
 from worker.sources.trying import Trying
 
+_TOGETHER_S = 1.0  # a slow server's mail must not wait for more of it
+_TOGETHER_OCTETS = 4 << 20
 _MOVE_BATCH = 500  # a command costs 0.24 s on 100,000 messages whatever it moves; the line stays below 4 KB
 BACKLOG_ASKED_ABOVE = 50
 _MAX_BACKOFF_S = 60.0
@@ -304,19 +306,19 @@ class Mailbox:
             uids.remove(deadly)
         count = start = 0
         while start < len(uids):
-            batch = self._trying.batch(uids[start:], self._look.batch)
-            self._trying.begin(batch)
+            together = self._trying.batch(uids[start : start + self._look.together], self._look.together)
+            self._trying.begin(together)
             try:
-                messages = await self._read(connection, batch)
+                asked, messages = await self._read(connection, together)
                 await self._take(connection, messages)
             except BaseException:
                 self._trying.end()  # whatever it was, no mail killed us
                 raise
             self._backoff_s = 1.0
-            # Not the batch: what the server did not answer is asked for again.
+            # Not what was asked for: what the server did not answer is asked for again.
             self._trying.end(messages)
             self._taken.add(messages)
-            count, start = count + len(messages), start + len(batch)
+            count, start = count + len(messages), start + asked
         # What was seen to its end needs no second search; a message whose mark is removed comes back at the next start.
         unsettled = (uid for uid in found if uid >= from_uid and not self._is_known(uid))
         self._search_from = next(unsettled, max(found, default=0) + 1)
@@ -354,7 +356,18 @@ class Mailbox:
             or self._look.gave_up(uid)
         )
 
-    async def _read(self, connection: ImapConnection, uids: Sequence[int]) -> dict[int, InboundMessage]:
+    async def _read(self, connection: ImapConnection, uids: Sequence[int]) -> tuple[int, dict[int, InboundMessage]]:
+        """Fetch of *uids* what makes one job; return how many were asked for, and what came."""
+        messages: dict[int, InboundMessage] = {}
+        asked, octets, ends_at = 0, 0, time.monotonic() + _TOGETHER_S
+        while asked < len(uids) and octets < _TOGETHER_OCTETS and (not asked or time.monotonic() < ends_at):
+            batch = uids[asked : asked + self._look.batch]
+            found = await self._fetched(connection, batch)
+            messages |= found
+            asked, octets = asked + len(batch), octets + sum(len(each.raw) for each in found.values())
+        return asked, messages
+
+    async def _fetched(self, connection: ImapConnection, uids: Sequence[int]) -> dict[int, InboundMessage]:
         given_up = self._look.given_up()
         try:
             with point("imap.fetch"):
