@@ -19,6 +19,8 @@ MAX_ADDRESS_OCTETS = 320  # 64 + 1 + 255, RFC 5321 4.5.3.1; longer local parts e
 _UNDECODED = re.compile(r"[\udc80-\udcff]")  # PEP 383: an octet that is no UTF-8
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ASCII_DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_WRAPPING = re.compile(r"^[\s<\"'(]*(?:mailto\s*:)?[\s<\"'(]*", re.I)
+_UNDAMAGED = re.compile(r"[A-Za-z0-9+=_.-]+@[A-Za-z0-9.-]+")  # nothing here that a repair would change
 _CLOSING = "".join(filter(str.isspace, map(chr, range(0x3001)))) + ">\"')"  # "[…]*$" is quadratic in a run inside
 _SPECIAL = re.compile(r'[\s"(),:;<>@\[\\\]]')  # RFC 5322 3.2.3: only within quotes
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -140,7 +142,9 @@ def undamaged(text: str) -> list[tuple[str, str]]:
         >>> undamaged("<mailto:u%2Bx@d?subject=y>")[-1]
         ('unwrap+percent', 'u+x@d')
     """
-    bare = re.sub(r"^[\s<\"'(]*(?:mailto\s*:)?[\s<\"'(]*", "", text, flags=re.IGNORECASE)
+    if _UNDAMAGED.fullmatch(text):
+        return [("", text)]
+    bare = _WRAPPING.sub("", text)
     bare = bare.partition("?")[0].rstrip(_CLOSING).replace('"@', "@").replace("'@", "@")
     steps = [("", text), ("unwrap", bare), ("unwrap+percent", unquote(bare, errors="replace"))]
     steps += [(name + "+space", value.replace(" ", "+")) for name, value in steps[1:]]

@@ -17,7 +17,7 @@ from enum import Enum
 from itertools import pairwise
 
 from handlers.address import canonical
-from handlers.message import InboundMessage
+from handlers.message import InboundMessage, once
 from handlers.mime import split_header
 
 MICROSOFT_365 = "microsoft-365"  # configured as authserv-id: fields that name none, as only Microsoft 365 writes them
@@ -56,6 +56,7 @@ class _Result:
         return values[0] if len(values) == 1 else ""
 
 
+@once
 def author(message: InboundMessage) -> str | None:
     """Return the canonical address of From, None unless there is exactly one From with exactly one address.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from handlers import mime
-from handlers.message import InboundMessage
+from handlers.message import InboundMessage, once
 from handlers.mime import ContentType, Fields
 
 _MAX_TEXT = 262144
@@ -35,12 +35,12 @@ class Text:
     embedded: bool = False
 
 
+@once
 def texts(message: InboundMessage) -> list[Text]:
     """Return the texts of the body in order, at most 256 K characters in all. Never raises."""
-    _, body, _ = mime.split_header(message.raw)
     kept: list[Text] = []
     room = _MAX_TEXT
-    for text in _texts(message.headers, body, embedded=False):
+    for text in _texts(message.headers, message.body, embedded=False):
         kept.append(Text(text.content[:room], text.is_html, text.embedded))
         room -= len(kept[-1].content)
         if room <= 0 or len(kept) >= _MAX_PARTS:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from handlers import mime
-from handlers.message import Candidate, InboundMessage, addresses, decoded, distinct
+from handlers.message import Candidate, InboundMessage, addresses, decoded, distinct, once
 from handlers.mime import Fields
 
 TAG_HEADER = "X-Unsubd-Tag"  # a tag or its whole address; for mail whose List-Unsubscribe a feedback loop removes
@@ -49,6 +49,7 @@ class Complaint:
     hint: str
 
 
+@once
 def complaint(message: InboundMessage) -> Complaint | None:
     """Return what *message* complains about, None when it is no complaint (also for `NO_COMPLAINT`)."""
     kind = feedback_type(message)
@@ -71,6 +72,7 @@ def is_from_a_feedback_loop(message: InboundMessage) -> bool:
     return feedback_type(message) is not None
 
 
+@once
 def feedback_type(message: InboundMessage) -> str | None:
     """Return the Feedback-Type in lower case, "" when the report does not say, None when there is no report."""
     if mime.report_type(message.content_type, message.parts) != "feedback-report":

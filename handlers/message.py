@@ -12,10 +12,11 @@ RFC: 5322 (format), 3834, 8058; the order of the recipient headers is that of wh
 import email.errors
 import email.header
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from hashlib import sha256
+from typing import TypeVar
 
 import mailparser
 
@@ -34,6 +35,8 @@ _ENCODED_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bBqQ]\?[^?]*\?=(?:\s+(?==\?))?){1,
 _SLOW_CHARSET = re.compile(r"=\?[^?]*(?:punycode|idna)", re.I)  # quadratic, and no mail is written in them
 _MAY_BE_TAGGED = re.compile(r"(?:[ab][a-z2-7]{13}(?:-|%2d)|h[a-z2-7]{26})", re.I)
 _BRACKETED = re.compile(r"<([^<>]*)>")
+_BETWEEN_ADDRESSES = re.compile(r"[,;]")
+_BRACKETS = re.compile(r"[\[\]]")
 _BETWEEN_WORDS = re.compile(r"[\s<>,;\"()]+")
 _RECEIVED_FOR = re.compile(r"\bfor\s+<([^<>\s]+)>")
 _HTML_TAG = re.compile(r"<[^<>]*>")
@@ -108,6 +111,27 @@ class InboundMessage:
     def text(self, name: str) -> str:
         """Return the topmost value of *name* with its encoded words decoded."""
         return decoded(self.value(name))
+
+
+Fact = TypeVar("Fact")
+
+
+def once(fact: Callable[[InboundMessage], Fact]) -> Callable[[InboundMessage], Fact]:
+    """Work out a fact of a message at the first asking only: it does not change, and the order of decision asks again.
+
+    Shape:   fact: pure; what it returns is not to be changed.
+    """
+    name = f"{fact.__module__}.{fact.__qualname__}"
+
+    @wraps(fact)
+    def known(message: InboundMessage) -> Fact:
+        facts = message.__dict__
+        if name not in facts:
+            facts[name] = fact(message)
+        found: Fact = facts[name]
+        return found
+
+    return known
 
 
 def read(
@@ -204,17 +228,21 @@ def addresses(value: str) -> Iterator[str]:
 
     Why:     the standard parsers lose `<mailto:x@d>`, encoded words and local parts with a space; the MAC decides later.
     """
-    for text in dict.fromkeys((_utf8(value), decoded(value))):
-        for piece in re.split(r"[,;]", text):
+    for text in (value,) if _is_plain(value) else dict.fromkeys((_utf8(value), decoded(value))):
+        for piece in _BETWEEN_ADDRESSES.split(text):
             if "@" in piece:
                 yield next((inside for inside in _BRACKETED.findall(piece) if "@" in inside), piece).strip()
         yield from _loose_addresses(text)
 
 
+def _is_plain(value: str) -> bool:
+    return value.isascii() and "=?" not in value
+
+
 def _loose_addresses(text: str) -> Iterator[str]:
     for word in _BETWEEN_WORDS.split(text):
         local_part, _, domain = word.rpartition("@")
-        local_part = re.split(r"[\[\]]", local_part)[-1]
+        local_part = _BRACKETS.split(local_part)[-1]
         if local_part and domain:
             yield f"{local_part}@{domain.rstrip('.')}"
 

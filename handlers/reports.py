@@ -10,7 +10,7 @@ import re
 
 from handlers import complaints, mime
 from handlers.automatic import is_challenge
-from handlers.message import InboundMessage, addresses
+from handlers.message import InboundMessage, addresses, once
 from handlers.mime import Part
 from handlers.request import Outcome
 
@@ -27,9 +27,11 @@ _AGGREGATE_TYPES = ("application/tlsrpt+gzip", "application/tlsrpt+json")
 _AGGREGATE_NAME = re.compile(
     r"[^!\s]{1,255}![^!\s]{1,255}!\d{9,11}!\d{9,11}(?:![^!\s]{1,99})?\.(?:xml|json|zip|gz|xml\.gz|json\.gz)"
 )
+_REPORT_SUBJECT = re.compile(r"\s{0,9}report domain:", re.I)
 _SETUP_NOTIFICATION = "AMAZON_SES_SETUP_NOTIFICATION"
 
 
+@once
 def report(message: InboundMessage) -> Outcome | None:
     """Return the outcome of a report that its structure betrays, None when the message is no report."""
     if message.values("x-ms-journal-report"):
@@ -55,7 +57,7 @@ def looks_like_report(message: InboundMessage) -> bool:
 
 def _is_aggregate(message: InboundMessage) -> bool:
     """DMARC's and TLS's daily reports: by the registered type, the file's name, or the subject that RFC 7489 fixes."""
-    if message.value("tls-report-domain") or re.match(r"\s{0,9}report domain:", message.text("subject"), re.I):
+    if message.value("tls-report-domain") or _REPORT_SUBJECT.match(message.text("subject")):
         return True
     kinds = [message.content_type, *(part.content_type for part in message.parts)]
     return any(
@@ -71,6 +73,7 @@ def is_ping(message: InboundMessage) -> bool:
     return _SETUP_NOTIFICATION in message.value("message-id")
 
 
+@once
 def is_bounce(message: InboundMessage) -> bool:
     """Null sender or author, mailer-daemon, postmaster, X-Failed-Recipients: 98 % of 606 bounces have one."""
     return (
@@ -87,6 +90,7 @@ def _is_robot(author: str) -> bool:
     return any(_ROBOT.match(text) for text in locals_) or (not locals_ and bool(_ROBOT.match(author)))
 
 
+@once
 def is_calendar_reply(message: InboundMessage) -> bool:
     """A text/calendar part, or the whole message, with METHOD REPLY: as a parameter or as a line."""
     whole = Part(message.content_type, message.headers, message.body, 0)

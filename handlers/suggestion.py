@@ -5,7 +5,7 @@ a quotation and a phrase, and says in `why` which of them it believed.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from handlers import automatic, reports, tag
@@ -13,7 +13,7 @@ from handlers.authentication import author
 from handlers.body import texts
 from handlers.errors import Rejected
 from handlers.foreign import matches
-from handlers.message import InboundMessage
+from handlers.message import InboundMessage, once
 from handlers.phrases import folded, languages
 from handlers.quotation import own_text
 from handlers.request import Suggestion
@@ -34,6 +34,7 @@ _TAG = re.compile(
 _NO_ROWS: Mapping[StoredTag, Tag] = MappingProxyType({})
 
 
+@once
 def asks(message: InboundMessage) -> str:
     """Return what makes *message* a person's request, e.g. 'English: "remove me"'; "" when nothing does.
 
@@ -127,8 +128,9 @@ def _quoted_tags(message: InboundMessage, keys: Keyring, rows: Mapping[StoredTag
     return list(found)
 
 
-def _tag_texts(message: InboundMessage) -> Iterator[str]:
+@once
+def _tag_texts(message: InboundMessage) -> list[str]:
     """What in the body has a tag's shape, each once, at most 50; a full stop behind a link is no part of it."""
-    contents = (re.sub("%2b", "+", text.content, flags=re.I) for text in texts(message))
+    contents = (text.content.replace("%2b", "+").replace("%2B", "+") for text in texts(message))
     found = (match[0].rstrip(".-_").lower() for content in contents for match in _TAG.finditer(content))
-    yield from list(dict.fromkeys(found))[:_MAX_TAGS]
+    return list(dict.fromkeys(found))[:_MAX_TAGS]
