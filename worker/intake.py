@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import chain
 from typing import Any
 
 import redis
@@ -86,7 +87,7 @@ class Intake:
         policy = self.policies.now()
         found = self._found(messages, policy, remember=remember)
         with point("intake.decide"):
-            return [self._decide_one(message, policy, found) for message in messages]
+            return [self._decide_one(message, policy, each) for message, each in zip(messages, found, strict=True)]
 
     def accept(
         self,
@@ -135,10 +136,15 @@ class Intake:
         self.journal.failed("poison", reason, message=key[:12], source=source)
         return Accepted([decided], self.queue.enqueue([decided], fence=fence))
 
-    def _found(self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool) -> dict[Lookup, Tag | int]:
-        wanted = list(dict.fromkeys(key for message in messages for key in self._wanted(message, policy)))
+    def _found(
+        self, messages: Sequence[InboundMessage], policy: Policy, *, remember: bool
+    ) -> list[dict[Lookup, Tag | int]]:
+        """Return what each message asks for: not what all do, or the work grows with their square."""
+        asked = [self._wanted(message, policy) for message in messages]
+        wanted = list(dict.fromkeys(chain.from_iterable(asked)))
         receipts = [key for key in wanted if isinstance(key, FirstReceipt)]
-        return self._first_receipts(receipts, remember=remember) | look_up(wanted, self.tags, self.sender_sources)
+        found = self._first_receipts(receipts, remember=remember) | look_up(wanted, self.tags, self.sender_sources)
+        return [{key: found[key] for key in keys if key in found} for keys in asked]
 
     def _wanted(self, message: InboundMessage, policy: Policy) -> list[Lookup]:
         try:

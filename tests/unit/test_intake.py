@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from handlers import decision
+from handlers.decision import FirstReceipt
 from handlers.errors import QueueUnavailable, StoreUnavailable, Unavailable
 from handlers.request import Action, DecidedMessage, Outcome, Request, request_id
 from handlers.tag import AddressTemplate, StoredTag, Tag, mint
@@ -187,6 +188,16 @@ def test_a_stored_tag_is_read_from_the_store(installation: Installation) -> None
 
     assert [(each.sender, each.group, each.recipient) for each in answer.requests] == [("acme", 12, JANE.recipient)]
     assert installation.tags.found([StoredTag(minted.ref)]) == {StoredTag(minted.ref): JANE}
+
+
+def test_a_message_is_decided_with_what_it_asked_for_alone(installation: Installation) -> None:
+    """Of 500 messages each would look through what all 500 asked for."""
+    mails = [mail(message_id=f"<{number}@x>") for number in range(3)]
+
+    with patch.object(decision, "decide", wraps=decision.decide) as decide:
+        installation.intake.decide(mails)
+
+    assert [set(each.args[3]) for each in decide.call_args_list] == [{FirstReceipt(each.key)} for each in mails]
 
 
 def test_a_message_that_breaks_the_program_stops_none_of_its_neighbours(installation: Installation) -> None:

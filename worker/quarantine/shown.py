@@ -94,6 +94,8 @@ def printable(text: str) -> str:
         >>> print(printable("a\x1b[31mb\u202ec\x00"))
         a\x1b[31mb\u202ec\x00
     """
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else _spelled(each) for each in text)
 
 

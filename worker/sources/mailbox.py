@@ -30,7 +30,16 @@ from worker.intake import has_valid_tag, is_foreign
 from worker.points import point
 from worker.settings import Settings
 from worker.sources import SourceReport, oauth
-from worker.sources.imap import ASIDE, DONE, Folders, ImapConnection, MailboxAddress, MailboxRefused, Selected
+from worker.sources.imap import (
+    ASIDE,
+    DONE,
+    Folders,
+    ImapConnection,
+    MailboxAddress,
+    MailboxRefused,
+    Selected,
+    within_a_line,
+)
 from worker.sources.lease import LIFE_S, Lease, LeaseTaken, process_name
 from worker.sources.look import Look
 from worker.sources.place import Place
@@ -39,7 +48,8 @@ from worker.sources.trying import Trying
 
 _TOGETHER_S = 1.0  # a slow server's mail must not wait for more of it
 _TOGETHER_OCTETS = 4 << 20
-_MOVE_BATCH = 500  # a command costs 0.24 s on 100,000 messages whatever it moves; the line stays below 4 KB
+_MOVES, _MOST_MOVES = 500, 8000  # a command costs 0.24 s on 100,000 messages, whatever it moves
+_MOVE_S = 1.0  # what a quick server needs for one
 BACKLOG_ASKED_ABOVE = 50
 _MAX_BACKOFF_S = 60.0
 _REFUSED_WAIT_S = 60.0  # a wrong password tried too often locks the account
@@ -80,6 +90,7 @@ class Mailbox:
         self._taken = UidSet()  # in this session
         self._search_from = 1
         self._to_move: list[int] | None = None  # None: to be searched for
+        self._moves = _MOVES  # at once, while the server is quick
         self._backoff_s = 1.0
         self._troubled = False
         self._move_again_at = 0.0
@@ -434,10 +445,12 @@ class Mailbox:
             return False
         if self._to_move is None:
             self._to_move = await self._handled(connection)
-        batch, self._to_move = self._to_move[:_MOVE_BATCH], self._to_move[_MOVE_BATCH:]
+        batch = within_a_line(self._to_move[: self._moves])
+        self._to_move = self._to_move[len(batch) :]
         if not batch:
             return False
         await self._lease.require()
+        begun = time.monotonic()
         with point("imap.move"):
             refusal = await connection.move(batch, self._processed)
         if refusal:
@@ -447,6 +460,8 @@ class Mailbox:
             self._move_again_at = time.monotonic() + _MOVE_AGAIN_S
             self._installation.journal.source(self._source, "idle", self._notes["move"])
         else:
+            quick = time.monotonic() - begun < _MOVE_S
+            self._moves = min(self._moves * 2, _MOST_MOVES) if quick else _MOVES
             await self._tell("moved", batch)
         return True
 

@@ -1,7 +1,7 @@
 """A mailbox over IMAP: the only folder that imports aioimaplib."""
 
 from worker.sources.imap.address import MailboxAddress, MailboxBusy, MailboxRefused
-from worker.sources.imap.answers import ASIDE, DONE, Fetched, Folder, Folders, Selected
+from worker.sources.imap.answers import ASIDE, DONE, Fetched, Folder, Folders, Selected, within_a_line
 from worker.sources.imap.connection import ImapConnection
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "MailboxBusy",
     "MailboxRefused",
     "Selected",
+    "within_a_line",
 ]
