@@ -4,6 +4,7 @@ Why:     a check is asked by the store, by a client with threads and by one with
 """
 
 from collections.abc import Generator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from handlers.errors import StoreUnavailable
@@ -95,18 +96,22 @@ def read(hints: Hints, names: ForgottenNames, asked: Sequence[Asked]) -> Reading
     yield from hints.asking([sender for sender, _, _ in asked])
     old = yield from _in_first_layout(hints, names, asked)
     questions = [question_of(names, *each) for each in asked]
-    found = []
-    for number, cells in enumerate((yield from cells_of(hints, questions))):
-        pairs = enumerate(zip(cells[::2], cells[1::2], strict=True))
-        found.append([either(*pair) or old.get((number, place)) for place, pair in pairs])
+    cells = yield from cells_of(hints, questions)
+    found = [[either(*pair) for pair in zip(each[::2], each[1::2], strict=True)] for each in cells]
+    for (number, place), row in old.items():
+        found[number][place] = found[number][place] or row
     return found
 
 
 def question_of(names: ForgottenNames, sender: str, groups: Sequence[int], recipient: str) -> Question:
     """Return what is wanted of one recipient: of each group the row under his name, and that under his address."""
-    place = layout.place(names, sender, recipient)
-    ends = [layout.field(b"", group) for group in groups]
-    return Question(sender, place.hash, [begin + end for end in ends for begin in (place.name, place.address)])
+    hash_, address, name, _ = layout.place(names, sender, recipient)
+    return Question(sender, hash_, [begin + end for end in _ends(tuple(groups)) for begin in (name, address)])
+
+
+@lru_cache(1024)
+def _ends(groups: tuple[int, ...]) -> list[bytes]:
+    return [layout.field(b"", group) for group in groups]
 
 
 def _in_first_layout(
@@ -161,7 +166,9 @@ def _command(sender: str, bucket: int, questions: Sequence[Question], numbers: S
 
 def either(name: bytes | None, address: bytes | None) -> Row | None:
     """Return the row of a recipient: under the name once the address is forgotten."""
-    if not name and not address:
-        return None
-    found = [unpack(packed) for packed in (name, address) if packed]
-    return next((row for row in found if row.suppressed), found[0] if found else None)
+    if not name:
+        return unpack(address) if address else None
+    if not address:
+        return unpack(name)
+    under_both = unpack(name), unpack(address)  # for a moment, while he is forgotten
+    return next((row for row in under_both if row.suppressed), under_both[0])

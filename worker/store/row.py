@@ -1,6 +1,6 @@
 """The suppression row as it lies in Redis, read back. `register.lua` is the only writer of this format."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # One byte a row; append only, a removed name keeps its place.
 SOURCE_KINDS = (
@@ -15,8 +15,7 @@ _NAMING = ("api", "operator", "import")
 _WITH_FIRST_SEEN = (20, 26)  # left out where it is the second of the event time
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One suppression row.
 
     Units:   first_seen_s: seconds UTC; time_ms: event time, milliseconds UTC.
