@@ -38,6 +38,8 @@ _ALLOWED = {RECORD, POST_EVENTS, FORWARD}
 _RESULT_TTL_S = 300  # finished jobs hold addresses: long enough to look at, no longer
 _PREFIX = "unsub-"
 _HOLDS = re.compile(r"(?:(\d+) requests? in )?(\d+) messages?")
+# Whoever can write Redis can put such a job there, and it must stop nobody.
+_UNREADABLE = (DeserializationError, AttributeError, KeyError, TypeError, ValueError)
 # An orphan may wait on after its job was halved: a hash that is gone must not come back without its lifetime.
 _SET_EXISTING = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end"
 
@@ -87,8 +89,15 @@ class UnsubdJob(Job):
         try:
             is_ours = self.func_name in (functions or _ALLOWED) and int(self.kwargs.get("version", 1)) <= VERSION
             return list(self.kwargs["batch"]) if is_ours else None
-        except (DeserializationError, AttributeError, KeyError, TypeError, ValueError):
-            return None  # whoever can write Redis can put it there, and it must stop nobody
+        except _UNREADABLE:
+            return None
+
+    def is_newer(self) -> bool:
+        """Say whether a newer program enqueued it, so that `carried` does not tell what it holds."""
+        try:
+            return self.func_name in _ALLOWED and int(self.kwargs.get("version", 1)) > VERSION
+        except _UNREADABLE:
+            return False
 
     def restore(self, raw_data: Any) -> Any:
         self._is_kept = True

@@ -30,7 +30,11 @@ _SLOW_LOG = 100_000  # all of it, however long an operator made it
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Where an address was. Shape: how many of each; rewriting: what the servers said to a rewrite of their files."""
+    """Where an address was.
+
+    Shape:   how many of each. newer_jobs: that only a newer program reads, and that may hold it still. rewriting: what the
+             servers said to a rewrite of their files.
+    """
 
     suppressions: int
     stored_tags: int
@@ -39,6 +43,7 @@ class Forgotten:
     jobs: int
     journal: int
     mails: int
+    newer_jobs: int
     rewriting: tuple[str, ...]
 
 
@@ -58,7 +63,7 @@ def forget(installation: Installation, address: str, progress: Callable[[str], N
     stored_tags = installation.tags.forget(recipient, installation.names)
     imported = installation.intake.sender_sources.forget(recipient, installation.names)
     progress("jobs")
-    jobs = _forget_jobs(installation, traces)
+    jobs, newer_jobs = _forget_jobs(installation, traces)
     progress("quarantine")
     kept = _forget_quarantine(installation, traces)
     mails = _forget_dropped(installation.settings.drop_folder, traces)
@@ -66,26 +71,27 @@ def forget(installation: Installation, address: str, progress: Callable[[str], N
     journal = installation.journal.forget(recipient)
     installation.journal.service("forgotten", suppressions=suppressions, stored_tags=stored_tags)
     rewriting = _forget_on_servers(installation, traces)
-    return Forgotten(suppressions, stored_tags, imported, kept, jobs, journal, mails, rewriting)
+    return Forgotten(suppressions, stored_tags, imported, kept, jobs, journal, mails, newer_jobs, rewriting)
 
 
-def _forget_jobs(installation: Installation, traces: Traces) -> int:
+def _forget_jobs(installation: Installation, traces: Traces) -> tuple[int, int]:
+    """Return how many jobs held the address, and how many could not be looked at."""
     while installation.parked.move(installation.queue, installation.quarantine_failed):
         pass  # into jobs, as the reaper does
-    count = installation.intake.begun.rewrite(traces.without)  # before the jobs: the reaper makes some of it
+    newer, count = 0, installation.intake.begun.rewrite(traces.without)  # before the jobs: the reaper makes some of it
     with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
         for key in installation.redis.scan_iter("rq:job:*", count=500):
             job = installation.queue.reaper.readable(key.decode().removeprefix("rq:job:"))
             if job is None:
                 continue
-            batch = job.carried()
+            batch, newer = job.carried(), newer + job.is_newer()
             if batch and (rewritten := traces.without(batch)) != batch:
                 job.rewrite(rewritten)
                 count += 1
             if any(traces.are_in(result.exc_string) for result in job.results()):
                 with point("forget.job"):
                     Result.delete_all(job)  # what an exception said of it
-    return count
+    return count, newer
 
 
 def _forget_quarantine(installation: Installation, traces: Traces) -> int:

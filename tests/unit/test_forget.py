@@ -9,11 +9,14 @@ from unittest.mock import patch
 
 import fakeredis
 import pytest
+from rq import Queue
+from rq.serializers import JSONSerializer
 
 from handlers import message
 from handlers.errors import AddressError, QueueUnavailable
 from tests.unit import house
 from tests.unit.house import decided
+from worker.batch import RECORD, VERSION
 from worker.forget import forget
 from worker.installation import Installation
 from worker.quarantine import Quarantine
@@ -180,3 +183,17 @@ def test_journal_lines_of_others_stay(acme: Installation) -> None:
 def test_what_is_no_address_forgets_nobody(acme: Installation, text: str) -> None:
     with pytest.raises(AddressError):
         forget(acme, text)
+
+
+def test_a_job_that_only_a_newer_program_reads_is_left_and_counted(acme: Installation) -> None:
+    newer = Queue("unsubd", connection=acme.redis, serializer=JSONSerializer).enqueue(
+        RECORD, batch=[decided("k", recipient=JANE).as_wire()], version=VERSION + 1
+    )
+    acme.queue.enqueue([decided("k2", recipient=JANE)])
+
+    found = forget(acme, JANE)
+
+    assert (found.jobs, found.newer_jobs) == (1, 1)
+    job = acme.queue.reaper.readable(newer.id)
+    assert job is not None
+    assert job.kwargs["batch"][0]["requests"]  # untouched

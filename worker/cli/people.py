@@ -103,11 +103,13 @@ def forget(
     names = ("suppressions", "stored_tags", "imported", "quarantine", "jobs", "journal", "mails")
     counts: dict[str, Any] = {name: getattr(found, name) for name in names}
     if as_json:
-        say_json({**counts, "rewriting": list(found.rewriting)})
+        say_json({**counts, "newer_jobs": found.newer_jobs, "rewriting": list(found.rewriting)})
         return
     say(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items()))
     for line in found.rewriting:
         say(line)
+    if found.newer_jobs:
+        say(f"{found.newer_jobs} jobs may hold it still: a newer unsubd enqueued them; forget it with that one, too")
     say("backups, your mailboxes and lists may hold it still; ledger and archive hold keyed pseudonyms alone")
 
 
