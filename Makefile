@@ -47,6 +47,8 @@ bench: setup ## measure how fast it is, beside the limits, in one run each (need
 	.venv/bin/python -m tests.bench.served
 	.venv/bin/python -m tests.bench.library
 	.venv/bin/python -m tests.bench.decide
+	.venv/bin/python -m tests.bench.drain
+	.venv/bin/python -m tests.bench.readme
 
 fuzz: setup ## put a million damaged mails through everything that decides
 	nice .venv/bin/python -m tests.fuzz.run --inputs 1000000

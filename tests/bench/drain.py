@@ -22,6 +22,7 @@ from typing import Any
 
 from redis import Redis
 
+from tests.bench.measure import Row, machine, save, table
 from tests.harness import processes
 from tests.harness.dovecot import Dovecot, Mailbox
 from tests.harness.mails import address, mail
@@ -44,6 +45,7 @@ class Sample:
     messages: int
     cpu_s: float
     rss_kb: int
+    commands: int
 
 
 def main() -> None:
@@ -97,7 +99,9 @@ def _drain(redis: RedisServer, mailbox: Mailbox, folder: Path, given: argparse.N
     maildir = mailbox.server.folder / "homes" / mailbox.user / "Maildir"
     with service.running("poll", ready=False) as poller, Redis.from_url(redis.url) as client:
         samples = _sampled(client, poller.pid, given.count)
-        _tell(samples, given.count)
+        rows = _told(samples, given.count)
+        _say(f"{machine()}\n{table(rows)}")
+        save(rows, Path("bench"))
         if not given.stay:
             kept = int(given.count * given.foreign) if given.untagged == "leave" else 0
             _tell_moves(maildir, poller.pid, kept)
@@ -120,7 +124,8 @@ def _sampled(client: Redis, pid: int, count: int) -> list[Sample]:
 def _sample(client: Redis, pid: int) -> Sample:
     row: Any = client.hget("unsubd:sources", "imap:default")
     messages = int(json.loads(row)["messages"]) if row else 0
-    return Sample(time.monotonic(), messages, _cpu_s(pid), _rss_kb(pid))
+    stats: Any = client.info("stats")
+    return Sample(time.monotonic(), messages, _cpu_s(pid), _rss_kb(pid), int(stats["total_commands_processed"]))
 
 
 def _cpu_s(pid: int) -> float:
@@ -133,19 +138,22 @@ def _rss_kb(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
-def _tell(samples: list[Sample], count: int) -> None:
+def _told(samples: list[Sample], count: int) -> list[Row]:
     edge = min(EDGE, count // 4)
     start = next(each for each in samples if each.messages)  # imports, login, SELECT and the first SEARCH left out
-    first = _us_per_message(start, _at(samples, edge))
-    last = _us_per_message(_at(samples, count - edge), samples[-1])
-    middle = _us_per_message(_at(samples, edge), _at(samples, count - edge))
+    first, last = (start, _at(samples, edge)), (_at(samples, count - edge), samples[-1])
     seconds = samples[-1].at_s - start.at_s
     _say(f"{count} messages in {seconds:.1f} s ({count / seconds:.0f}/s), before the first: {start.cpu_s:.1f} s CPU")
-    _say(f"CPU per message: first {edge}: {first:.0f} us, between: {middle:.0f} us, last {edge}: {last:.0f} us,"
-         f" last/first {last / first:.2f}")  # fmt: skip
     for share in (0.1, 0.5, 1.0):
         _say(f"RSS at {share:4.0%}: {_at(samples, int(count * share)).rss_kb / 1024:.1f} MB")
-    _say(f"RSS at most: {max(each.rss_kb for each in samples) / 1024:.1f} MB")
+    of = f"the last {edge:,} of {count:,}"
+    return [
+        Row(f"poller's CPU per message, {of}", "us", [_us_per_message(*last)], f"the first {edge:,}",
+            [_us_per_message(*first)], 1.15, higher_is_better=False),
+        Row(f"Redis commands per message, {of}", "", [_commands_per_message(*last)], f"the first {edge:,}",
+            [_commands_per_message(*first)], 1.15, higher_is_better=False),
+        Row(f"poller's memory at most, {count:,} messages", "MB", [max(each.rss_kb for each in samples) / 1024]),
+    ]  # fmt: skip
 
 
 def _at(samples: list[Sample], messages: int) -> Sample:
@@ -155,6 +163,12 @@ def _at(samples: list[Sample], messages: int) -> Sample:
 
 def _us_per_message(begin: Sample, end: Sample) -> float:
     return (end.cpu_s - begin.cpu_s) / max(1, end.messages - begin.messages) * 1e6
+
+
+def _commands_per_message(begin: Sample, end: Sample) -> float:
+    # A sample asks twice itself.
+    own = 2 * (end.at_s - begin.at_s) / _SAMPLE_EVERY_S
+    return (end.commands - begin.commands - own) / max(1, end.messages - begin.messages)
 
 
 def _tell_moves(maildir: Path, pid: int, kept: int) -> None:

@@ -1,9 +1,11 @@
-"""How long until a job is done whose worker was killed with the job in hand: `make bench`. Asserts nothing."""
+"""How long until a job is done whose worker was killed with the job in hand.
+
+python -m tests.bench.recovery. Asserts nothing.
+"""
 
 import os
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from redis import Redis
 
+from tests.bench.measure import Row, machine, save, table
 from tests.harness import processes
 from tests.harness.mails import address, mail, recipient
 from tests.harness.names import NAMES
@@ -38,12 +41,11 @@ def main() -> None:
             )
             with service.running("run"), Redis.from_url(queue.url) as client, Redis.from_url(store.url) as rows:
                 seconds = [_round(service, client, Store(rows, NAMES), store.pid, number) for number in range(ROUNDS)]
-        text = ", ".join(f"{each:.1f}" for each in seconds)
-        sys.stdout.write(
-            f"worker killed with a job in hand, kill to effect: median {statistics.median(seconds):.1f} s ({text})\n"
-        )
     finally:
         shutil.rmtree(folder)
+    rows = [Row("a worker killed with a job in hand, kill to effect", "s", seconds)]
+    sys.stdout.write(f"{machine()}\n{table(rows)}\n")
+    save(rows, Path("bench"))
 
 
 def _round(service: Service, client: Redis, store: Store, store_pid: int, number: int) -> float:

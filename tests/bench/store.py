@@ -1,18 +1,15 @@
 """The store by itself: octets a suppression, apply and check beside what the same client and server do bare, and growth.
 
-`python -m tests.bench.store [--count 1000000]`. What has a rival is measured in turn with it, seven times, and told as the
-median ratio with its spread: the machine drifts, so a time alone says little. A table, then one line of JSON.
+python -m tests.bench.store [--count 1000000]. What has a rival is measured in turn with it, seven times.
 """
 
 import argparse
-import json
-import os
-import statistics
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,20 +18,21 @@ import redis
 from redis.crc import key_slot
 
 from handlers.request import Action, Request
+from tests.bench.measure import RUNS, Row, in_turn, machine, per_second, save, table, telling
 from tests.harness import processes
 from tests.harness.names import NAMES
 from tests.harness.redis_server import RedisServer
 from worker.server import connect
 from worker.store import Store, layout
+from worker.store.reading import question_of
 
-ROUNDS = 7
 NOW = 1_700_000_000_000
 GROUP = 12
 _BATCH = 1000
 _NODES = 3
 _SLOTS = 16384
-Figure = tuple[str, str, str]
-"""What was measured, the figure, and what it is to be."""
+_SINGLES = 2000
+_LARGE = 1_000_000  # what is wanted of slots and octets is wanted of so many
 
 
 def person(number: int) -> str:
@@ -75,25 +73,9 @@ def octets(client: redis.Redis) -> int:
     return int(info["used_memory"]) - int(info["mem_clients_normal"])
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """How long a call takes."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def ratio(ours: Callable[[int], object], bare: Callable[[int], object]) -> str:
-    """Our time by the bare one's, in turn; each is told which round it is."""
-    found = sorted(
-        seconds(lambda each=each: ours(each)) / seconds(lambda each=each: bare(each))
-        for each in range(ROUNDS)  # type: ignore[misc]
-    )
-    return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
-
-
-def memory(count: int) -> Iterator[Figure]:
-    """One sender of so many; a thousand senders of a hundred."""
-    with served() as client:
+def memory(count: int) -> Iterator[Row]:
+    """One sender of so many, growing while it is checked; a thousand senders of a hundred."""
+    with served() as client, served() as other:
         store, empty = Store(client, NAMES), octets(client)
         errors, stop = Counter[str](), threading.Event()
         asking = threading.Thread(target=_check_meanwhile, args=(client, stop, errors))
@@ -102,21 +84,44 @@ def memory(count: int) -> Iterator[Figure]:
         filled(store, "acme", range(100, count))
         stop.set()
         asking.join()
-        payload = sum(len(person(number)) for number in range(1000)) / 1000
-        yield (
-            f"octets a suppression, one sender of {count:,}, address {payload:.1f}",
-            f"{(octets(client) - empty) / count:.1f}",
-            "56",
+        slow: Any = client.slowlog_get(1000)
+        length = sum(len(person(number)) for number in range(1000)) / 1000
+        yield Row(
+            f"a suppression, one sender of {count:,}, addresses of {length:.1f} characters", "octets",
+            [(octets(client) - empty) / count], target=56 if count >= _LARGE else None, higher_is_better=False,
+        )  # fmt: skip
+        yield Row(
+            f"growing to {count:,} while checking: commands over 10 ms",
+            "",
+            [len(slow)],
+            target=0,
+            higher_is_better=False,
         )
-        slow: Any = client.slowlog_get(100)
-        yield "commands over 10 ms while it grew", str(len(slow)), "0"
-        yield f"wrong answers of {errors['asked']:,} checks while it grew", str(errors["wrong"]), "0"
-        yield from spread(client, store)
+        yield Row(
+            f"the same: wrong answers of {errors['asked']:,}", "", [errors["wrong"]], target=0, higher_is_better=False
+        )
+        if count >= _LARGE:
+            yield from spread(client, store)
+        small = Store(other, NAMES)
+        filled(small, "acme", range(10_000))
+        ours, limit = in_turn(lambda: _one_us(store), lambda: _one_us(small))
+        yield Row(
+            f"check of one address among {count:,}", "us", ours, "among 10,000", limit, 1.2, higher_is_better=False
+        )
     with served() as client:
         store, empty = Store(client, NAMES), octets(client)
         for number in range(1000):
             store.apply(wishes(f"s{number}", range(100)))
-        yield "octets a suppression, 1,000 senders of 100", f"{(octets(client) - empty) / 100_000:.1f}", "80"
+        yield Row(
+            "a suppression, 1,000 senders of 100", "octets", [(octets(client) - empty) / 100_000], target=80,
+            higher_is_better=False,
+        )  # fmt: skip
+
+
+def _one_us(store: Store) -> float:
+    """Microseconds of a check of one address, of people here and there."""
+    people = [person(number * 7919 % 10_000) for number in range(_SINGLES)]
+    return 1e6 / per_second(_SINGLES, lambda: [store.asked("acme", GROUP, [each]) for each in people])
 
 
 def _check_meanwhile(client: redis.Redis, stop: threading.Event, errors: Counter[str]) -> None:
@@ -128,73 +133,77 @@ def _check_meanwhile(client: redis.Redis, stop: threading.Event, errors: Counter
         time.sleep(0.01)
 
 
-def spread(client: redis.Redis, store: Store) -> Iterator[Figure]:
+def spread(client: redis.Redis, store: Store) -> Iterator[Row]:
     """Over how many slots of a Cluster the sender lies, and what the fullest of three nodes has of the mean."""
     sizes = [client.hlen(layout.bucket_key("acme", each)) for each in range(store._hints.buckets("acme"))]
     slots = [key_slot(layout.bucket_key("acme", each).encode()) for each in range(len(sizes))]
     nodes = Counter[int]()
     for slot, size in zip(slots, sizes, strict=True):
         nodes[slot * _NODES // _SLOTS] += int(size)  # type: ignore[arg-type]
-    yield f"slots of {len(sizes):,} buckets", f"{len(set(slots)):,}", "5,000 at 1M"
-    yield "heaviest of three nodes by the mean", f"{max(nodes.values()) * _NODES / sum(nodes.values()):.3f}", "1.05"
+    yield Row(f"slots of its {len(sizes):,} buckets", "", [len(set(slots))], target=5000)
+    heaviest = max(nodes.values()) * _NODES / sum(nodes.values())
+    yield Row("heaviest of three nodes by the mean", "", [heaviest], target=1.05, higher_is_better=False)
 
 
-def applied(per_round: int = 10_000) -> Iterator[Figure]:
+def applied(per_round: int = 10_000) -> Iterator[Row]:
     """Apply beside plain HSETs of the same octets into as many hashes, both a thousand in a pipeline."""
     with served() as client:
-        store = Store(client, NAMES)
+        store, rounds = Store(client, NAMES), Counter[str]()
         filled(store, "acme", range(50_000))
 
-        def ours(number: int) -> None:
-            filled(store, "acme", range(50_000 + number * per_round, 50_000 + (number + 1) * per_round))
+        def next_of(name: str) -> range:
+            start = 50_000 + rounds[name] * per_round
+            rounds[name] += 1
+            return range(start, start + per_round)
 
-        def bare(number: int) -> None:
-            for start in range(number * per_round, (number + 1) * per_round, _BATCH):
+        def bare(numbers: range) -> None:
+            for start in range(numbers.start, numbers.stop, _BATCH):
                 with client.pipeline(transaction=False) as pipeline:
                     for each in range(start, start + _BATCH):
                         pipeline.hset(f"plain:{{acme:{each % 500}}}", f"{person(each)}\0{GROUP}", b"v" * 16)
                     pipeline.execute()
 
-        yield "time of apply by that of plain HSETs", ratio(ours, bare), "2.5"
+        ours, limit = in_turn(
+            lambda: per_second(per_round, lambda: filled(store, "acme", next_of("ours"))),
+            lambda: per_second(per_round, lambda: bare(next_of("bare"))),
+        )
+        yield Row("apply, 1,000 in a pipeline", "/s", ours, "plain HSETs of the same octets", limit, 0.4)
 
 
-def checked(count: int = 100_000) -> Iterator[Figure]:
-    """One check beside a PING of the same client; a hundred thousand in one call."""
+def checked(count: int = 100_000) -> Iterator[Row]:
+    """One check beside a PING of the same client, and beside a bare HMGET; a hundred thousand in one call."""
     with served() as client:
         store = Store(client, NAMES)
         filled(store, "acme", range(count))
-        one = [person(7)]
-        store.asked("acme", GROUP, one)
-        times = 2000
-        yield (
-            "time of one check by that of a PING",
-            ratio(
-                lambda _: [store.asked("acme", GROUP, one) for _ in range(times)],
-                lambda _: [client.ping() for _ in range(times)],
-            ),
-            "1.3",
+        fields = question_of(NAMES, "acme", (0, GROUP), person(7)).fields
+        bare = ("HMGET", layout.bucket_key("acme", 7), b"", *fields)
+        ours, limit = in_turn(
+            lambda: _one_us(store), lambda: 1e6 / per_second(_SINGLES, lambda: [client.ping() for _ in range(_SINGLES)])
         )
+        yield Row(
+            "check of one address, store", "us", ours, "PING of the same client", limit, 1.3, higher_is_better=False
+        )
+        ours, limit = in_turn(
+            lambda: _one_us(store),
+            lambda: 1e6 / per_second(_SINGLES, lambda: [client.execute_command(*bare) for _ in range(_SINGLES)]),
+        )
+        yield Row("the same", "us", ours, "HMGET of the same fields", limit, higher_is_better=False)
         people = [person(number) for number in range(count // 2, count * 3 // 2)]  # every second one is suppressed
-        rates = []
-        for _ in range(ROUNDS):
-            began, cpu_s = time.perf_counter(), time.process_time()
-            store.asked("acme", GROUP, people)
-            rates.append((count / (time.perf_counter() - began), count / (time.process_time() - cpu_s)))
-        wall, cpu = (statistics.median(each) for each in zip(*rates, strict=True))
-        yield f"addresses a second, {count:,} in one call", f"{wall:,.0f}", "100,000"
-        yield "the same, by the CPU seconds of the asking process", f"{cpu:,.0f}", ""
+        rates = [per_second(count, lambda: store.asked("acme", GROUP, people)) for _ in range(RUNS)]
+        yield Row(f"check of {count:,} addresses, store", "/s", rates, target=100_000)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print the table, and keep it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1_000_000, help="suppressions of the one large sender")
     given = parser.parse_args()
-    found = [*applied(), *checked(), *memory(given.count)]
-    for name, figure, wanted in found:
-        print(f"{name:70} {figure:>22}   {wanted}")
-    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
-    print(json.dumps([{"what": name, "figure": figure, "target": wanted} for name, figure, wanted in found]))
+    rows = []
+    for what, measured in (("apply", applied()), ("check", checked()), ("memory, growth", memory(given.count))):
+        with telling(f"store: {what}"):
+            rows += list(measured)
+    sys.stdout.write(f"{machine()}\n{table(rows)}\n")
+    save(rows, Path("bench"))
 
 
 if __name__ == "__main__":
