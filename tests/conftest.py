@@ -18,6 +18,7 @@ from tests.harness.redis_server import RedisServer
 from tests.harness.sentinels import Watched
 
 _ROOT = Path(__file__).parents[1]
+_SHOWN_LINES = 60
 settings.register_profile("unsubd", deadline=None)  # a busy machine is no finding: timings live in benchmarks
 settings.load_profile("unsubd")
 _users = itertools.count(1)
@@ -32,12 +33,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Send what a test measured along with its report: it may have run in another process."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Send what a test measured along with its report: it may have run in another process. A failure shows its services' logs."""
     report = yield
     if call.when == "call":
         report.user_properties += [("figure", each.line()) for each in figures.KEPT]
         figures.KEPT.clear()
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and folder:
+        for log in sorted(folder.rglob("service.log")):
+            lines = log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+            report.sections.append((f"the end of {log.relative_to(folder)}", "\n".join(lines)))
     return report
 
 
