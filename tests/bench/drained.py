@@ -1,4 +1,4 @@
-"""A mailbox drained to the last effect and the last MOVE, beside fetching it by a bare socket and beside a plain program.
+"""A mailbox drained to the last effect and the last MOVE, beside fetching it by a bare socket, a plain program and GNU Mailman.
 
 python -m tests.bench.drained [--count 10000] [--runs 3]
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from tests.bench import rival
+from tests.bench import mailman, rival
 from tests.bench.measure import Row, machine, save, table, telling
 from tests.harness import processes
 from tests.harness.dovecot import Dovecot, Mailbox
@@ -36,19 +36,23 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000, help="messages in the mailbox")
     parser.add_argument("--runs", type=int, default=3)
     given = parser.parse_args()
-    ours, fetched, few, straight = [], [], [], []
-    for number in range(given.runs):
-        with telling(f"drain: run {number + 1} of {given.runs}"), _servers() as (redis, dovecot, folder):
-            large = _filled(Mailbox(dovecot, "large"), given.count)
-            fetched.append(_per_second(given.count, _fetch(large)))
-            ours.append(_drain(redis, large, folder / "large", given.count))
-            few.append(_drain(redis, _filled(Mailbox(dovecot, "few"), _FEW), folder / "few", _FEW))
-            straight.append(_straight(redis, _filled(Mailbox(dovecot, "rival"), _FEW), folder))
+    ours, fetched, few, straight, left = [], [], [], [], []
+    with mailman.installed() as programs:
+        for number in range(given.runs):
+            with telling(f"drain: run {number + 1} of {given.runs}"), _servers() as (redis, dovecot, folder):
+                large = _filled(Mailbox(dovecot, "large"), given.count)
+                fetched.append(_per_second(given.count, _fetch(large)))
+                ours.append(_drain(redis, large, folder / "large", given.count))
+                few.append(_drain(redis, _filled(Mailbox(dovecot, "few"), _FEW), folder / "few", _FEW))
+                straight.append(_straight(redis, _filled(Mailbox(dovecot, "rival"), _FEW), folder))
+                left.append(mailman.drain(programs, _FEW))
     rows = [
         Row(f"drain of {given.count:,} mails, suppressed and moved, 2 workers", "mails/s", ours,
             "fetching them by a bare socket", fetched, 0.12),
         Row(f"drain of {_FEW:,} mails", "mails/s", few,
             "imap-tools, mail-parser, a job and a MOVE each", straight),
+        Row(f"drain of {_FEW:,} mails", "mails/s", few,
+            f"GNU Mailman {mailman.VERSION}: LMTP to `-leave`, a farewell each", left),
     ]  # fmt: skip
     sys.stdout.write(f"{machine()}\n{table(rows)}\n")
     save(rows, Path("bench"))
