@@ -179,7 +179,7 @@ def test_no_exception_is_left_over():
         "pipeline.execute()", "self._redis.hset(key, field, value)", "client.expire(key, 1)", "os.replace(a, b)", "os.fsync(f)",
         "self.rq.enqueue_job(job)", "called(client, request, whose)", "await connection.move(uids, folder)",
         "await self.push(line)", "self._client.delete(receipts)", "path.write_text(x)", "volume.write(path)",
-        "self._buckets.write(writes)", "send(self._redis, commands)", "self._script(keys=keys, args=args)",
+        "self._buckets.write(_REGISTER, writes)", "send(self._redis, commands)", "self._script(keys=keys, args=args)",
     ],
 )  # fmt: skip
 def test_an_effect_outside_a_point_would_be_seen(effect):

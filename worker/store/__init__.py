@@ -13,6 +13,7 @@ A bucket lies in a slot of its own, so that a Cluster spreads a sender. `first_l
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.resources import files
 from itertools import islice
+from typing import Any
 
 import redis
 
@@ -26,13 +27,13 @@ from worker.store.buckets import Buckets, Write
 from worker.store.first_layout import FirstLayout
 from worker.store.forgotten import ForgottenNames
 from worker.store.reading import Hints, Question, Reading, cells_of, either, question_of, read
-from worker.store.row import Row, holds, is_dated, releases, source_code, unpack
+from worker.store.row import Row, holds, is_dated, pack, releases, unpack
 from worker.store.script import Script, send
 
 _SETTING = "UNSUBD_STORE_URL"
 _REGISTER = Script(files("worker.store").joinpath("register.lua").read_text())
 _FORGET = Script(files("worker.store").joinpath("forget.lua").read_text())
-_CODES = {Action.UNSUBSCRIBE: "u", Action.COMPLAINT: "c", Action.RESUBSCRIBE: "r"}
+_EFFECTS = {each.value.encode(): each for each in Effect}
 _BATCH = 1000  # between two looks at how full the buckets are
 _COUNTED_AT_ONCE = 1000
 _FORGOTTEN = "forgotten"  # the field of the directory that stands for a change in any group
@@ -69,35 +70,23 @@ class Store:
                 some = requests[start : start + _BATCH]
                 self._buckets.ask(self._hints.asking([each.sender for each in some]))
                 taken = self._taken([(each.sender, each.group, each.recipient) for each in some])
-                writes = [self._write(each, now_ms, old) for each, old in zip(some, taken, strict=True)]
+                writes = [self._write(each, old) for each, old in zip(some, taken, strict=True)]
                 with point("store.apply"):
-                    replies = self._buckets.write(writes)
-                effects += [Effect(reply.decode()) for reply in replies]
+                    replies = self._buckets.write(_REGISTER, writes, ["" if now_ms is None else now_ms])
+                effects += [_EFFECTS[reply] for reply in replies]
         return effects
 
-    def _write(self, request: Request, now_ms: int | None, taken: tuple[bytes, bool]) -> Write:
-        if request.action is Action.RESUBSCRIBE:
-            privileged, undated = releases(request.source), not is_dated(request.source)
+    def _write(self, request: Request, taken: tuple[bytes, bool]) -> Write:
+        source, is_complaint = request.source, request.action is Action.COMPLAINT
+        if lifts := request.action is Action.RESUBSCRIBE:
+            action, held = "d" if is_dated(source) else "r", releases(source)
         else:
-            privileged = request.action is Action.COMPLAINT or holds(request.source)
-            undated = request.undated
+            action, held = "i" if request.undated else "u", is_complaint or holds(source)
+        evidence = bytes.fromhex(request.id)[:8]
+        row = pack(request.at_ms, held=held, complaint=is_complaint, source=source, evidence=evidence)
         place = layout.place(self._names, request.sender, request.recipient)
-        packed, forgotten = taken
-        rest = (packed, int(forgotten), *place.parts) if packed or forgotten or place.parts else ()
-        return Write(
-            _REGISTER, request.sender, place, str(request.group), (
-                request.group or "",
-                _CODES[request.action],
-                request.at_ms,
-                bytes.fromhex(request.id)[:8],
-                source_code(request.source),
-                int(privileged),
-                bytes.fromhex(request.seen_version),
-                "" if now_ms is None else now_ms,
-                int(undated),
-                *rest,
-            ), may_do_nothing=request.action is Action.RESUBSCRIBE,
-        )  # fmt: skip
+        more = _counted(bytes.fromhex(request.seen_version), taken, place.parts)
+        return Write(request.sender, place, str(request.group), (request.group or "", action, row, *more), lifts)
 
     def _taken(self, wanted: Sequence[tuple[str, int, str]]) -> list[tuple[bytes, bool]]:
         """What the first layout has of each (sender, group, recipient): the row, and whether he is forgotten."""
@@ -227,7 +216,7 @@ class Store:
                 if self._hints.in_first_layout(sender):
                     self._move(sender, [(group, recipient) for group in self._old.groups(sender)])
                 with point("forget.rows"):
-                    [groups] = self._buckets.write([Write(_FORGET, sender, place, _FORGOTTEN)])
+                    [groups] = self._buckets.write(_FORGET, [Write(sender, place, _FORGOTTEN)])
             moved += len(groups)
         return moved
 
@@ -274,14 +263,20 @@ class Store:
         writes = []
         for (group, recipient), (packed, forgotten) in zip(rows, taken, strict=True):
             place = layout.place(self._names, sender, recipient)
-            arguments = (group or "", "m", 0, b"", 0, 0, b"", "", 0, packed, int(forgotten), *place.parts)
-            writes.append(Write(_REGISTER, sender, place, raises or str(group), arguments))
+            arguments = (group or "", "m", b"", *_counted(b"", (packed, forgotten), place.parts))
+            writes.append(Write(sender, place, raises or str(group), arguments))
         with point("store.move"):
-            self._buckets.write(writes)
+            self._buckets.write(_REGISTER, writes, [""])
         forms = [(group, {recipient, self._names(sender, recipient)}) for group, recipient in rows]
         with point("store.take-out"):
             send(self._redis, [FirstLayout.dropping(sender, group, both) for group, both in forms])
         return sum(bool(packed) for packed, _ in taken)
+
+
+def _counted(seen: bytes, taken: tuple[bytes, bool], parts: tuple[bytes, ...]) -> tuple[Any, ...]:
+    """What `register.lua` takes of a request that has more to say than most, and before it how much that is."""
+    packed, forgotten = taken
+    return (3 + len(parts), seen, packed, int(forgotten), *parts) if seen or packed or forgotten or parts else (0,)
 
 
 def _chunks(found: Iterator[str]) -> Iterator[list[str]]:

@@ -1,6 +1,6 @@
 """The buckets of one server: who writes to them, finds those that a split took elsewhere, and lets them split."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,25 +14,25 @@ from worker.store.growth import AT_ONCE, Growth
 from worker.store.reading import Command, Found, Hints, Reading
 from worker.store.script import Script, send
 
+_ROWS_A_CALL = 64  # half a millisecond, in which the server does nothing else
+
 
 class Write(NamedTuple):
-    """A script for the bucket of one recipient.
+    """What a script is to do in the bucket of one recipient.
 
-    Shape:   arguments: what follows the five that say whose bucket it is (`register.lua`). raises: the field of the
+    Shape:   arguments: what follows the four that say whose bucket it is (`register.lua`). raises: the field of the
              sender's directory that tells of it; may_do_nothing: only when the row is lifted.
     """
 
-    script: Script
     sender: str
     place: layout.Place
     raises: str
     arguments: tuple[Any, ...] = ()
     may_do_nothing: bool = False
 
-    def at(self, bucket: int, *, sure: bool) -> Command:
-        """Return the command for this bucket. Shape: sure: its parent says that the row is here."""
-        begin = (self.place.hash, bucket, int(sure), self.place.address, self.place.name)
-        return self.script(layout.bucket_key(self.sender, bucket), *begin, *self.arguments)
+
+Visit = tuple[Write, int, bool]
+"""A write, the bucket that it comes to, and whether that one's parent says that the row is here."""
 
 
 class Buckets:
@@ -58,10 +58,10 @@ class Buckets:
             found: Found = stop.value
             return found
 
-    def write(self, writes: Sequence[Write]) -> list[Any]:
-        """Run each, in order, and return their replies. Durable when it returns. One round trip, while no bucket splits.
+    def write(self, script: Script, writes: Sequence[Write], begin: Sequence[Any] = ()) -> list[Any]:
+        """Run *script* for each, in order; return its answers. Durable when it returns. One round trip, while no bucket splits.
 
-        Shape:   a reply ["added", size, depth] of a new row becomes "added".
+        Shape:   begin: the script's arguments for all of them. An answer ["added", size, depth] becomes "added".
         """
         replies: list[Any] = [None] * len(writes)
         waiting = [
@@ -70,7 +70,7 @@ class Buckets:
         ]
         sizes: dict[tuple[str, int], int] = {}
         while waiting:
-            answers = self._written([(writes[number], bucket, sure) for number, bucket, sure in waiting])
+            answers = self._written(script, begin, [(writes[number], bucket, sure) for number, bucket, sure in waiting])
             later = []
             for (number, bucket, sure), answer in zip(waiting, answers, strict=True):
                 each = writes[number]
@@ -87,11 +87,16 @@ class Buckets:
         self._grow(sizes)
         return replies
 
-    def _written(self, visits: Sequence[tuple[Write, int, bool]]) -> list[Any]:
-        commands = [each.at(bucket, sure=sure) for each, bucket, sure in visits]
+    def _written(self, script: Script, begin: Sequence[Any], visits: Sequence[Visit]) -> list[Any]:
+        calls = self._calls(visits)
+        commands = [_command(script, begin, [visits[number] for number in numbers]) for numbers in calls]
         sure_to_change = _told(each for each, _, _ in visits if not each.may_do_nothing) if self._in_order else []
         # After the rows: who sees the old number may have seen the old rows, never the other way round.
-        answers = self._confirmed(commands, sure_to_change)[: len(commands)]
+        replies = self._confirmed(commands, sure_to_change)[: len(commands)]
+        answers: list[Any] = [None] * len(visits)
+        for numbers, reply in zip(calls, replies, strict=True):
+            for number, answer in zip(numbers, reply, strict=True):
+                answers[number] = answer
         rest = (
             each
             for (each, _, _), answer in zip(visits, answers, strict=True)
@@ -100,6 +105,16 @@ class Buckets:
         if told := _told(rest):
             self._confirmed(told)
         return answers
+
+    def _calls(self, visits: Sequence[Visit]) -> list[Sequence[int]]:
+        """Return which visits go into which call of a script, by number: those of one bucket on a Cluster, or who comes next."""
+        groups: Iterable[Sequence[int]] = [range(len(visits))]
+        if not self._in_order:
+            buckets = defaultdict[tuple[str, int], list[int]](list)
+            for number, (each, bucket, _) in enumerate(visits):
+                buckets[each.sender, bucket].append(number)
+            groups = buckets.values()
+        return [some[start : start + _ROWS_A_CALL] for some in groups for start in range(0, len(some), _ROWS_A_CALL)]
 
     def _confirmed(self, commands: Sequence[Command], last: Sequence[Command] = ()) -> list[Any]:
         replies = send(self._redis, commands, [*last, *confirmation(self._min_replicas)])
@@ -145,6 +160,15 @@ def walk(
             if depth > number.bit_length():
                 end = max(end, number + (1 << depth - 1) + 1)
             yield number, reply
+
+
+def _command(script: Script, begin: Sequence[Any], visits: Sequence[Visit]) -> Command:
+    keys, arguments = [], [*begin]
+    for (sender, place, _, rest, _), bucket, sure in visits:
+        keys.append(layout.bucket_key(sender, bucket))
+        arguments += (place.hash ^ bucket, 2 if sure else bucket and 1, place.address, place.name)
+        arguments += rest
+    return script.on(keys, arguments)
 
 
 def _told(writes: Iterable[Write]) -> list[Command]:

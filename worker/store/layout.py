@@ -71,8 +71,8 @@ def place(names: ForgottenNames, sender: str, recipient: str) -> Place:
     Why:     by the digest of the name, so that both forms lie in one bucket, the bucket tells nothing about a forgotten
              address, and nobody can choose addresses that crowd one.
     """
-    digest, name = names.both(sender, recipient)
     address = recipient.encode()
+    digest, name = names.both(sender, address)
     if len(address) <= ADDRESS_OCTETS:
         return Place(int.from_bytes(digest[:4]), address, name)
     short = b"=" + name[1:]
@@ -114,7 +114,7 @@ def hash_of(names: ForgottenNames, sender: str, field_: bytes) -> int:
     begin = field_.partition(b"\0")[0]
     if begin[:1] == b"=" and b"@" not in begin:
         begin = b"~" + begin[1:].partition(b".")[0]
-    return int.from_bytes(names.both(sender, begin.decode())[0][:4])
+    return int.from_bytes(names.digest(sender, begin)[:4])
 
 
 def read_head(packed: bytes) -> Head:
@@ -155,6 +155,7 @@ def counts(rows: Iterable[tuple[bytes, bytes]]) -> dict[bytes, int]:
     """Return for the field of each group's count how many of a bucket's rows are suppressed, by their packed form."""
     found: dict[bytes, int] = {}
     for name, packed in rows:
-        if (made := group_of(name)) and made[0] and is_suppressed(packed):
-            found[field(b"", made[1])] = found.get(field(b"", made[1]), 0) + 1
+        begin, nul, group = name.rpartition(b"\0")
+        if begin and is_suppressed(packed):
+            found[nul + group] = found.get(nul + group, 0) + 1
     return found

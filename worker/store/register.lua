@@ -1,131 +1,136 @@
--- Apply one request to one row: a last-writer-wins register by event time that leans towards the unsubscribe.
--- KEYS[1] bucket (`layout.py`)
--- ARGV[1] hash of the recipient  [2] number of the bucket  [3] "1": its parent says that the row is here
--- ARGV[4] recipient, as his fields begin  [5] the same once he is forgotten  [6] group, "" = 0
--- ARGV[7] "u" unsubscribe, "c" complaint, "r" resubscribe, "m" no request: move what the first layout has  [8] event time ms  [9] evidence, 8 bytes
--- ARGV[10] source code 0..255  [11] "1": this entry holds the row / may lift a held one  [12] the row that a resubscribe's actor saw
--- ARGV[13] now in ms, "" = the server's TIME  [14] "1": an import without a date; of a resubscribe: its actor saw the row now, so
--- it happens now ("0": elsewhere, at its event time)
--- ARGV[15] the row that the first layout has, "" = none  [16] "1": it knows him as forgotten  [17…] fields that keep a long address;
--- all of these are left out where none says anything
--- Returns the effect, for a new row with the bucket's size and depth; or a number when the row is not here: the bucket's depth, or
--- -1 when its parent must be asked.
+-- Apply requests, in order, each to one row: a last-writer-wins register by event time that leans towards the unsubscribe.
+-- KEYS      of each request its bucket (`layout.py`)
+-- ARGV[1]   now in ms, "" = the server's TIME; then of each request:
+--   [1] hash of the recipient XOR number of the bucket  [2] "0": the first bucket, "1": one that was split off, "2": and its
+--   parent says that the row is here  [3] recipient, as his fields begin  [4] the same once he is forgotten  [5] group, "" = 0
+--   [6] "u" unsubscribe or complaint, "i" the same by an import without a date, "r" resubscribe of a row that its actor saw now,
+--   "d" one that was made elsewhere, at its event time; "m" no request: move what the first layout has
+--   [7] the row that it is where there is none; of a resubscribe, "held" says that it may lift a held one
+--   [8] how many follow, "0" if none says anything: [9] the row that a resubscribe's actor saw  [10] the row that the first
+--   layout has, "" = none  [11] "1": it knows him as forgotten  [12…] fields that keep a long address
+-- Returns of each request the effect, of a new row now and then with the bucket's size and depth; or a number when the row is not
+-- here: the bucket's depth, or -1 when its parent must be asked. A call that fails has written the rows before the one it failed at.
 -- Row: time ms (6), flags (1: 1 suppressed, 2 held, 4 complaint), source (1), evidence (8), while resubscribed the time of the row
 -- that was lifted (6), and first seen s (4) unless it is the second of the time. string.byte and string.char only: fakeredis runs
 -- this too.
 local LEAN = 600000
+local COUNTED = 8  -- every so many changes a bucket says how large it is
+local byte, char, find, floor, sub = string.byte, string.char, string.find, math.floor, string.sub
 
-local function number(text, from, to)
-  local value = 0
-  for i = from, to do value = value * 256 + string.byte(text, i) end
-  return value
-end
-
-local floor = math.floor
-
-local function seconds_octets(value)
-  return string.char(floor(value / 16777216) % 256, floor(value / 65536) % 256, floor(value / 256) % 256, value % 256)
-end
-
-local function time_octets(value)
-  local high = floor(value / 4294967296)
-  return string.char(floor(high / 256) % 256, high % 256) .. seconds_octets(value % 4294967296)
-end
-
-local key, recipient, name, group, action = KEYS[1], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local address_field, name_field = recipient .. '\0' .. group, name .. '\0' .. group
-local found = redis.call('HMGET', key, '', name, address_field)  -- each that is not there costs a look at every field
-local head, forgotten = found[1], found[2] or ARGV[16] == '1' or recipient == name
-local depth, changes, filled = 0, 0, ''
-if head then
-  depth, changes, filled = string.match(head, '^(%d+) (%d+)(.*)$')
-  depth, changes = tonumber(depth), tonumber(changes)
-end
-if (not head and ARGV[2] ~= '0') or (filled ~= '' and ARGV[3] ~= '1') then return -1 end
-if tonumber(ARGV[1]) % 2 ^ depth ~= tonumber(ARGV[2]) % 2 ^ depth then return depth end
-
-local evidence, source, holds = ARGV[9], tonumber(ARGV[10]), ARGV[11] == '1'
-local now
-if ARGV[13] == '' then
+local now = tonumber(ARGV[1])
+if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + floor(time[2] / 1000)
-else
-  now = tonumber(ARGV[13])
 end
-local at = math.max(0, math.min(tonumber(ARGV[8]), now))  -- a later event time counts as now; none fits before 1970
 
-local row_field, there = address_field, found[3]
-if forgotten then row_field, there = name_field, redis.call('HGET', key, name_field) end
-local packed = there or (ARGV[15] ~= '' and ARGV[15])
-local first, time, suppressed, held, complaint, lifted, kept
-if packed then
-  local flags, length = string.byte(packed, 7), #packed
-  time = number(packed, 1, 6)
-  suppressed, held, complaint = flags % 2 == 1, floor(flags / 2) % 2 == 1, floor(flags / 4) % 2 == 1
-  kept = string.sub(packed, 9, 16)
-  if length == 20 or length == 26 then first = number(packed, length - 3, length) else first = floor(time / 1000) end
+local function seconds(text, from)
+  local a, b, c, d = byte(text, from, from + 3)
+  return ((a * 256 + b) * 256 + c) * 256 + d
+end
+
+local function ms(text, from)
+  local a, b = byte(text, from, from + 1)
+  return (a * 256 + b) * 4294967296 + seconds(text, from + 2)
+end
+
+local function seconds_octets(value)
+  return char(floor(value / 16777216) % 256, floor(value / 65536) % 256, floor(value / 256) % 256, value % 256)
+end
+
+local function ms_octets(value)
+  local high = floor(value / 4294967296)
+  return char(floor(high / 256) % 256, high % 256) .. seconds_octets(value % 4294967296)
+end
+
+local function suppresses(row) return row and byte(row, 7) % 2 == 1 end
+
+-- The effect of a request on a row, and the row as it is then if it may be another one. old, seen: false = none.
+local function decided(action, wish, old, seen)
+  local at, is_resubscribe = ms(wish, 1), action == 'r' or action == 'd'
+  if at > now then at, wish = now, ms_octets(now) .. sub(wish, 7) end  -- a later event time counts as now
+  if not old then
+    if is_resubscribe then return 'not-lifted' end
+    return 'added', wish
+  end
+
+  local flags, code, kept, length = byte(old, 7), byte(old, 8), sub(old, 9, 16), #old
+  local suppressed, held, complaint = flags % 2 == 1, floor(flags / 2) % 2 == 1, floor(flags / 4) % 2 == 1
+  local time, lifted = ms(old, 1), not suppressed and ms(old, 17)
+  local first = (length == 20 or length == 26) and seconds(old, length - 3) or floor(time / 1000)
   if time > now then time = now - 1 end  -- a clock that once ran ahead must not rule for years
-  if not suppressed then
-    lifted = number(packed, 17, 22)
-    if lifted > now then lifted = now - 1 end
+  if lifted and lifted > now then lifted = now - 1 end
+  local asks, evidence = byte(wish, 7), sub(wish, 9, 16)
+  local holds, complains = floor(asks / 2) % 2 == 1, asks >= 4
+
+  local function row()
+    local found = ms_octets(time) .. char((suppressed and 1 or 0) + (held and 2 or 0) + (complaint and 4 or 0), code) .. kept
+    if not suppressed then found = found .. ms_octets(lifted) end
+    if first ~= floor(time / 1000) then found = found .. seconds_octets(first) end
+    return found
   end
-end
 
-local was = there and suppressed
-
-local function write(code)
-  local flags = (suppressed and 1 or 0) + (held and 2 or 0) + (complaint and 4 or 0)
-  local row = time_octets(time) .. string.char(flags, code) .. kept
-  if not suppressed then row = row .. time_octets(lifted) end
-  if first ~= floor(time / 1000) then row = row .. seconds_octets(first) end
-  if row == there then return end
-  redis.call('HSET', key, row_field, row, '', depth .. ' ' .. changes + 1)
-  if forgotten and not found[2] then redis.call('HSET', key, name, '') end  -- a stored tag's, or a queued request's
-  if not there and not forgotten and ARGV[17] then redis.call('HSET', key, unpack(ARGV, 17)) end
-  if suppressed ~= (was or false) then redis.call('HINCRBY', key, '\0' .. group, suppressed and 1 or -1) end
-end
-
-if action == 'm' then
-  if packed and not there then
-    write(string.byte(packed, 8))
-  elseif forgotten and not found[2] then
-    redis.call('HSET', key, name, '', '', depth .. ' ' .. changes + 1)
+  if is_resubscribe then
+    if kept == evidence and not suppressed then return 'lifted' end  -- a repeat hears its first effect
+    if seen ~= old or not suppressed or (held and not holds) then return 'not-lifted' end
+    if action == 'd' and at <= time then return 'not-lifted' end  -- what the row says came later; a tie is the unsubscribe's
+    lifted, time = time, math.max(action == 'r' and now or at, time + 1)
+    suppressed, held, complaint, kept, code = false, false, false, evidence, byte(wish, 8)
+    return 'lifted', row()
   end
-  return {'added', redis.call('HLEN', key), depth}
-end
 
-if action == 'r' then
-  if not packed then return 'not-lifted' end
-  if kept == evidence and not suppressed then return 'lifted' end  -- a repeat hears its first effect
-  if ARGV[12] ~= packed or not suppressed or (held and not holds) then return 'not-lifted' end
-  if ARGV[14] == '0' and at <= time then return 'not-lifted' end  -- what the row says came later; a tie is the unsubscribe's
-  lifted, time = time, math.max(ARGV[14] == '1' and now or at, time + 1)
-  suppressed, held, complaint, kept = false, false, false, evidence
-  write(source)
-  return 'lifted'
-end
-
-if not packed then
-  first, time, suppressed, held, complaint, kept = floor(at / 1000), at, true, holds, action == 'c', evidence
-  write(source)
-  return {'added', redis.call('HLEN', key), depth}
-end
-local code = string.byte(packed, 8)
-held = held or holds  -- whatever its time: a later mail must not launder a complaint
-if suppressed then
-  complaint = complaint or action == 'c'
-  if kept == evidence then
-    write(code)
-    return 'added'
+  held = held or holds  -- whatever its time: a later mail must not launder a complaint
+  if suppressed then
+    complaint = complaint or complains
+    if kept == evidence then return 'added', row() end
+    time = math.max(time, at)
+    return 'already-present', row()
   end
-  time = math.max(time, at)
-  write(code)
-  return 'already-present'
+  if action == 'i' or at <= lifted or at < time - LEAN then return 'stale', row() end
+  time, suppressed, complaint, kept, code = math.max(at, time), true, complains, evidence, byte(wish, 8)
+  return 'added', row()
 end
-if ARGV[14] == '1' or at <= lifted or at < time - LEAN then
-  write(code)
-  return 'stale'
+
+local function applied(key, at)
+  local begin, name, action, count_field, extra = ARGV[at + 2], ARGV[at + 3], ARGV[at + 5], '\0' .. ARGV[at + 4], ARGV[at + 7] ~= '0'
+  -- Each that is not there costs a look at every field.
+  local head, count, mark, there = unpack(redis.call('HMGET', key, '', count_field, name, begin .. count_field))
+  local depth, changes, is_filled = '0', '0', false
+  if head then
+    local space = find(head, ' ', 1, true)
+    depth, changes = sub(head, 1, space - 1), sub(head, space + 1)
+    if find(changes, ' ', 1, true) then changes, is_filled = string.match(changes, '^%d+'), true end
+  end
+  if (not head and ARGV[at + 1] ~= '0') or (is_filled and ARGV[at + 1] ~= '2') then return -1 end
+  if ARGV[at] % 2 ^ depth ~= 0 then return tonumber(depth) end
+
+  local forgotten = mark or name == begin or (extra and ARGV[at + 10] == '1')
+  if forgotten then begin, there = name, redis.call('HGET', key, name .. count_field) end
+  local old = there or (extra and ARGV[at + 9] ~= '' and ARGV[at + 9])
+  local effect, row = 'added', not there and old
+  if action ~= 'm' then effect, row = decided(action, ARGV[at + 6], old, extra and ARGV[at + 8]) end
+
+  local is_changed, is_unmarked = row and row ~= there, forgotten and not mark
+  if not is_changed and not (is_unmarked and action == 'm') then return effect end
+  changes = changes + 1
+  head = depth .. ' ' .. changes
+  if is_unmarked then redis.call('HSET', key, '', head, name, '') end  -- a stored tag's, or a queued request's
+  if not is_changed then return effect end
+  local row_field, is_more = begin .. count_field, suppresses(row)
+  if is_more == suppresses(there) then
+    redis.call('HSET', key, '', head, row_field, row)
+  else
+    redis.call('HSET', key, '', head, count_field, (count or 0) + (is_more and 1 or -1), row_field, row)
+  end
+  if there then return effect end
+  local last = at + 7 + ARGV[at + 7]
+  if not forgotten and last > at + 10 then redis.call('HSET', key, unpack(ARGV, at + 11, last)) end
+  if effect == 'added' and changes % COUNTED == 0 then return {effect, redis.call('HLEN', key), tonumber(depth)} end
+  return effect
 end
-time, suppressed, complaint, kept = math.max(at, time), true, action == 'c', evidence
-write(source)
-return 'added'
+
+local answers, at = {}, 2
+for number, key in ipairs(KEYS) do
+  answers[number] = applied(key, at)
+  at = at + 8 + ARGV[at + 7]
+end
+return answers

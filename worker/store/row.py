@@ -1,5 +1,6 @@
-"""The suppression row as it lies in Redis, read back. `register.lua` is the only writer of this format."""
+"""The suppression row as it lies in Redis. `register.lua` decides what is written."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 # One byte a row; append only, a removed name keeps its place.
@@ -13,6 +14,8 @@ _RELEASING = ("api", "operator")
 _DATED = ("provider",)
 _NAMING = ("api", "operator", "import")
 _WITH_FIRST_SEEN = (20, 26)  # left out where it is the second of the event time
+_SOURCES = 256  # more than anybody has at a time
+_LATEST_MS = (1 << 48) - 1
 
 
 class Row(NamedTuple):
@@ -31,6 +34,14 @@ class Row(NamedTuple):
     source: str
     evidence: bytes
     version: bytes
+
+
+def pack(time_ms: int, *, held: bool, complaint: bool, source: str, evidence: bytes) -> bytes:
+    """Return the row that a request becomes where there is none: 16 bytes, suppressed, first seen at its time."""
+    if not 0 <= time_ms <= _LATEST_MS:
+        time_ms = max(0, min(time_ms, _LATEST_MS))  # of what is later than now, the script makes now
+    flags = 1 + 2 * held + 4 * complaint
+    return (time_ms << 16 | flags << 8 | source_code(source)).to_bytes(8) + evidence
 
 
 def unpack(packed: bytes) -> Row:
@@ -53,12 +64,14 @@ def is_suppressed(packed: bytes) -> bool:
     return bool(packed[6] & 1)
 
 
+@lru_cache(_SOURCES)
 def source_code(source: str) -> int:
     """Return the byte for *source* ("imap:INBOX" counts as "imap")."""
     kind = source.partition(":")[0]
     return SOURCE_KINDS.index(kind) if kind in SOURCE_KINDS else 0
 
 
+@lru_cache(_SOURCES)
 def holds(source: str) -> bool:
     """Say whether an entry by this source holds the row, so that no tag lifts it."""
     return source.partition(":")[0] in _HOLDING

@@ -14,7 +14,7 @@ _KNOWN: dict[str, str] = {}  # digest -> text of every script
 
 
 class Script:
-    """A script with one key. Calling it makes the command, which sends nothing yet."""
+    """A script for one key, or for many in one slot. Calling it makes the command, which sends nothing yet."""
 
     def __init__(self, text: str) -> None:
         self._digest = sha1(text.encode()).hexdigest()
@@ -22,7 +22,11 @@ class Script:
 
     def __call__(self, key: str, *arguments: Any) -> Command:
         """Return the command that runs it on *key*."""
-        return ("EVALSHA", self._digest, 1, key, *arguments)
+        return self.on((key,), arguments)
+
+    def on(self, keys: Sequence[str], arguments: Sequence[Any]) -> Command:
+        """Return the command that runs it on *keys*."""
+        return ("EVALSHA", self._digest, len(keys), *keys, *arguments)
 
 
 def send(client: Any, commands: Sequence[Command], last: Sequence[Command] = ()) -> list[Any]:
