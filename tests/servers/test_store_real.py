@@ -129,8 +129,10 @@ def test_full_server_still_answers_checks(own_client: redis.Redis, own_store: St
     own_client.config_set("maxmemory", 1)
 
     assert answers(own_store, "acme", 12, [JANE[2]])[0].suppressed
+    some = [asked(Action.UNSUBSCRIBE, ("acme", 12, f"joe{number}@example.com"), NOW, "page", "") for number in range(9)]
     with pytest.raises(StoreUnavailable):
-        own_store.apply([asked(Action.UNSUBSCRIBE, ("acme", 12, "joe@example.com"), NOW, "page", "form 2")])
+        own_store.apply(some)  # one call, of which all or nothing is written
+    assert own_store.rows([("acme", 12, each.recipient) for each in some]) == [None] * 9
 
 
 @pytest.mark.parametrize("command", ["CONFIG SET maxmemory 1", "SET unsubd:supp:{acme:0} not-a-hash"])
@@ -197,6 +199,21 @@ def test_no_bucket_leaves_the_listpack_whatever_the_addresses(client: redis.Redi
     assert {client.object("encoding", key) for key in keys} == {b"listpack"}
     assert len(keys) >= 15
     assert sorted(name for name, _ in store.stopped("acme", 12)) == sorted(people)
+
+
+def test_a_call_that_fails_halfway_is_said_and_repeated(client: redis.Redis, store: Store) -> None:
+    people = [f"p{number}@example.com" for number in range(300)]
+    wishes = [asked(Action.UNSUBSCRIBE, ("acme", 12, each), NOW, "page", each) for each in people]
+    store.apply(wishes[20:])
+    client.rename("unsubd:supp:{acme:1}", "unsubd:supp:{acme:1}:aside")
+    client.set("unsubd:supp:{acme:1}", "no hash")
+
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        store.apply(wishes[:20])
+
+    client.rename("unsubd:supp:{acme:1}:aside", "unsubd:supp:{acme:1}")
+    assert store.apply(wishes[:20]) == [Effect.ADDED] * 20
+    assert store.counted("acme", [12]) == [300]
 
 
 def test_the_first_layout_is_put_aside_and_moved(client: redis.Redis, store: Store) -> None:
