@@ -15,7 +15,7 @@ from tests.harness.names import NAMES
 from tests.store_model import NOW, asked
 from worker.store import _FORGET, Store, buckets, layout, script
 from worker.store.buckets import Write
-from worker.store.row import pack, unpack
+from worker.store.row import COMPLAINT, HELD, SUPPRESSED, pack, unpack
 
 GROUP = 12
 PEOPLE = [f"p{number}@example.com" for number in range(200)]
@@ -216,7 +216,7 @@ def test_no_replica_no_effect_is_told(client: redis.Redis) -> None:
 
 @pytest.mark.parametrize("at_ms", [-5, 0, NOW, 1 << 60])
 def test_a_request_travels_as_the_row_it_would_be(at_ms: int) -> None:
-    row = unpack(pack(at_ms, held=True, complaint=True, source="sendgrid:eu", evidence=b"12345678"))
+    row = unpack(pack(at_ms, SUPPRESSED + HELD + COMPLAINT, "sendgrid:eu", b"12345678"))
 
     assert (row.suppressed, row.held, row.complaint, row.source) == (True, True, True, "sendgrid")
     assert (row.evidence, row.time_ms) == (b"12345678", max(0, min(at_ms, (1 << 48) - 1)))

@@ -27,7 +27,7 @@ from worker.store.buckets import Buckets, Write
 from worker.store.first_layout import FirstLayout
 from worker.store.forgotten import ForgottenNames
 from worker.store.reading import Hints, Question, Reading, cells_of, either, question_of, read
-from worker.store.row import Row, holds, is_dated, pack, releases, unpack
+from worker.store.row import COMPLAINT, HELD, OTHER_TIME, SUPPRESSED, Row, holds, is_dated, pack, releases, unpack
 from worker.store.script import Script, send
 
 _SETTING = "UNSUBD_STORE_URL"
@@ -77,16 +77,17 @@ class Store:
         return effects
 
     def _write(self, request: Request, taken: tuple[bytes, bool]) -> Write:
-        source, is_complaint = request.source, request.action is Action.COMPLAINT
+        source, complains = request.source, request.action is Action.COMPLAINT
         if lifts := request.action is Action.RESUBSCRIBE:
-            action, held = "d" if is_dated(source) else "r", releases(source)
+            flags = HELD * releases(source) + OTHER_TIME * is_dated(source)
         else:
-            action, held = "i" if request.undated else "u", is_complaint or holds(source)
-        evidence = bytes.fromhex(request.id)[:8]
-        row = pack(request.at_ms, held=held, complaint=is_complaint, source=source, evidence=evidence)
+            flags = (
+                SUPPRESSED + HELD * (complains or holds(source)) + COMPLAINT * complains + OTHER_TIME * request.undated
+            )
+        row = pack(request.at_ms, flags, source, bytes.fromhex(request.id)[:8])
         place = layout.place(self._names, request.sender, request.recipient)
         more = _counted(bytes.fromhex(request.seen_version), taken, place.parts)
-        return Write(request.sender, place, str(request.group), (request.group or "", action, row, *more), lifts)
+        return Write(request.sender, place, str(request.group), (request.group or "", row, *more), lifts)
 
     def _taken(self, wanted: Sequence[tuple[str, int, str]]) -> list[tuple[bytes, bool]]:
         """What the first layout has of each (sender, group, recipient): the row, and whether he is forgotten."""
@@ -263,7 +264,7 @@ class Store:
         writes = []
         for (group, recipient), (packed, forgotten) in zip(rows, taken, strict=True):
             place = layout.place(self._names, sender, recipient)
-            arguments = (group or "", "m", b"", *_counted(b"", (packed, forgotten), place.parts))
+            arguments = (group or "", b"", *_counted(b"", (packed, forgotten), place.parts))
             writes.append(Write(sender, place, raises or str(group), arguments))
         with point("store.move"):
             self._buckets.write(_REGISTER, writes, [""])

@@ -20,7 +20,7 @@ _ROWS_A_CALL = 64  # half a millisecond, in which the server does nothing else
 class Write(NamedTuple):
     """What a script is to do in the bucket of one recipient.
 
-    Shape:   arguments: what follows the four that say whose bucket it is (`register.lua`). raises: the field of the
+    Shape:   arguments: what follows the three that say whose bucket it is (`register.lua`). raises: the field of the
              sender's directory that tells of it; may_do_nothing: only when the row is lifted.
     """
 
@@ -166,7 +166,8 @@ def _command(script: Script, begin: Sequence[Any], visits: Sequence[Visit]) -> C
     keys, arguments = [], [*begin]
     for (sender, place, _, rest, _), bucket, sure in visits:
         keys.append(layout.bucket_key(sender, bucket))
-        arguments += (place.hash ^ bucket, 2 if sure else bucket and 1, place.address, place.name)
+        way = 2 if sure else 1 if bucket else 0
+        arguments += (way + 4 * (place.hash ^ bucket), place.address, place.name)
         arguments += rest
     return script.on(keys, arguments)
 

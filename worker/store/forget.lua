@@ -1,16 +1,16 @@
 -- Forget recipients, each of one sender: mark the pair, and move its rows under its name.
 -- KEYS of each the bucket (`layout.py`)
--- ARGV of each the first four that `register.lua` has
+-- ARGV of each the first three that `register.lua` has
 -- Returns of each the groups whose row moved; or a number when the rows are not here, as `register.lua`. A row that a request wrote
 -- under the name meanwhile stays, unless only the other suppresses.
 local function suppresses(row) return row and string.byte(row, 7) % 2 == 1 end
 
-local function forgotten(key, distance, way, recipient, name)
+local function forgotten(key, whence, recipient, name)
   local begin, head = recipient .. '\0', redis.call('HGET', key, '')
   local depth, changes, filled = 0, 0, ''
   if head then depth, changes, filled = string.match(head, '^(%d+) (%d+)(.*)$') end
-  if (not head and way ~= '0') or (filled ~= '' and way ~= '2') then return -1 end
-  if distance % 2 ^ depth ~= 0 then return tonumber(depth) end
+  if (not head and whence % 4 ~= 0) or (filled ~= '' and whence % 4 ~= 2) then return -1 end
+  if math.floor(whence / 4) % 2 ^ depth ~= 0 then return tonumber(depth) end
 
   local moved = {}
   redis.call('HSET', key, name, '', '', depth .. ' ' .. changes + 1)
@@ -30,5 +30,5 @@ local function forgotten(key, distance, way, recipient, name)
 end
 
 local answers = {}
-for number, key in ipairs(KEYS) do answers[number] = forgotten(key, unpack(ARGV, 4 * number - 3, 4 * number)) end
+for number, key in ipairs(KEYS) do answers[number] = forgotten(key, unpack(ARGV, 3 * number - 2, 3 * number)) end
 return answers

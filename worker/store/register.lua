@@ -1,13 +1,13 @@
 -- Apply requests, in order, each to one row: a last-writer-wins register by event time that leans towards the unsubscribe.
 -- KEYS      of each request its bucket (`layout.py`)
 -- ARGV[1]   now in ms, "" = the server's TIME; then of each request:
---   [1] hash of the recipient XOR number of the bucket  [2] "0": the first bucket, "1": one that was split off, "2": and its
---   parent says that the row is here  [3] recipient, as his fields begin  [4] the same once he is forgotten  [5] group, "" = 0
---   [6] "u" unsubscribe or complaint, "i" the same by an import without a date, "r" resubscribe of a row that its actor saw now,
---   "d" one that was made elsewhere, at its event time; "m" no request: move what the first layout has
---   [7] the row that it is where there is none; of a resubscribe, "held" says that it may lift a held one
---   [8] how many follow, "0" if none says anything: [9] the row that a resubscribe's actor saw  [10] the row that the first
---   layout has, "" = none  [11] "1": it knows him as forgotten  [12…] fields that keep a long address
+--   [1] way + 4 * (hash of the recipient XOR number of the bucket); way: 0 the first bucket, 1 one that was split off, 2 and its
+--   parent says that the row is here  [2] recipient, as his fields begin  [3] the same once he is forgotten  [4] group, "" = 0
+--   [5] the row that is wished for, as it is where there is none; "" = none: move what the first layout has. Suppressed or
+--   resubscribed; held: holds, or may lift a held one; and flag 8: an import without a date, or a resubscribe that was made
+--   elsewhere, at its event time, where others are of an actor who saw the row now
+--   [6] how many follow, "0" if none says anything: [7] the row that a resubscribe's actor saw  [8] the row that the first
+--   layout has, "" = none  [9] "1": it knows him as forgotten  [10…] fields that keep a long address
 -- Returns of each request the effect, of a new row now and then with the bucket's size and depth; or a number when the row is not
 -- here: the bucket's depth, or -1 when its parent must be asked. A call that fails has written the rows before the one it failed at.
 -- Row: time ms (6), flags (1: 1 suppressed, 2 held, 4 complaint), source (1), evidence (8), while resubscribed the time of the row
@@ -45,12 +45,13 @@ end
 local function suppresses(row) return row and byte(row, 7) % 2 == 1 end
 
 -- The effect of a request on a row, and the row as it is then if it may be another one. old, seen: false = none.
-local function decided(action, wish, old, seen)
-  local at, is_resubscribe = ms(wish, 1), action == 'r' or action == 'd'
+local function decided(wish, old, seen)
+  local asks, at = byte(wish, 7), ms(wish, 1)
+  local is_resubscribe, other_time = asks % 2 == 0, asks >= 8
   if at > now then at, wish = now, ms_octets(now) .. sub(wish, 7) end  -- a later event time counts as now
   if not old then
     if is_resubscribe then return 'not-lifted' end
-    return 'added', wish
+    return 'added', other_time and sub(wish, 1, 6) .. char(asks - 8) .. sub(wish, 8) or wish
   end
 
   local flags, code, kept, length = byte(old, 7), byte(old, 8), sub(old, 9, 16), #old
@@ -59,8 +60,7 @@ local function decided(action, wish, old, seen)
   local first = (length == 20 or length == 26) and seconds(old, length - 3) or floor(time / 1000)
   if time > now then time = now - 1 end  -- a clock that once ran ahead must not rule for years
   if lifted and lifted > now then lifted = now - 1 end
-  local asks, evidence = byte(wish, 7), sub(wish, 9, 16)
-  local holds, complains = floor(asks / 2) % 2 == 1, asks >= 4
+  local evidence, holds, complains = sub(wish, 9, 16), floor(asks / 2) % 2 == 1, floor(asks / 4) % 2 == 1
 
   local function row()
     local found = ms_octets(time) .. char((suppressed and 1 or 0) + (held and 2 or 0) + (complaint and 4 or 0), code) .. kept
@@ -72,8 +72,8 @@ local function decided(action, wish, old, seen)
   if is_resubscribe then
     if kept == evidence and not suppressed then return 'lifted' end  -- a repeat hears its first effect
     if seen ~= old or not suppressed or (held and not holds) then return 'not-lifted' end
-    if action == 'd' and at <= time then return 'not-lifted' end  -- what the row says came later; a tie is the unsubscribe's
-    lifted, time = time, math.max(action == 'r' and now or at, time + 1)
+    if other_time and at <= time then return 'not-lifted' end  -- what the row says came later; a tie is the unsubscribe's
+    lifted, time = time, math.max(other_time and at or now, time + 1)
     suppressed, held, complaint, kept, code = false, false, false, evidence, byte(wish, 8)
     return 'lifted', row()
   end
@@ -85,13 +85,14 @@ local function decided(action, wish, old, seen)
     time = math.max(time, at)
     return 'already-present', row()
   end
-  if action == 'i' or at <= lifted or at < time - LEAN then return 'stale', row() end
+  if other_time or at <= lifted or at < time - LEAN then return 'stale', row() end
   time, suppressed, complaint, kept, code = math.max(at, time), true, complains, evidence, byte(wish, 8)
   return 'added', row()
 end
 
 local function applied(key, at)
-  local begin, name, action, count_field, extra = ARGV[at + 2], ARGV[at + 3], ARGV[at + 5], '\0' .. ARGV[at + 4], ARGV[at + 7] ~= '0'
+  local whence, begin, name, count_field, wish = ARGV[at], ARGV[at + 1], ARGV[at + 2], '\0' .. ARGV[at + 3], ARGV[at + 4]
+  local way, extra = whence % 4, ARGV[at + 5] ~= '0'
   -- Each that is not there costs a look at every field.
   local head, count, mark, there = unpack(redis.call('HMGET', key, '', count_field, name, begin .. count_field))
   local depth, changes, is_filled = '0', '0', false
@@ -100,17 +101,17 @@ local function applied(key, at)
     depth, changes = sub(head, 1, space - 1), sub(head, space + 1)
     if find(changes, ' ', 1, true) then changes, is_filled = string.match(changes, '^%d+'), true end
   end
-  if (not head and ARGV[at + 1] ~= '0') or (is_filled and ARGV[at + 1] ~= '2') then return -1 end
-  if ARGV[at] % 2 ^ depth ~= 0 then return tonumber(depth) end
+  if (not head and way ~= 0) or (is_filled and way ~= 2) then return -1 end
+  if floor(whence / 4) % 2 ^ depth ~= 0 then return tonumber(depth) end
 
-  local forgotten = mark or name == begin or (extra and ARGV[at + 10] == '1')
+  local forgotten = mark or name == begin or (extra and ARGV[at + 8] == '1')
   if forgotten then begin, there = name, redis.call('HGET', key, name .. count_field) end
-  local old = there or (extra and ARGV[at + 9] ~= '' and ARGV[at + 9])
+  local old = there or (extra and ARGV[at + 7] ~= '' and ARGV[at + 7])
   local effect, row = 'added', not there and old
-  if action ~= 'm' then effect, row = decided(action, ARGV[at + 6], old, extra and ARGV[at + 8]) end
+  if wish ~= '' then effect, row = decided(wish, old, extra and ARGV[at + 6]) end
 
   local is_changed, is_unmarked = row and row ~= there, forgotten and not mark
-  if not is_changed and not (is_unmarked and action == 'm') then return effect end
+  if not is_changed and not (is_unmarked and wish == '') then return effect end
   changes = changes + 1
   head = depth .. ' ' .. changes
   if is_unmarked then redis.call('HSET', key, '', head, name, '') end  -- a stored tag's, or a queued request's
@@ -122,8 +123,8 @@ local function applied(key, at)
     redis.call('HSET', key, '', head, count_field, (count or 0) + (is_more and 1 or -1), row_field, row)
   end
   if there then return effect end
-  local last = at + 7 + ARGV[at + 7]
-  if not forgotten and last > at + 10 then redis.call('HSET', key, unpack(ARGV, at + 11, last)) end
+  local last = at + 5 + ARGV[at + 5]
+  if not forgotten and last > at + 8 then redis.call('HSET', key, unpack(ARGV, at + 9, last)) end
   if effect == 'added' and changes % COUNTED == 0 then return {effect, redis.call('HLEN', key), tonumber(depth)} end
   return effect
 end
@@ -131,6 +132,6 @@ end
 local answers, at = {}, 2
 for number, key in ipairs(KEYS) do
   answers[number] = applied(key, at)
-  at = at + 8 + ARGV[at + 7]
+  at = at + 6 + ARGV[at + 5]
 end
 return answers

@@ -13,6 +13,10 @@ _HOLDING = ("api", "operator", "import", "provider")
 _RELEASING = ("api", "operator")
 _DATED = ("provider",)
 _NAMING = ("api", "operator", "import")
+SUPPRESSED, HELD, COMPLAINT = 1, 2, 4  # the flags of a row
+OTHER_TIME = (
+    8  # of a request alone: an import without a date, or a resubscribe that was made elsewhere, at its event time
+)
 _WITH_FIRST_SEEN = (20, 26)  # left out where it is the second of the event time
 _SOURCES = 256  # more than anybody has at a time
 _LATEST_MS = (1 << 48) - 1
@@ -36,11 +40,13 @@ class Row(NamedTuple):
     version: bytes
 
 
-def pack(time_ms: int, *, held: bool, complaint: bool, source: str, evidence: bytes) -> bytes:
-    """Return the row that a request becomes where there is none: 16 bytes, suppressed, first seen at its time."""
+def pack(time_ms: int, flags: int, source: str, evidence: bytes) -> bytes:
+    """Return the row that a request wishes for, 16 bytes: what it writes where there is none.
+
+    Units:   time_ms: the event time; the script makes now of a later one.
+    """
     if not 0 <= time_ms <= _LATEST_MS:
-        time_ms = max(0, min(time_ms, _LATEST_MS))  # of what is later than now, the script makes now
-    flags = 1 + 2 * held + 4 * complaint
+        time_ms = max(0, min(time_ms, _LATEST_MS))
     return (time_ms << 16 | flags << 8 | source_code(source)).to_bytes(8) + evidence
 
 
@@ -49,8 +55,8 @@ def unpack(packed: bytes) -> Row:
     flags, code, time_ms = packed[6], packed[7], int.from_bytes(packed[:6])
     return Row(
         suppressed=is_suppressed(packed),
-        held=bool(flags & 2),
-        complaint=bool(flags & 4),
+        held=bool(flags & HELD),
+        complaint=bool(flags & COMPLAINT),
         first_seen_s=int.from_bytes(packed[-4:]) if len(packed) in _WITH_FIRST_SEEN else time_ms // 1000,
         time_ms=time_ms,
         source=SOURCE_KINDS[code] if code < len(SOURCE_KINDS) else "unknown",
@@ -61,7 +67,7 @@ def unpack(packed: bytes) -> Row:
 
 def is_suppressed(packed: bytes) -> bool:
     """Say whether a row suppresses: the one thing that counting a million of them asks."""
-    return bool(packed[6] & 1)
+    return bool(packed[6] & SUPPRESSED)
 
 
 @lru_cache(_SOURCES)
