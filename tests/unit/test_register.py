@@ -1,6 +1,7 @@
 """Many rows in one call of the register's script: each is decided as if it came alone, wherever its bucket went."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +16,7 @@ from tests.harness.names import NAMES
 from tests.store_model import NOW, asked
 from worker.store import _FORGET, Store, buckets, layout, script
 from worker.store.buckets import Write
+from worker.store.growth import SPLIT
 from worker.store.row import COMPLAINT, HELD, SUPPRESSED, pack, unpack
 
 GROUP = 12
@@ -105,6 +107,57 @@ def test_who_comes_too_early_is_sent_back_row_by_row(store: Store, client: redis
     assert other.apply([stop(each) for each in PEOPLE], now_ms=NOW) == [ADDED] * 200
     assert sorted(name for name, _ in store.stopped("acme", GROUP)) == sorted(PEOPLE)
     assert client.keys("unsubd:supp:*") == [b"unsubd:supp:{acme:0}"]
+
+
+def test_a_bucket_that_is_on_its_way_is_asked_when_its_parent_says_so(store: Store, client: redis.Redis) -> None:
+    """Filled, and its parent still answers; then its parent gave its rows up, and nobody opened it."""
+    store.apply([stop(each) for each in PEOPLE[:50]], now_ms=NOW)
+    goes = [each for each in PEOPLE if bucket_of(each, 2) == 1]
+    parent, child = layout.bucket_key("acme", 0), layout.bucket_key("acme", 1)
+    rows = client.hgetall(parent)
+    stays = [each for row in rows.items() if row[0] and row[0].split(b"\0")[0].decode() not in goes for each in row]
+    script.send(client, [SPLIT(child, "fill", "1 99", *[each for row in rows.items() if row[0] for each in row])])
+    early = Store(client, NAMES)
+    early.row("acme", GROUP, goes[0])  # asks how many buckets there are
+    early._hints.met("acme", 1)
+
+    assert early.apply([stop(each, "early") for each in goes[-4:-2]], now_ms=NOW) == [ADDED] * 2
+    assert client.hget(child, "") == b"1 99 filled"
+    assert script.send(client, [SPLIT(parent, "leave", client.hget(parent, ""), "1 99", *stays)]) == [1]
+    assert store.apply([stop(each, "new") for each in goes[-2:]], now_ms=NOW) == [ADDED] * 2
+    assert client.hget(child, "") == b"1 101"
+
+
+def test_what_says_nothing_new_is_not_written(store: Store, client: redis.Redis) -> None:
+    store.apply([stop(each) for each in PEOPLE[:3]], now_ms=NOW)
+    before = client.hgetall("unsubd:supp:{acme:0}")
+
+    assert store.apply([stop(PEOPLE[0]), stop(PEOPLE[1], "again")], now_ms=NOW) == [ADDED, PRESENT]
+    assert client.hgetall("unsubd:supp:{acme:0}") == before
+
+
+def test_what_only_a_request_says_is_in_no_row(store: Store, client: redis.Redis) -> None:
+    target = ("acme", GROUP, PEOPLE[0])
+    undated = replace(asked(Action.UNSUBSCRIBE, target, NOW, "import", "list"), undated=True)
+    store.apply([undated], now_ms=NOW)
+    row = client.hget("unsubd:supp:{acme:0}", f"{PEOPLE[0]}\0{GROUP}")
+
+    assert row == pack(NOW, SUPPRESSED + HELD, "import", bytes.fromhex(undated.id)[:8])
+    elsewhere = asked(Action.RESUBSCRIBE, target, NOW - 1, "provider", "there", row.hex())
+    assert store.apply([elsewhere, replace(elsewhere, source="operator")], now_ms=NOW) == [Effect.NOT_LIFTED, LIFTED]
+
+
+def test_a_resubscribe_made_elsewhere_counts_from_its_own_time(store: Store) -> None:
+    target = ("acme", GROUP, PEOPLE[0])
+    store.apply([stop(PEOPLE[0])], now_ms=NOW)
+    row = store.row(*target)
+    assert row is not None
+    effects = [
+        store.apply([asked(Action.RESUBSCRIBE, target, at_ms, "provider", "there", row.version.hex())], now_ms=NOW + 9)
+        for at_ms in (NOW, NOW + 1)
+    ]
+
+    assert effects == [[Effect.NOT_LIFTED], [LIFTED]]
 
 
 def test_one_row_is_changed_in_order_within_a_call_and_across_two(store: Store) -> None:
