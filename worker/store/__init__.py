@@ -77,13 +77,13 @@ class Store:
         return effects
 
     def _write(self, request: Request, taken: tuple[bytes, bool]) -> Write:
-        source, complains = request.source, request.action is Action.COMPLAINT
+        source = request.source
         if lifts := request.action is Action.RESUBSCRIBE:
             flags = HELD * releases(source) + OTHER_TIME * is_dated(source)
         else:
-            flags = (
-                SUPPRESSED + HELD * (complains or holds(source)) + COMPLAINT * complains + OTHER_TIME * request.undated
-            )
+            flags = SUPPRESSED + HELD * holds(source) + OTHER_TIME * request.undated
+        if request.action is Action.COMPLAINT:
+            flags |= HELD + COMPLAINT
         row = pack(request.at_ms, flags, source, bytes.fromhex(request.id)[:8])
         place = layout.place(self._names, request.sender, request.recipient)
         more = _counted(bytes.fromhex(request.seen_version), taken, place.parts)
