@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import AskError, NoPermissionError, RedisClusterException
+from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError, RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
@@ -72,7 +72,7 @@ def node_url(url: str) -> str:
 def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
     """Turn "the server is away, loading, full or read-only" into *error_type*; other errors are bugs and stay.
 
-    Errors:  ConfigError  its user may not do what we asked for.
+    Errors:  ConfigError  its user may not do what we asked for, or it is one of a Cluster and nobody told us so.
     """
     try:
         yield
@@ -85,6 +85,10 @@ def away_as(error_type: type[Unavailable], setting: str) -> Iterator[None]:
         raise error_type(f"{setting}: the server does not answer ({type(error).__name__})") from error
     except AskError as error:
         raise error_type(f"{setting}: a slot moved to another node while it was read") from error
+    except ClusterCrossSlotError as error:
+        raise ConfigError(
+            f"{setting}: the server is one of a Cluster, expected redis+cluster:// or rediss+cluster:// in its URL"
+        ) from error
     except redis.ResponseError as error:
         word = word_of(error)  # first: it takes the command out of the error
         if isinstance(error, NoPermissionError) or str(error.args[0]).startswith(_NO_RIGHT_IN_SCRIPT):

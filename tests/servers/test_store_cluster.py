@@ -13,7 +13,7 @@ from tests import store_model
 from tests.harness import processes
 from tests.harness.redis_cluster import ClusterServers
 from tests.harness.redis_server import RedisServer
-from tests.harness.service import MASTERS
+from tests.harness.service import MASTERS, until
 from tests.store_model import NOW, asked
 
 pytest.register_assert_rewrite("tests.store_rules")
@@ -119,3 +119,15 @@ def test_a_node_that_is_gone_is_unavailable(tmp_path: Path) -> None:
 def test_only_the_store_may_be_a_cluster(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="only UNSUBD_STORE_URL may be a Cluster"):
         load_settings({"UNSUBD_REDIS_URL": settings.store_url or "", "UNSUBD_SECRET_KEYS": MASTERS[0]})
+
+
+def test_a_cluster_that_is_told_as_one_server_is_named(own_redis: Callable[..., RedisServer]) -> None:
+    """As a managed one with a single node: it answers, until a call is about two of its slots."""
+    node = own_redis(cluster_enabled="yes")
+    alone = node.client()
+    alone.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    until(lambda: alone.cluster("INFO")["cluster_state"] == "ok", what="the cluster")
+    wishes = [asked(Action.UNSUBSCRIBE, (each, 12, PEOPLE[0]), NOW, "page", each) for each in ("acme", "other")]
+
+    with pytest.raises(ConfigError, match=r"UNSUBD_STORE_URL: the server is one of a Cluster, expected redis\+cluster"):
+        Store(server.connect(node.url), NAMES).apply(wishes)
