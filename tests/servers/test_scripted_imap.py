@@ -1188,6 +1188,20 @@ async def test_a_move_that_is_refused_leaves_the_mail_and_is_said_once(redis_url
         assert len(_journal(installation, "the disk is full")) == 1
 
 
+@scene
+async def test_a_move_that_is_refused_for_a_moment_is_made_at_the_next_look(redis_url: str) -> None:
+    server = ScriptedImap([_asks(1)])
+    server.on("MOVE", b"<tag> NO [INUSE] somebody else holds the lock\r\n")
+
+    async with _polling(server, redis_url):
+        await _soon(server.hears("IDLE"))
+        assert len(server.heard("MOVE")) == 1
+        server.append(_asks(2))
+        await _soon(server.hears("IDLE", 2))
+
+        assert (server.connections, server.messages) == (1, {})
+
+
 @pytest.mark.parametrize(
     ("bound", "value", "jobs"), [("", 0, 1), ("_TOGETHER_S", 0.0, 3), ("_TOGETHER_OCTETS", 70 * len(_asks(1)), 2)]
 )

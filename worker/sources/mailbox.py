@@ -38,6 +38,7 @@ from worker.sources.imap import (
     MailboxAddress,
     MailboxRefused,
     Selected,
+    passes,
     within_a_line,
 )
 from worker.sources.lease import LIFE_S, Lease, LeaseTaken, process_name
@@ -455,6 +456,10 @@ class Mailbox:
             refusal = await connection.move(batch, self._processed)
         if refusal:
             await self._lease.ask()
+            if passes(refusal) and connection.can("MOVE") and "[OVERQUOTA]" not in refusal:
+                self._to_move = None
+                self._installation.journal.source(self._source, "idle", f"moving handled mail waits: {refusal}")
+                return False
             self._notes["move"] = f"handled mail stays here, it cannot be moved to {self._processed!r}: {refusal}"
             # Without MOVE, a refused expunge leaves a copy behind: not another one at each connection.
             self._move_again_at = time.monotonic() + _MOVE_AGAIN_S

@@ -2,7 +2,7 @@
 
 from worker.sources.imap.address import MailboxAddress, MailboxBusy, MailboxRefused
 from worker.sources.imap.answers import ASIDE, DONE, Fetched, Folder, Folders, Selected, within_a_line
-from worker.sources.imap.connection import ImapConnection
+from worker.sources.imap.connection import ImapConnection, passes
 
 __all__ = [
     "ASIDE",
@@ -15,5 +15,6 @@ __all__ = [
     "MailboxBusy",
     "MailboxRefused",
     "Selected",
+    "passes",
     "within_a_line",
 ]

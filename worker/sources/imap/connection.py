@@ -99,7 +99,7 @@ class ImapConnection:
 
     def _refuse_login(self, credential: Credential, reason: str) -> None:
         host, name = self._address.host, self._address.name
-        if any(code in reason.upper() for code in _TEMPORARY_CODES):
+        if passes(reason):
             raise MailboxUnavailable(f"UNSUBD_IMAP_URL: {host} refuses the login for now: {reason}")
         setting, remedy = ("UNSUBD_IMAP_PASSWORD", "check user and password")
         if credential.kind == "token":
@@ -137,7 +137,7 @@ class ImapConnection:
         if response.result == "OK":
             return answers.selected(response.lines)
         reason = _shown(response)
-        if any(code in reason.upper() for code in _TEMPORARY_CODES):
+        if passes(reason):
             raise MailboxUnavailable(f"mailbox {self._address.name!r}: {folder!r} cannot be opened for now: {reason}")
         raise MailboxRefused(f"UNSUBD_IMAP_URL: mailbox {folder!r} cannot be opened ({reason})", "check its name")
 
@@ -256,7 +256,7 @@ class ImapConnection:
         if response.result != "OK":
             self.abort()
             reason = _shown(response)
-            kind = MailboxBusy if any(code in reason.upper() for code in _TEMPORARY_CODES) else MailboxUnavailable
+            kind = MailboxBusy if passes(reason) else MailboxUnavailable
             raise kind(f"{self._where()}: {name} refused: {reason}")
         return response
 
@@ -303,6 +303,11 @@ class ImapConnection:
             await asyncio.wait({task, self._lost}, timeout=_LOGOUT_S, return_when=asyncio.FIRST_COMPLETED)
             task.cancel()
         self.abort()
+
+
+def passes(reason: str) -> bool:
+    """Say whether a refusal is, by its code, one that passes. RFC: 5530."""
+    return any(code in reason.upper() for code in _TEMPORARY_CODES)
 
 
 def _drop(call: Any) -> None:
