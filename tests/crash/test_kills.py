@@ -24,15 +24,20 @@ from worker.store.tags import StoredTags
 
 # Read here: tests get an environment without our names.
 SEED = int(os.environ.get("UNSUBD_CRASH_SEED") or random.SystemRandom().randrange(2**32))
+# Of ten fetches one job is made; here of each, or there are too few jobs to kill somebody with.
+_SMALL_JOBS = "from worker.sources import look\nlook.TOGETHER = 25\n"
 _SETTLED_S = 60.0  # a killed worker's job comes back within 20 s, a killed horse's after 10 s more
 
 
 def _service(folder: Path, redis_url: str, dovecot: Mailbox, untagged: str) -> Service:
-    return Service(
+    (folder / "sitecustomize.py").write_text(_SMALL_JOBS)
+    service = Service(
         folder, redis_url=redis_url, secret_keys=",".join(MASTERS), address="u+{tag}@unsub.example.com",
         imap_url=dovecot.url, imap_password=dovecot.password, imap_ca_file=str(dovecot.ca_file), imap_backlog="all",
         imap_untagged=untagged, workers="2",
     )  # fmt: skip
+    service.env["PYTHONPATH"] = str(folder)
+    return service
 
 
 def _places(service: Service) -> list[tuple[str, int]]:
