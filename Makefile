@@ -47,7 +47,7 @@ bench: setup ## measure how fast it is, beside the limits, in one run each (need
 	.venv/bin/python -m tests.bench.served
 	.venv/bin/python -m tests.bench.library
 	.venv/bin/python -m tests.bench.decide
-	.venv/bin/python -m tests.bench.drain
+	.venv/bin/python -m tests.bench.drain --foreign 0
 	.venv/bin/python -m tests.bench.readme
 
 fuzz: setup ## put a million damaged mails through everything that decides

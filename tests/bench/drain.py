@@ -99,7 +99,7 @@ def _drain(redis: RedisServer, mailbox: Mailbox, folder: Path, given: argparse.N
     maildir = mailbox.server.folder / "homes" / mailbox.user / "Maildir"
     with service.running("poll", ready=False) as poller, Redis.from_url(redis.url) as client:
         samples = _sampled(client, poller.pid, given.count)
-        rows = _told(samples, given.count)
+        rows = _told(samples, given.count, given.foreign)
         _say(f"{machine()}\n{table(rows)}")
         save(rows, Path("bench"))
         if not given.stay:
@@ -138,7 +138,7 @@ def _rss_kb(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
-def _told(samples: list[Sample], count: int) -> list[Row]:
+def _told(samples: list[Sample], count: int, foreign: float) -> list[Row]:
     edge = min(EDGE, count // 4)
     start = next(each for each in samples if each.messages)  # imports, login, SELECT and the first SEARCH left out
     first, last = (start, _at(samples, edge)), (_at(samples, count - edge), samples[-1])
@@ -146,7 +146,7 @@ def _told(samples: list[Sample], count: int) -> list[Row]:
     _say(f"{count} messages in {seconds:.1f} s ({count / seconds:.0f}/s), before the first: {start.cpu_s:.1f} s CPU")
     for share in (0.1, 0.5, 1.0):
         _say(f"RSS at {share:4.0%}: {_at(samples, int(count * share)).rss_kb / 1024:.1f} MB")
-    of = f"the last {edge:,} of {count:,}"
+    of = f"the last {edge:,} of {count:,}, {foreign:.0%} foreign"
     return [
         Row(f"poller's CPU per message, {of}", "us", [_us_per_message(*last)], f"the first {edge:,}",
             [_us_per_message(*first)], 1.15, higher_is_better=False),

@@ -41,12 +41,25 @@ JOB = Figure(258, "octets", "a message in a job that waits, or was done in the l
 STORED_TAG = Figure(189, "octets", "a tag of form h", _MEASURE)
 CHECK_STORE = Figure(2.7, "µs", "an address checked, of the store's core", _MEASURE)
 CHECK_LIBRARY = Figure(
-    92_000, "addresses/s", "checked by the library, of the asker's core", "README, bench/library.json"
+    92_000,
+    "addresses/s",
+    "checked by the library, of the asker's core, in a quick hour",
+    "`python -m tests.bench.library`",
 )
-CHECK_HTTP = Figure(91_000, "addresses/s", "checked over HTTP by 1,000, of a web process", "README, `make bench`")
-POSTED = Figure(1_356, "mails/s", "webhook's mail to its durable answer, of a web process", "README, `make bench`")
-POLLED = Figure(657, "mails/s", "poll and work of one mailbox, with 2 workers", "README, `make bench`")
-DRAINED = Figure(720, "mails/s", "of a mailbox of 100,000, half of them foreign", "README, `tests.bench.drain`")
+CHECK_HTTP = Figure(
+    91_000,
+    "addresses/s",
+    "checked over HTTP by 1,000, of a web process, in a quick hour",
+    "`python -m tests.bench.served`",
+)
+POSTED = Figure(
+    1_356,
+    "mails/s",
+    "webhook's mail to its durable answer, of a web process, in a quick hour",
+    "`python -m tests.bench.served`",
+)
+POLLED = Figure(657, "mails/s", "poll and work of one mailbox, with 2 workers", "`python -m tests.bench.delivery`")
+DRAINED = Figure(2187, "mails/s", "of a mailbox of 100,000, half of them foreign", "README, `tests.bench.drain`")
 TURNS = Figure(40, "jobs/s", "a web or LMTP process makes at most while jobs wait", _TURNS)
 HASTY = Figure(215, "jobs/s", "the same process makes at most while none wait, of 500 posts/s", _TURNS)
 LOOKS = Figure(12, "jobs/s", "a mailbox makes of 200 mails/s that come one by one", _TURNS)
