@@ -4,11 +4,26 @@ from collections.abc import Iterator
 
 import fakeredis
 import pytest
+import redis
 
 from tests.harness.far_side import FarSide, far_side
+from tests.harness.names import NAMES
 from tests.unit import house
 from worker import jobs
 from worker.installation import Installation
+from worker.store import Store
+
+
+@pytest.fixture
+def client() -> redis.Redis:
+    """A server that is empty."""
+    return fakeredis.FakeRedis()
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> Store:
+    """The suppressions on it."""
+    return Store(client, NAMES)
 
 
 @pytest.fixture

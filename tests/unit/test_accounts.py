@@ -19,11 +19,6 @@ from worker.accounts.key_calls import KeyCalls
 
 
 @pytest.fixture
-def client() -> redis.Redis:
-    return fakeredis.FakeRedis()
-
-
-@pytest.fixture
 def accounts(client: redis.Redis) -> Accounts:
     accounts = Accounts(client)
     accounts.add_sender("acme", "Acme Inc")

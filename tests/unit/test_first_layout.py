@@ -39,11 +39,6 @@ def client() -> redis.Redis:
     return client
 
 
-@pytest.fixture
-def store(client: redis.Redis) -> Store:
-    return Store(client, NAMES)
-
-
 def wish(
     action: Action, recipient: str, nonce: str, at_ms: int = NOW, seen: Row | None = None, group: int = 12
 ) -> Request:

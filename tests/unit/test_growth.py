@@ -21,11 +21,6 @@ PEOPLE = [f"p{number}@example.com" for number in range(400)]
 LONG = "l" * 64 + "@" + "d" * 180 + ".example.com"
 
 
-@pytest.fixture
-def client() -> redis.Redis:
-    return fakeredis.FakeRedis()
-
-
 @pytest.fixture(autouse=True)
 def _small_buckets() -> Iterator[None]:
     with patch.object(layout, "LOAD", 8):

@@ -18,11 +18,6 @@ A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 NAMES = dict(zip((A, B, C), Keyring((A, B, C)).fingerprints(), strict=True))
 
 
-@pytest.fixture
-def client() -> redis.Redis:
-    return fakeredis.FakeRedis()
-
-
 def start(client: redis.Redis, *masters: bytes) -> bytes:
     """What every process does at its start."""
     keys.require_masters(client, Keyring(masters))

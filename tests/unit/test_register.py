@@ -26,16 +26,6 @@ ADDED, PRESENT, LIFTED = Effect.ADDED, Effect.ALREADY_PRESENT, Effect.LIFTED
 
 
 @pytest.fixture
-def client() -> redis.Redis:
-    return fakeredis.FakeRedis()
-
-
-@pytest.fixture
-def store(client: redis.Redis) -> Store:
-    return Store(client, NAMES)
-
-
-@pytest.fixture
 def calls() -> Iterator[list[Any]]:
     """Every command that a test sends from here on."""
     sent: list[Any] = []

@@ -1,26 +1,13 @@
 """The store on fakeredis: every rule by name, and random histories against the model. `servers/test_store_real.py` runs
 the same on real servers, because a fake is trusted only so far."""
 
-import fakeredis
 import pytest
-import redis
 
 from tests import store_model
 
 pytest.register_assert_rewrite("tests.store_rules")
-from tests.harness.names import NAMES  # noqa: E402
 from tests.store_rules import LedgerRules, NeighbourRules, RegisterRules  # noqa: E402
 from worker.store import Store  # noqa: E402
-
-
-@pytest.fixture
-def client() -> redis.Redis:
-    return fakeredis.FakeRedis()
-
-
-@pytest.fixture
-def store(client: redis.Redis) -> Store:
-    return Store(client, NAMES)
 
 
 class TestRegister(RegisterRules):

@@ -133,6 +133,5 @@ def _are_full(buckets: Sequence[dict[bytes, bytes]]) -> bool:
 
 def _flat(rows: list[tuple[bytes, bytes]]) -> list[bytes]:
     counted = [(field, b"%d" % count) for field, count in layout.counts(rows).items()]
-    return [
-        each for pair in counted + rows for each in pair
-    ]  # what each write looks up comes first: it is found soonest
+    # What each write looks up comes first: it is found soonest.
+    return [each for pair in counted + rows for each in pair]

@@ -14,9 +14,7 @@ _RELEASING = ("api", "operator")
 _DATED = ("provider",)
 _NAMING = ("api", "operator", "import")
 SUPPRESSED, HELD, COMPLAINT = 1, 2, 4  # the flags of a row
-OTHER_TIME = (
-    8  # of a request alone: an import without a date, or a resubscribe that was made elsewhere, at its event time
-)
+OTHER_TIME = 8  # of a request alone: an undated import, or a resubscribe that was made elsewhere, at its event time
 _WITH_FIRST_SEEN = (20, 26)  # left out where it is the second of the event time
 _SOURCES = 256  # more than anybody has at a time
 _LATEST_MS = (1 << 48) - 1
@@ -45,8 +43,7 @@ def pack(time_ms: int, flags: int, source: str, evidence: bytes) -> bytes:
 
     Units:   time_ms: the event time; the script makes now of a later one.
     """
-    if not 0 <= time_ms <= _LATEST_MS:
-        time_ms = max(0, min(time_ms, _LATEST_MS))
+    time_ms = max(0, min(time_ms, _LATEST_MS))
     return (time_ms << 16 | flags << 8 | source_code(source)).to_bytes(8) + evidence
 
 
