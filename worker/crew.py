@@ -50,6 +50,9 @@ class UnsubdWorker(Worker):
             names = ", ".join(queue.name for queue in self.queues)
             raise ConfigError(f"worker of {names}: expected one queue, a kill would lose the job in hand")
 
+    def procline(self, message: str) -> None:
+        """Keep the title that the part has in `ps`; RQ would write its own over it, and what it does says `unsubd status`."""
+
     def serialize(self) -> dict[str, Any]:
         """What RQ writes into the worker's hash, and says again when that expired."""
         return {**super().serialize(), _OURS: self.maintenance_interval}

@@ -24,8 +24,9 @@ from handlers.tag import AddressTemplate, Tag, mint
 from worker.accounts import Group
 from worker.check import check
 from worker.installation import Installation, open_installation, with_embedded_secrets
-from worker.service import Supervisor, maildir_path
+from worker.service import maildir_path
 from worker.settings import load_settings
+from worker.supervisor import Supervisor
 
 _TEMPLATE = AddressTemplate("u+", "unsub.example.com")
 _GIVE_UP_S = 60.0
@@ -113,8 +114,9 @@ def _stage(folder: Path) -> Iterator[Installation]:
         del os.environ[name]
     os.environ["UNSUBD_DATA_DIR"] = str(folder)
     os.environ["UNSUBD_ADDRESS"] = f"{_TEMPLATE.prefix}{{tag}}@{_TEMPLATE.domain}"
-    with open_installation(with_embedded_secrets(load_settings())) as installation:
-        supervisor = Supervisor(["poll", "worker"], log=folder / "parts.log")
+    settings = with_embedded_secrets(load_settings())
+    with open_installation(settings) as installation:
+        supervisor = Supervisor(settings, ["poll", "worker"], log=folder / "parts.log")
         try:
             yield installation
         finally:

@@ -1,58 +1,49 @@
-"""`unsubd run`: every part in one process group under one supervisor.
+"""The parts of a service, each what one process does until it is stopped: `worker.supervisor` keeps them running.
 
-A part is a process: `web`, `poll` (mailboxes, Maildir, SQS), `lmtp`, `policy` and `milter` (what a mail server asks), `worker`
-(RQ), `events` (what goes out), `reaper`. One that dies is started again, later each time; one that says "configuration"
-(78) stops all. SIGTERM or Ctrl-C stops all within 10 s: work in progress ends or is handed back.
+`web`, `poll` (mailboxes, Maildir, SQS), `lmtp`, `policy` and `milter` (what a mail server asks), `worker` (RQ), `events`
+(what goes out), `reaper`.
 """
 
 import asyncio
-import ctypes
+import gc
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
-from handlers.errors import EX_CONFIG, ConfigError, QueueUnavailable, Rejected, StoreUnavailable, Unavailable
-from worker import embedded, jobs
+from handlers.errors import ConfigError, QueueUnavailable, Rejected, StoreUnavailable, Unavailable
+from worker import jobs
 from worker.archiving import archive_ended
 from worker.crew import note_run
-from worker.dumps import leave_no_dump
-from worker.installation import Installation, open_installation, with_embedded_secrets
-from worker.journal import configure_logging
+from worker.installation import Installation, open_installation
 from worker.listening import listening
 from worker.reaper import Reaper
 from worker.reconcile.jobs import keep_failed
 from worker.reconcile.pulse import ended_well
 from worker.reconcile.watch import watching
-from worker.settings import Settings, load_settings, setting_name
+from worker.settings import Settings, setting_name
 from worker.sources.maildir import Maildir
 from worker.sources.polling import mailbox_addresses, poll
 from worker.sources.sqs import SqsQueue
 from worker.store.format import require_known
-from worker.systemd import Systemd, watched
+from worker.systemd import watched
 
 _REAP_EVERY_S = 1.0
 _FAILED_EVERY_S = 5.0
 _ARCHIVE_EVERY_S = 3600.0
 _EXCUSED_S = 60.0  # so long after an outage of Redis no job is blamed for a worker that died
 _MOVES_AT_ONCE = 5  # thousand rows of the first layout, between two looks at the jobs
-_REVIVE_EVERY_S = 1.0
-_SAME = 60  # of what a server said, before its process id and time
-_GRACE_S = 7.0
-_KILL_S = 2.0
 
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Installation]:
     with open_installation(settings) as installation:
         note_run(installation.redis)
+        gc.freeze()  # what is there now stays: a collection in a job's process would copy all of it
         yield installation
 
 
@@ -262,121 +253,6 @@ PARTS: dict[str, Callable[[Settings], None]] = {
 }  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Child:
-    name: str
-    process: subprocess.Popen[bytes]
-    started_at: float
-    failures: int = 0
-    restart_at: float = 0.0
-
-
-class Supervisor:
-    """The parts of one service, kept running."""
-
-    def __init__(self, names: Sequence[str], log: Path | None = None) -> None:
-        """Start them; *log*: where their journal goes instead of stderr."""
-        self._log = log
-        self._children = [self._spawn(name) for name in names]
-
-    def _spawn(self, name: str, failures: int = 0) -> _Child:
-        command = [sys.executable, "-m", "worker.service", name, str(os.getpid())]
-        # Ctrl-C reaches the whole process group: a part never hears it (its mask is inherited), the supervisor ends the
-        # parts in order. Held back rather than ignored: one that came in this moment would be lost for the supervisor too.
-        with embedded.ctrl_c_later(), open(self._log, "ab") if self._log else nullcontext() as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
-        return _Child(name, process, time.monotonic(), failures)
-
-    def watch(self, until: Callable[[], bool], tend: Callable[[], None]) -> int:
-        """Keep the parts running until *until* says so; return the exit code: 78 when a part could not be configured.
-
-        Shape:   tend: called between two looks, ten times a second.
-        """
-        while not until():
-            tend()
-            for child in self._children:
-                if (code := child.process.poll()) is None:
-                    continue
-                if code == EX_CONFIG:
-                    return EX_CONFIG
-                self._restart(child)
-            time.sleep(0.1)
-        return 0
-
-    def _restart(self, child: _Child) -> None:
-        now = time.monotonic()
-        if not child.restart_at:
-            quick = now - child.started_at < 10
-            child.failures = child.failures + 1 if quick else 0
-            child.restart_at = now + min(30.0, 0.5 * 2**child.failures)
-            note = f"unsubd: part {child.name} ended with {child.process.returncode}, starting it again\n"
-            sys.stderr.write(note)
-        elif now >= child.restart_at:
-            self._children[self._children.index(child)] = self._spawn(child.name, child.failures)
-
-    def stop(self) -> None:
-        """Stop every part: politely, then firmly, then by force. Repeat: safe."""
-        deadline = time.monotonic() + _GRACE_S
-        self._signal(signal.SIGTERM)
-        self._wait(deadline)
-        self._signal(signal.SIGTERM)  # RQ gives its job back at the second one
-        self._wait(time.monotonic() + _KILL_S)
-        self._signal(signal.SIGKILL)
-        for child in self._children:
-            child.process.wait()
-
-    def _signal(self, number: int) -> None:
-        for child in self._children:
-            if child.process.poll() is None:
-                child.process.send_signal(number)
-
-    def _wait(self, deadline: float) -> None:
-        while time.monotonic() < deadline and any(child.process.poll() is None for child in self._children):
-            time.sleep(0.05)
-
-
-def supervise(names: Sequence[str], tend: Callable[[], None], is_ready: Callable[[], bool] = lambda: True) -> int:
-    """Run the parts *names* until SIGTERM or Ctrl-C and return the exit code.
-
-    Shape:   tend: see `Supervisor.watch`; is_ready: whether all that was asked for is there, as systemd wants to know.
-    """
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: stopped.append(number))
-    systemd = Systemd(os.environ)  # before the parts, which inherit the environment
-
-    def tend_and_tell() -> None:
-        tend()
-        if is_ready():
-            systemd.beat()
-
-    supervisor = Supervisor(names)
-    try:
-        return supervisor.watch(lambda: bool(stopped), tend_and_tell)
-    finally:
-        supervisor.stop()
-
-
-def reviver(settings: Settings) -> Callable[[], None]:
-    """Return what keeps the embedded Valkey alive: a look a second; nothing for a server of the operator's own."""
-    looked_at, said = time.monotonic(), ""
-
-    def look() -> None:
-        nonlocal looked_at, said
-        if not settings.embedded or time.monotonic() - looked_at < _REVIVE_EVERY_S:
-            return
-        try:
-            embedded.revive(settings.data_dir)
-            said = ""
-        except (Unavailable, ConfigError) as error:  # a disk that is full has room again: what runs waits, and stays
-            if str(error)[:_SAME] != said[:_SAME]:
-                sys.stderr.write(f"unsubd: {error}\n")
-            said = str(error)
-        looked_at = time.monotonic()
-
-    return look
-
-
 def parts_of(settings: Settings) -> list[str]:
     """Return the parts that `unsubd run` starts.
 
@@ -385,27 +261,3 @@ def parts_of(settings: Settings) -> list[str]:
     mailbox_addresses(settings)
     ways_in = ["web", *(["poll"] if _polls(settings) else []), *settings.listens]
     return [*ways_in, "events", "reaper", *["worker"] * settings.workers]
-
-
-def _end_with_parent(parent: int) -> None:
-    """Ask the kernel for SIGTERM when the supervisor dies, so that a kill -9 of it leaves no part behind (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def main(name: str, parent: str) -> int:
-    """Run one part in this process (the supervisor's way in). Shape: parent: the supervisor's process id."""
-    from worker.cli.failure import explained
-
-    _end_with_parent(int(parent))
-    leave_no_dump()
-    configure_logging()
-    with explained():
-        PARTS[name](with_embedded_secrets(load_settings()))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

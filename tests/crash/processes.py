@@ -13,7 +13,7 @@ from typing import Any
 from redis import Redis
 
 from tests.harness.dovecot import Mailbox
-from tests.harness.service import UNSUBD, Service, children
+from tests.harness.service import UNSUBD, Service, children, parts
 
 
 def alive(pid: int) -> bool:
@@ -62,7 +62,6 @@ class Part:
         self._service = service
         self._words = words
         self._process: subprocess.Popen[bytes] | None = None
-        self._names: dict[int, str] = {}
 
     def start(self) -> None:
         """Start it, in a session of its own; it is not ready yet."""
@@ -81,13 +80,9 @@ class Part:
 
     def parts(self, name: str) -> list[int]:
         """Return the processes that the supervisor started as *name* (`worker`, `reaper`)."""
-        return [pid for pid in _children(self.pid) if self._name(pid) == name]
-
-    def _name(self, pid: int) -> str:
-        if not self._names.get(pid):
-            words = _words(pid)  # until its exec, a child has its parent's
-            self._names[pid] = words[3] if words[1:2] == ["-m"] else ""  # python -m worker.service NAME …
-        return self._names[pid]
+        with suppress(FileNotFoundError, ProcessLookupError):
+            return parts(self.pid, name)
+        return []
 
     def horses(self) -> Iterator[tuple[int, int]]:
         """Yield (worker, horse) of every job that is being done."""
@@ -130,10 +125,6 @@ def kill_alone(pid: int) -> None:
 def imap_sessions(mailbox: Mailbox) -> list[int]:
     """Return Dovecot's processes that serve a login."""
     return [pid for pid in below(mailbox.server.pid) if _read(f"/proc/{pid}/comm") == "imap\n"]
-
-
-def _words(pid: int) -> list[str]:
-    return _read(f"/proc/{pid}/cmdline").rstrip("\0").split("\0")
 
 
 def _read(path: str) -> str:

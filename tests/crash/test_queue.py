@@ -72,7 +72,7 @@ class House:
     def start(self, name: str) -> subprocess.Popen[bytes]:
         """Start a part, or again what has died."""
         if name not in self._parts or self._parts[name].poll() is not None:
-            command = [sys.executable, "-m", "worker.service", name, str(os.getpid())]
+            command = [sys.executable, "-m", "tests.harness.part", name, str(os.getpid())]
             with self.service.log.open("ab") as log:
                 self._parts[name] = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stderr=log, env=self.service.env

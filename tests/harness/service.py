@@ -33,6 +33,18 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def parts(pid: int, name: str) -> list[int]:
+    """Return the process ids of the parts *name* (`worker`, `lmtp`) of the supervisor *pid* (Linux)."""
+    return [each for each in children(pid) if _title(each) == f"unsubd: {name}"]
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 class Service:
     """One installation. `env` holds its settings; `log` what its services said."""
 

@@ -22,7 +22,7 @@ from tests.harness.mails import APPLE, address, mail, recipient
 from tests.harness.names import NAMES
 from tests.harness.postfix import Postfix
 from tests.harness.redis_server import RedisServer
-from tests.harness.service import MASTERS, Service, children, until
+from tests.harness.service import MASTERS, Service, parts, until
 from worker.intake import Intake
 from worker.quarantine.shelf import Selection
 from worker.sources.lmtp import Limits
@@ -405,11 +405,6 @@ def test_a_stop_does_not_wait_for_a_client_that_stalls(
     assert time.monotonic() - begun < 5
 
 
-def _lmtp_part(pid: int) -> int | None:
-    commands = {each: Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0") for each in children(pid)}
-    return next((each for each, words in commands.items() if b"lmtp" in words), None)
-
-
 @pytest.mark.fault
 def test_kill_9_before_the_reply_loses_nothing_and_repeats_harmlessly(folder: Path, redis_url: str) -> None:
     service = _service(folder, redis_url)
@@ -426,9 +421,9 @@ def test_kill_9_before_the_reply_loses_nothing_and_repeats_harmlessly(folder: Pa
     with service.running("run") as process, ThreadPoolExecutor(8) as pool:
         while left:
             attempt = [pool.submit(deliver, number) for number in sorted(left)]
-            if kills < 2 and (part := _lmtp_part(process.pid)) and (folder / "lmtp").exists():
+            if kills < 2 and (lmtp := parts(process.pid, "lmtp")) and (folder / "lmtp").exists():
                 time.sleep(0.02 * (kills + 1))
-                os.kill(part, signal.SIGKILL)
+                os.kill(lmtp[0], signal.SIGKILL)
                 kills += 1
             for each in attempt:
                 each.result()

@@ -1,11 +1,12 @@
-"""What any user of the machine sees of a running installation: arguments of processes, and limits."""
+"""What any user of the machine sees of a running installation: names and arguments of its processes, and limits."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.crash.processes import below
-from tests.harness.service import MASTERS, Service
+from tests.harness.service import MASTERS, Service, parts
 
 pytestmark = pytest.mark.fault
 
@@ -28,3 +29,31 @@ def test_no_secret_is_an_argument_of_any_process(tmp_path: Path) -> None:
     assert [pid for pid, words in shown.items() if any(each.encode() in words for each in secrets)] == []
     cores = {line.split()[4] for text in limits.values() for line in text.splitlines() if "core file" in line}
     assert cores == {"0"}
+
+
+def test_a_part_has_its_name_its_own_files_and_the_memory_of_all(tmp_path: Path) -> None:
+    service = Service(tmp_path, secret_keys=MASTERS[0], address="u+{tag}@unsub.example.com", workers="2")
+    with service.running("run") as process:
+        named = {name: parts(process.pid, name) for name in ("web", "poll", "worker", "events", "reaper")}
+        pids = [pid for found in named.values() for pid in found]
+        held = {pid: _open_files(pid) for pid in (process.pid, *pids)}
+        private = {pid: _kilobytes(pid, "Private_Dirty") / _kilobytes(pid, "Rss") for pid in pids}
+
+    supervisors = {each for each in held.pop(process.pid) if each.startswith("socket:")}
+    assert {name: len(found) for name, found in named.items()} == {
+        "web": 1, "poll": 1, "worker": 2, "events": 1, "reaper": 1,
+    }  # fmt: skip
+    assert supervisors, "its connection to the store"
+    assert [pid for pid, files in held.items() if supervisors & set(files)] == []
+    # One of the supervisor's beside its own would keep the embedded store from ever being stopped.
+    assert {sum(each.endswith("/valkey.users") for each in files) for files in held.values()} == {1}
+    assert [pid for pid, share in private.items() if share > 0.4] == [], "what all load is there once"
+
+
+def _open_files(pid: int) -> list[str]:
+    return [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def _kilobytes(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])

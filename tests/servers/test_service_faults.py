@@ -106,12 +106,12 @@ def lookups(message, *more):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(message, *more)
 decision.lookups = lookups
-from worker import service
-real_restart = service.Supervisor._restart
+from worker import supervisor
+real_restart = supervisor.Supervisor._restart
 def restart(self, child):
     real_restart(self, child)
     child.restart_at = min(child.restart_at, __import__("time").monotonic() + 0.3)
-service.Supervisor._restart = restart
+supervisor.Supervisor._restart = restart
 """
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from handlers.errors import ConfigError
-from worker import embedded, service
+from worker import embedded, supervisor
 from worker.settings import load_settings
 
 
@@ -71,9 +71,9 @@ def test_a_server_that_cannot_be_started_again_is_tried_until_it_can(
         tries.append(data_dir)
         raise ConfigError("UNSUBD_DATA_DIR: the embedded Valkey does not start: No space left on device")
 
-    monkeypatch.setattr(service, "_REVIVE_EVERY_S", 0.0)
+    monkeypatch.setattr(supervisor, "_REVIVE_EVERY_S", 0.0)
     monkeypatch.setattr(embedded, "revive", full)
-    look = service.reviver(load_settings({"UNSUBD_DATA_DIR": str(tmp_path)}))
+    look = supervisor.reviver(load_settings({"UNSUBD_DATA_DIR": str(tmp_path)}))
 
     look()
     look()

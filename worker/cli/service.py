@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from handlers.errors import EX_UNAVAILABLE, Unavailable
-from worker import service
+from worker import service, supervisor
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import Installation, open_installation
 from worker.reconcile.pulse import ended_well
@@ -38,14 +38,14 @@ def run(
             pass
     with open_installation(settings) as installation:
         landing = _demo_landing(installation) if demo else ""
-        revive, welcome = service.reviver(settings), _Welcome(installation, landing)
+        revive, welcome = supervisor.reviver(settings), _Welcome(installation, landing)
 
         def tend() -> None:
             revive()
             welcome.when_ready()
 
         begun_s = time.time()
-        code = service.supervise(parts, tend, lambda: welcome.said)
+        code = supervisor.supervise(settings, parts, tend, lambda: welcome.said)
         ended_well(installation, begun_s)
     if code:
         raise SystemExit(code)
@@ -152,7 +152,8 @@ def work() -> None:
     settings = _service_settings()
     with open_installation(settings) as installation:
         begun_s = time.time()
-        code = service.supervise(["events", "reaper", *["worker"] * settings.workers], service.reviver(settings))
+        parts = ["events", "reaper", *["worker"] * settings.workers]
+        code = supervisor.supervise(settings, parts, supervisor.reviver(settings))
         ended_well(installation, begun_s)
     if code:
         raise SystemExit(code)
