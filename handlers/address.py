@@ -19,6 +19,8 @@ MAX_ADDRESS_OCTETS = 320  # 64 + 1 + 255, RFC 5321 4.5.3.1; longer local parts e
 _UNDECODED = re.compile(r"[\udc80-\udcff]")  # PEP 383: an octet that is no UTF-8
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ASCII_DOMAIN = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_CANONICAL = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~.-]+@" + _ASCII_DOMAIN.pattern)
+_SURELY_SHORT = 253  # a whole address that a domain may be as long as
 _WRAPPING = re.compile(r"^[\s<\"'(]*(?:mailto\s*:)?[\s<\"'(]*", re.I)
 _UNDAMAGED = re.compile(r"[A-Za-z0-9+=_.-]+@[A-Za-z0-9.-]+")  # nothing here that a repair would change
 _CLOSING = "".join(filter(str.isspace, map(chr, range(0x3001)))) + ">\"')"  # "[…]*$" is quadratic in a run inside
@@ -50,6 +52,8 @@ def canonical(address: str) -> str:
         >>> canonical(" Jane.Doe@BÜCHER.example. ")
         'jane.doe@xn--bcher-kva.example'
     """
+    if _is_canonical(address):
+        return address
     text = unicodedata.normalize("NFC", address.strip())
     if trouble := undecoded(text):
         raise AddressError(f"address of {len(address)} characters: {trouble}")
@@ -60,6 +64,11 @@ def canonical(address: str) -> str:
     if len(folded.encode()) > MAX_ADDRESS_OCTETS:
         raise AddressError(f"address of {len(folded.encode())} octets: expected at most {MAX_ADDRESS_OCTETS}")
     return folded
+
+
+def _is_canonical(address: str) -> bool:
+    """Say of an address of ASCII that nothing is to be done to it, as of most that a check is asked for."""
+    return len(address) <= _SURELY_SHORT and _CANONICAL.fullmatch(address) is not None
 
 
 def undecoded(text: str) -> str:
@@ -84,6 +93,8 @@ def one_address(text: str) -> str:
         >>> one_address("Jane@Example.com")
         'jane@example.com'
     """
+    if _is_canonical(text):
+        return text
     address = canonical(text)
     local_part = address.rpartition("@")[0]
     if _SPECIAL.search(local_part) and not _QUOTED.fullmatch(local_part):

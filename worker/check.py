@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from handlers.address import one_address
 from handlers.errors import Rejected, UnsubdError
@@ -18,8 +19,7 @@ GLOBAL_LIST = "bypass_unsubscribe_management"
 BYPASSES = (EVERY_LIST, GLOBAL_LIST, "bypass_spam_management", "bypass_bounce_management")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a check says about one recipient.
 
     Shape:   scope: "group", "global", or None when mail is allowed. row: the row that stops the mail, else None.
@@ -37,6 +37,13 @@ class Answer:
     def suppressed(self) -> bool:
         """Say whether mail must not be sent."""
         return self.scope is not None
+
+    @property
+    def since(self) -> str | None:
+        """When the row that stops the mail was first written, ISO 8601 UTC."""
+        return (
+            datetime.fromtimestamp(self.row.first_seen_s, UTC).isoformat().replace("+00:00", "Z") if self.row else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +65,25 @@ class Question:
 
     def answer(self, recipient: str, rows: Rows) -> Answer:
         """Return what *rows* (of group 0 and of the group) mean for one recipient: group 0 beats every group."""
-        scope, row = next(((scope, row) for scope, row in self._rows(rows) if row and row.suppressed), (None, None))
-        return Answer(recipient, scope, row, self._version(rows), self.group.essential)
-
-    def _rows(self, rows: Rows) -> Iterator[tuple[str, Row | None]]:
         everything, own = rows
+        essential = self.group.essential
+        version = _version(
+            everything.version if everything else b"", own.version if own else b"", essential, self.bypass
+        )
         if EVERY_LIST in self.bypass:
-            return
-        if not self.group.essential and GLOBAL_LIST not in self.bypass:
-            yield "global", everything
-        if self.group.id:
-            yield "group", own
+            return Answer(recipient, None, None, version, essential)
+        if everything and everything.suppressed and not essential and GLOBAL_LIST not in self.bypass:
+            return Answer(recipient, "global", everything, version, essential)
+        if own and own.suppressed and self.group.id:
+            return Answer(recipient, "group", own, version, essential)
+        return Answer(recipient, None, None, version, essential)
 
-    def _version(self, rows: Rows) -> str:
-        """All that the answer depends on: so "unchanged" is never wrong, while "changed" may be."""
-        parts = [row.version if row else b"" for row in rows]
-        parts += [b"essential" if self.group.essential else b"", *(name.encode() for name in sorted(self.bypass))]
-        return sha256(b"".join(len(part).to_bytes(2) + part for part in parts)).hexdigest()[:16]
+
+@lru_cache(1024)  # most people have no row at all
+def _version(everything: bytes, own: bytes, essential: bool, bypass: frozenset[str]) -> str:
+    """All that an answer depends on: so "unchanged" is never wrong, while "changed" may be."""
+    parts = [everything, own, b"essential" if essential else b"", *(name.encode() for name in sorted(bypass))]
+    return sha256(b"".join(len(part).to_bytes(2) + part for part in parts)).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +141,12 @@ def _answers(question: Question, recipients: list[str], rows: Iterator[Rows]) ->
 
 def as_json(answer: Answer) -> dict[str, Any]:
     """Return the shape that scripts and the API share."""
-    row = answer.row
     return {
         "recipient": answer.recipient,
         "suppressed": answer.suppressed,
         "scope": answer.scope,
-        "since": datetime.fromtimestamp(row.first_seen_s, UTC).isoformat().replace("+00:00", "Z") if row else None,
-        "source": row.source if row else None,
+        "since": answer.since,
+        "source": answer.row.source if answer.row else None,
         "version": answer.version,
         **({"essential": True} if answer.essential else {}),
     }

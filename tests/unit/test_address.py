@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from handlers.address import canonical, masked, split, undamaged
+from handlers.address import canonical, masked, one_address, split, undamaged
 from handlers.errors import AddressError
 
 ANYTHING = st.text(st.characters(exclude_categories=()), max_size=60)
@@ -43,6 +43,26 @@ LIKE_ADDRESSES = st.builds("{}@{}".format, st.text(max_size=20), st.text(max_siz
 )
 def test_canonical_spelling(address, expected):
     assert expected == canonical(address)
+
+
+_WORDS = st.text("abcXYZ019!#$%&'*+/=?^_`{|}~.-", min_size=1, max_size=12) | st.sampled_from(
+    ["xn--", "é", " ", '"', "x" * 250]
+)
+
+
+@given(st.builds("{}@{}.{}".format, _WORDS, _WORDS, _WORDS))
+def test_an_address_that_needs_nothing_is_what_the_long_way_makes_of_it(address):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("handlers.address._is_canonical", lambda _: False)
+        the_long_way = [_outcome(canonical, address), _outcome(one_address, address)]
+    assert [_outcome(canonical, address), _outcome(one_address, address)] == the_long_way
+
+
+def _outcome(read, address):
+    try:
+        return read(address)
+    except AddressError as error:
+        return str(error)
 
 
 def test_dots_and_subaddresses_belong_to_whoever_owns_the_mailbox():

@@ -12,7 +12,7 @@ and `AsyncRedisClient("acme")` ask it directly. Fail-closed: who cannot answer r
 
 from dataclasses import dataclass
 from email.message import EmailMessage
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .over_http import AsyncClient, Client
@@ -30,8 +30,7 @@ class CheckFailed(Exception):
     """The installation did not answer, or refused the question: nobody was declared "allowed"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """May this recipient be mailed?
 
     Shape:   scope: "group" or "global"; since: ISO 8601 UTC; None when allowed. version: compare it with that of a later

@@ -119,7 +119,7 @@ def _read(url: str, answer: httpx2.Response, question: dict[str, Any]) -> list[C
     if answer.status_code != 200:
         raise CheckFailed(f"{url}: {answer.status_code} {answer.text[:500]}")
     try:
-        found = [Checked(**{name: row[name] for name in Checked.__slots__ if name in row}) for row in answer.json()]
+        found = [Checked(**{name: row[name] for name in Checked._fields if name in row}) for row in answer.json()]
     except (TypeError, ValueError, RecursionError) as error:
         raise _failed(url, error) from error
     if any(type(each.suppressed) is not bool for each in found):  # null would pass for allowed

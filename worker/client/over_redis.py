@@ -9,7 +9,7 @@ from typing import Any
 
 from handlers.address import one_address
 from handlers.errors import ConfigError, StoreUnavailable, UnsubdError
-from worker.check import Answer, Question, as_json, check
+from worker.check import Answer, Question, check
 from worker.installation import Installation, open_installation, store_url, with_embedded_secrets
 from worker.minting import minting_at
 from worker.server import away_as, connect_async
@@ -147,4 +147,13 @@ def _headers(
 
 
 def _checked(answer: Answer) -> Checked:
-    return Checked(**as_json(answer))
+    row = answer.row
+    return Checked(
+        answer.recipient,
+        row is not None,
+        answer.scope,
+        answer.since,
+        row and row.source,
+        answer.version,
+        answer.essential,
+    )

@@ -97,10 +97,16 @@ def read(hints: Hints, names: ForgottenNames, asked: Sequence[Asked]) -> Reading
     old = yield from _in_first_layout(hints, names, asked)
     questions = [question_of(names, *each) for each in asked]
     cells = yield from cells_of(hints, questions)
-    found = [[either(*pair) for pair in zip(each[::2], each[1::2], strict=True)] for each in cells]
+    found = [_rows(each) for each in cells]
     for (number, place), row in old.items():
         found[number][place] = found[number][place] or row
     return found
+
+
+def _rows(cells: Sequence[bytes | None]) -> list[Row | None]:
+    if not any(cells):  # most people have none
+        return [None] * (len(cells) // 2)
+    return [either(*pair) for pair in zip(cells[::2], cells[1::2], strict=True)]
 
 
 def question_of(names: ForgottenNames, sender: str, groups: Sequence[int], recipient: str) -> Question:
