@@ -18,7 +18,6 @@ from itertools import pairwise
 
 from handlers.address import canonical
 from handlers.message import InboundMessage, once
-from handlers.mime import split_header
 
 MICROSOFT_365 = "microsoft-365"  # configured as authserv-id: fields that name none, as only Microsoft 365 writes them
 _MAX_FIELD = 16384
@@ -98,7 +97,7 @@ def proves(message: InboundMessage, authserv_id: str, author: str) -> Proof | No
 
 def _is_cut_by_cr(message: InboundMessage) -> bool:
     """Say whether a CR alone stands in the header: our server saw one field there where a reader may see two."""
-    header = split_header(message.raw)[0].rstrip(b"\r\n")
+    header = message.raw[: len(message.raw) - len(message.body)].rstrip(b"\r\n")
     return b"\n" in header and _LONE_CR.search(header) is not None
 
 

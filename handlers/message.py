@@ -55,8 +55,8 @@ class InboundMessage:
     """What arrived.
 
     Shape:   key: 64 hex digits, see `read`. raw: what was looked at, exact bytes. headers: lower-case names, unfolded
-             values in order. envelope_to: SMTP RCPT TO, None = not told. envelope_from: "" = null sender, None = not
-             told. candidates: in the order of trust, each address once.
+             values in order. body: what stands below them, as far as it was looked at. envelope_to: SMTP RCPT TO, None =
+             not told. envelope_from: "" = null sender, None = not told. candidates: in the order of trust, each once.
     Units:   received_ms: a time that the author could not write (INTERNALDATE, a signed timestamp), ms UTC; else None.
     """
 
@@ -70,19 +70,12 @@ class InboundMessage:
     candidates: tuple[Candidate, ...]
     received_ms: int | None
     header_complete: bool
+    body: bytes
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
         # Deciding asks for some fifty names; a hostile header has 80,000 fields.
-        by_name: dict[str, list[str]] = {}
-        for name, value in self.headers:
-            by_name.setdefault(name, []).append(value)
-        return by_name
-
-    @cached_property
-    def body(self) -> bytes:
-        """Return what stands below the header, as far as it was looked at."""
-        return mime.split_header(self.raw)[1]
+        return _grouped(self.headers)
 
     @cached_property
     def content_type(self) -> mime.ContentType:
@@ -165,6 +158,7 @@ def read(
         candidates=candidates,
         received_ms=received_ms,
         header_complete=complete or len(raw) >= size,
+        body=body,
     )
 
 
@@ -209,12 +203,17 @@ def distinct(named: Iterable[tuple[str, str]]) -> tuple[Candidate, ...]:
     return tuple(found.values())
 
 
-def _named_addresses(headers: mime.Fields, envelope_to: str | None) -> Iterator[tuple[str, str]]:
-    if envelope_to:
-        yield "envelope", envelope_to.strip("<> ")
+def _grouped(headers: mime.Fields) -> dict[str, list[str]]:
     by_name: dict[str, list[str]] = {}
     for name, value in headers:
         by_name.setdefault(name, []).append(value)
+    return by_name
+
+
+def _named_addresses(headers: mime.Fields, envelope_to: str | None) -> Iterator[tuple[str, str]]:
+    if envelope_to:
+        yield "envelope", envelope_to.strip("<> ")
+    by_name = _grouped(headers)
     for name in _BEFORE_TO:
         yield from ((name, address) for value in by_name.get(name, []) for address in addresses(value))
     for value in by_name.get("received", [])[:1]:

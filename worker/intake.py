@@ -129,7 +129,9 @@ class Intake:
         """
         at_ms = time.time_ns() // 1_000_000 if received_ms is None else received_ms
         key = sha256(f"unread\0{source}\0{name}".encode("utf-8", "surrogateescape")).hexdigest()
-        message = InboundMessage(key, source, raw, len(raw), (), None, None, (), received_ms, header_complete=False)
+        message = InboundMessage(
+            key, source, raw, len(raw), (), None, None, (), received_ms, header_complete=False, body=b""
+        )
         reason = "reading it killed our process again and again: set aside unread"
         decided = DecidedMessage(key, source, Outcome.MALFORMED, reason, at_ms, evidence={"failed": "killed"})
         self.quarantine.keep([(message, decided)])
