@@ -51,6 +51,22 @@ def test_while_many_jobs_wait_turns_begin_apart(acme: Installation, pause_by: Ca
     assert pauses == [0.0, pytest.approx(gather._TURN_S), pytest.approx(gather._TURN_S)]
 
 
+def test_a_turn_of_many_deliveries_waits_for_no_more(acme: Installation, pause_by: Callable) -> None:
+    pauses: list[float] = []
+    pause_by(pauses.append)
+    _many_wait(acme)
+    mails = [house.mail(message_id=f"mail-{number}") for number in range(gather._SMALL)]
+    gatherer = Gatherer(acme.intake)
+
+    async def one_after_the_other() -> None:
+        await gatherer.accept(mails)
+        await gatherer.accept(mails[1:])
+
+    asyncio.run(one_after_the_other())
+
+    assert pauses == [pytest.approx(gather._TURN_S)], "of the second alone"
+
+
 def test_who_comes_during_the_pause_shares_a_job(acme: Installation, pause_by: Callable) -> None:
     pausing, everybody_asked = threading.Event(), threading.Event()
     pause_by(lambda _: (pausing.set(), everybody_asked.wait(30)))
