@@ -41,15 +41,16 @@ class RedisClient:
         Shape:   bypass: names of SendGrid's mail_settings, e.g. bypass_unsubscribe_management.
         Errors:  CheckFailed  the store is away, an unknown group, not an address: nobody was declared allowed.
         """
-        found: list[Answer] = []
+        found: list[Checked] = []
         try:
             for start in range(0, len(recipients), _AT_ONCE) or (0,):
                 some = recipients[start : start + _AT_ONCE]
                 with self._free:
-                    found += check(self._installation, self._sender, group, some, bypass)
+                    answers = check(self._installation, self._sender, group, some, bypass)
+                found += map(_checked, answers)
         except UnsubdError as error:
             raise CheckFailed(str(error)) from error
-        return [_checked(each) for each in found]
+        return found
 
     def headers(self, group: int, recipients: Sequence[str], *, mailto_only: bool = False) -> list[Headers]:
         """Return the headers of each recipient's mail, in order.
@@ -90,12 +91,12 @@ class AsyncRedisClient:
             known = await asyncio.to_thread(self._installation.groups.group, self._sender, group)
             question = Question.of(known, bypass)
             exact = [one_address(each) for each in recipients]
-            found: list[Answer] = []
+            found: list[Checked] = []
             for start in range(0, len(exact), _AT_ONCE):
-                found += await self._asked(question, exact[start : start + _AT_ONCE])
+                found += map(_checked, await self._asked(question, exact[start : start + _AT_ONCE]))
         except UnsubdError as error:
             raise CheckFailed(str(error)) from error
-        return [_checked(each) for each in found]
+        return found
 
     async def headers(self, group: int, recipients: Sequence[str], *, mailto_only: bool = False) -> list[Headers]:
         """As `RedisClient.headers`."""

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, ValidationError
-from starlette.responses import JSONResponse, Response
+from pydantic_core import to_json
+from starlette.responses import Response
 
 from handlers.errors import Rejected
 from worker.check import BYPASSES, Answer, Check, as_json, check_each
@@ -77,7 +78,7 @@ async def check_many(request: Request) -> Response:
     sender = await asking_sender(request)
     asked = _question(await read_body(request, _MAX_QUESTION_BYTES))
     answers = await request.app.state.checks.ask(Check(sender, asked.group, asked.recipients, asked.bypass))
-    return JSONResponse([as_json(answer) for answer in answers])
+    return Response(to_json([as_json(answer) for answer in answers]), media_type="application/json")
 
 
 def checks(installation: Installation) -> Together[Check, list[Answer]]:

@@ -50,6 +50,10 @@ from worker.web.peers import Peers
 from worker.web.sns import Sns
 from worker.web.v3 import door
 
+_OBJECTS = (
+    20_000  # new ones between two looks for garbage: at Python's 700, a check of thousands spent a quarter on looking
+)
+
 
 def pages() -> Environment:
     """Return the templates; an unknown name in one is an error. Filters: `code` shows what stands in backticks so, `ago` a
@@ -124,6 +128,7 @@ def serve(installation: Installation, listeners: Sequence[socket.socket]) -> Non
     doors = Doors(listeners[1].getsockname()[:2]) if len(listeners) > 1 else ONE_DOOR
     serving = server(installation, doors=doors)
     gc.freeze()  # what is loaded now stays: looking through it for garbage stopped all requests for 60 ms, about once a second
+    gc.set_threshold(_OBJECTS, 10, 10)
     serving.run(sockets=list(listeners))
 
 
