@@ -66,7 +66,8 @@ class Supervisor:
 
     def _spawn(self, name: str, failures: int = 0) -> _Child:
         words = (name, self._settings, os.getpid(), self._log)
-        process = get_context("fork").Process(target=_run_part, args=words, name=name)
+        # daemon: should the supervisor itself fail, Python ends it and waits for it.
+        process = get_context("fork").Process(target=_run_part, args=words, name=name, daemon=True)
         # Ctrl-C reaches the whole process group: a part never hears it (its mask is inherited), the supervisor ends the
         # parts in order. Held back rather than ignored: one that came in this moment would be lost for the supervisor too.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

@@ -17,7 +17,7 @@ from tests.harness.figures import figure
 from tests.harness.mails import address, mail
 from tests.harness.processes import unavailable
 from tests.harness.redis_server import RedisServer
-from tests.harness.service import Service, until
+from tests.harness.service import MASTERS, UNSUBD, Service, until
 from tests.harness.trial import Trial, settings
 from tests.servers.test_mailbox import _outcomes, _service, _suppressed
 
@@ -95,6 +95,28 @@ def test_sigterm_in_the_middle_of_everything_hands_back(
 
 def _stopped(url: str) -> int:
     return len(_suppressed(url))
+
+
+NO_MORE = """
+from multiprocessing.context import ForkProcess
+real, started = ForkProcess.start, []
+def start(self):
+    if len(started) == 2:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    started.append(real(self))
+ForkProcess.start = start
+"""
+
+
+def test_a_supervisor_that_cannot_start_all_parts_leaves_none(tmp_path: Path, redis_url: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_MORE)
+    service = Service(tmp_path, redis_url=redis_url, secret_keys=MASTERS[0])
+    service.env["PYTHONPATH"] = str(tmp_path)
+    with subprocess.Popen([UNSUBD, "work"], env=service.env, stderr=subprocess.PIPE, start_new_session=True) as process:
+        said = process.communicate(timeout=30)[1]
+        assert (process.returncode, b"Resource temporarily unavailable" in said) == (70, True)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
 
 
 POISON = """
