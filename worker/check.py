@@ -106,10 +106,10 @@ def check(
              Rejected        a bypass that nobody knows.    permanent
              Unavailable     the store or the accounts cannot be asked.    temporary
     """
-    answers = check_each(installation, [Check(sender, group, recipients, bypass)])[0]
-    if isinstance(answers, Exception):
-        raise answers
-    return answers
+    question = Question.of(installation.groups.group(sender, group), bypass)
+    exact = [one_address(each) for each in recipients]
+    rows = installation.store.asked(sender, group, exact)
+    return [question.answer(*each) for each in zip(exact, rows, strict=True)]
 
 
 def check_each(installation: Installation, checks: Sequence[Check]) -> list[list[Answer] | Exception]:

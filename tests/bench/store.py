@@ -1,6 +1,6 @@
 """The store by itself: octets a suppression, apply and check beside what the same client and server do bare, and growth.
 
-python -m tests.bench.store [--count 1000000]. What has a rival is measured in turn with it, seven times.
+python -m tests.bench.store [--counts 1000000 10000000]. What has a rival is measured in turn with it, seven times.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def octets(client: redis.Redis) -> int:
 
 
 def memory(count: int) -> Iterator[Row]:
-    """One sender of so many, growing while it is checked; a thousand senders of a hundred."""
+    """One sender of so many, growing while it is checked."""
     with served() as client, served() as other:
         store, empty = Store(client, NAMES), octets(client)
         errors, stop = Counter[str](), threading.Event()
@@ -108,6 +108,10 @@ def memory(count: int) -> Iterator[Row]:
         yield Row(
             f"check of one address among {count:,}", "us", ours, "among 10,000", limit, 1.2, higher_is_better=False
         )
+
+
+def small_senders() -> Iterator[Row]:
+    """A thousand senders of a hundred."""
     with served() as client:
         store, empty = Store(client, NAMES), octets(client)
         for number in range(1000):
@@ -196,10 +200,13 @@ def checked(count: int = 100_000) -> Iterator[Row]:
 def main() -> None:
     """Measure, print the table, and keep it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1_000_000, help="suppressions of the one large sender")
+    parser.add_argument(
+        "--counts", type=int, nargs="+", default=[_LARGE, 10 * _LARGE], help="suppressions of the one large sender"
+    )
     given = parser.parse_args()
+    parts = [("apply", applied()), ("check", checked()), ("a thousand senders", small_senders())]
     rows = []
-    for what, measured in (("apply", applied()), ("check", checked()), ("memory, growth", memory(given.count))):
+    for what, measured in [*parts, *((f"growing to {count:,}", memory(count)) for count in given.counts)]:
         with telling(f"store: {what}"):
             rows += list(measured)
     sys.stdout.write(f"{machine()}\n{table(rows)}\n")
