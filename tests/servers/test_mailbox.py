@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,35 @@ def test_strange_mails_are_accounted_and_block_nobody(tmp_path: Path, redis_url:
 
     assert _suppressed(redis_url) == {recipient(number) for number in (1, 2, 3)}
     assert _outcomes(redis_url) == ["honour"] * 3 + ["quarantine:malformed"] * 2
+
+
+TELLS = """
+from worker.sources.imap.protocol import Protocol
+real = Protocol.send
+def send(self, line, scrub=None):
+    verb = line.split(" ")[1]
+    with open(TOLD, "a") as told:
+        print(line.split(" ")[2] if verb == "UID" else verb, file=told)
+    real(self, line, scrub)
+Protocol.send = send
+"""
+
+
+def test_a_thousand_mails_cost_few_commands_and_fewer_jobs(tmp_path: Path, redis_url: str, dovecot: Mailbox) -> None:
+    told = tmp_path / "told"
+    (tmp_path / "sitecustomize.py").write_text(f"TOLD = {str(told)!r}{TELLS}")
+    dovecot.append_many([mail(address(number), f"m-{number}") for number in range(1000)])
+    service = _service(tmp_path, redis_url, dovecot)
+    service.env["PYTHONPATH"] = str(tmp_path)
+
+    assert service.command("poll", "--once").returncode == 0
+
+    commands = Counter(told.read_text().split())
+    with Redis.from_url(redis_url) as client:
+        jobs = client.llen("rq:queue:unsubd")
+    # A job holds what is read within a second: 500 messages here, fewer on a slow machine.
+    assert (commands["FETCH"], commands["STORE"]) == (20, jobs), "50 messages a fetch, one mark for each job"
+    assert commands.total() <= 36 + jobs <= 36 + 20
 
 
 def test_what_another_session_removed_meanwhile_is_no_mail(dovecot: Mailbox) -> None:
