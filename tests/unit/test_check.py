@@ -11,7 +11,6 @@ import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redis.client import Pipeline
 
 from handlers.errors import AddressError, QueueUnavailable, Rejected, StoreUnavailable, UnknownAccount
 from handlers.request import Action, Request, request_id
@@ -255,7 +254,7 @@ def test_a_server_that_cannot_answer_is_away(acme: Installation, answer: str) ->
     scopes(acme, 12)
 
     with (
-        patch.object(redis.Redis, "execute_command", autospec=True, side_effect=error),
+        patch.object(redis.Redis, "parse_response", autospec=True, side_effect=error),
         pytest.raises(StoreUnavailable),
     ):
         check(acme, "acme", 12, [JANE])
@@ -268,24 +267,22 @@ def test_a_server_that_cannot_answer_is_away(acme: Installation, answer: str) ->
 @pytest.mark.parametrize("people", [1, 100])
 def test_once_the_group_is_known_a_check_is_one_round_trip(acme: Installation, group: int, people: int) -> None:
     scopes(acme, group)
-    sent: list[Any] = []
-    pipeline, alone = Pipeline.execute, redis.Redis.execute_command
+    answered: list[Any] = []
+    real = redis.Redis.parse_response
 
-    def counted(real: Any) -> Any:
-        return lambda *words, **named: sent.append(words) or real(*words, **named)
+    def counted(*words: Any, **named: Any) -> Any:
+        answered.append(words)
+        return real(*words, **named)
 
-    with (
-        patch.object(Pipeline, "execute", autospec=True, side_effect=counted(pipeline)),
-        patch.object(redis.Redis, "execute_command", autospec=True, side_effect=counted(alone)),
-    ):
+    with patch.object(redis.Redis, "parse_response", autospec=True, side_effect=counted):
         check(acme, "acme", group, [f"p{number}@example.com" for number in range(people)])
 
-    assert len(sent) == 1
+    assert len(answered) == 1, "of a single command; a pipeline's answers are counted one by one"
 
 
 def test_nobody_is_asked_for_nobody(acme: Installation) -> None:
     scopes(acme, 12)
-    with patch.object(redis.Redis, "execute_command", autospec=True, side_effect=AssertionError):
+    with patch.object(redis.Redis, "parse_response", autospec=True, side_effect=AssertionError):
         assert check(acme, "acme", 12, []) == []
 
 

@@ -3,6 +3,8 @@
 from typing import Any
 
 import fakeredis
+import pytest
+import redis
 
 from worker.store import script
 from worker.store.script import Script
@@ -30,3 +32,27 @@ def test_what_the_first_try_left_unconfirmed_stays_so(monkeypatch: Any) -> None:
     monkeypatch.setattr(script, "_sent", answered)
 
     assert script.send(client, [_SET("a", "1"), ("SET", "b", "2")], [("WAIT", 1, 100)])[-1] == 0
+
+
+def test_one_command_whose_connection_is_gone_is_asked_again(monkeypatch: Any) -> None:
+    client = fakeredis.FakeRedis()
+    tried: list[str] = []
+
+    def gone(_: Any, command: Any) -> None:
+        tried.append(command[0])
+        raise redis.ConnectionError("Connection closed by server.")
+
+    client.set("a", "1")
+    monkeypatch.setattr(script, "_quickly", gone)
+
+    assert (script.send(client, [("GET", "a")]), tried) == ([b"1"], ["GET"])
+
+
+def test_the_answer_to_one_command_is_read_as_redis_py_reads_it() -> None:
+    client = fakeredis.FakeRedis()
+    client.hset("h", "field", "1")
+
+    assert script.send(client, [("HGETALL", "h")]) == [{b"field": b"1"}]
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        script.send(client, [("GET", "h")])
+    assert script.send(client, [("HGET", "h", "field")]) == [b"1"]

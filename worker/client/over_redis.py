@@ -148,13 +148,7 @@ def _headers(
 
 
 def _checked(answer: Answer) -> Checked:
-    row = answer.row
+    source = answer.row.source if answer.row else None
     return Checked(
-        answer.recipient,
-        row is not None,
-        answer.scope,
-        answer.since,
-        row and row.source,
-        answer.version,
-        answer.essential,
+        answer.recipient, answer.suppressed, answer.scope, answer.since, source, answer.version, answer.essential
     )
