@@ -12,6 +12,7 @@ import redis
 from redis import DriverInfo
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError, RedisClusterException
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
@@ -29,6 +30,7 @@ _TIMEOUT_S = 5
 _CLUSTER = "+cluster"
 _WITHIN: dict[str, Any] = {
     "socket_connect_timeout": _TIMEOUT_S, "socket_timeout": _TIMEOUT_S,
+    "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # with it, redis-py gives out connections unlooked at
     "driver_info": DriverInfo(),  # once: left to itself, each connection reads redis-py's metadata from disk (2 MB, 1 ms)
 }  # fmt: skip
 _WAIT_MS = 4000  # less than the socket's time-out, or nobody hears the answer
@@ -59,6 +61,14 @@ def connect_async(url: str) -> redis.asyncio.Redis:
         return cast(redis.asyncio.Redis, redis.asyncio.RedisCluster.from_url(node_url(url), **_WITHIN))
     opened = sentinel.connect_async if sentinel.is_sentinel(url) else redis.asyncio.Redis.from_url
     return opened(url, **_WITHIN)
+
+
+def disconnect_idle(client: Any) -> None:
+    """Close the connections that nobody uses now: on one of them an answer may be left that nobody read."""
+    nodes: Any = client.get_nodes() if isinstance(client, redis.RedisCluster) else None  # type: ignore[no-untyped-call]
+    clients = [client] if nodes is None else [each.redis_connection for each in nodes if each.redis_connection]
+    for each in clients:
+        each.connection_pool.disconnect(inuse_connections=False)
 
 
 def is_cluster(url: str) -> bool:

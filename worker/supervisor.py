@@ -62,7 +62,15 @@ class Supervisor:
             import_module(module)
         gc.collect()
         gc.freeze()  # a collection in a part writes to what it looks at, and would copy all of it
-        self._children = [self._spawn(name) for name in names]
+        # Of a caller who lets the kernel forget its children we would never hear that one ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._children: list[_Child] = []
+        try:
+            for name in names:
+                self._children.append(self._spawn(name))
+        except BaseException:
+            self.stop()
+            raise
 
     def _spawn(self, name: str, failures: int = 0) -> _Child:
         words = (name, self._settings, os.getpid(), self._log)

@@ -98,13 +98,20 @@ def _stopped(url: str) -> int:
 
 
 NO_MORE = """
+import signal, time
 from multiprocessing.context import ForkProcess
 real, started = ForkProcess.start, []
 def start(self):
     if len(started) == 2:
+        time.sleep(1)  # until the others are what they are
         raise BlockingIOError(11, "Resource temporarily unavailable")
     started.append(real(self))
 ForkProcess.start = start
+from worker import service
+def hangs(settings):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(300)
+service.PARTS["events"] = hangs
 """
 
 

@@ -1,10 +1,12 @@
 """The store on redis-server and Valkey: the rules and histories of `unit/test_store_model.py` once more, and what only a
 real server does: stop, fill up, turn read-only, lack a replica."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+from redis.connection import AbstractConnection
 
 from handlers.errors import StoreUnavailable
 from handlers.request import Action, Effect, Request
@@ -17,7 +19,7 @@ pytest.register_assert_rewrite("tests.store_rules")
 from tests.harness.names import NAMES, answers  # noqa: E402
 from tests.store_rules import JANE, LedgerRules, NeighbourRules, RegisterRules  # noqa: E402
 from worker import server  # noqa: E402
-from worker.store import Store  # noqa: E402
+from worker.store import Store, script  # noqa: E402
 from worker.store.first_layout import FirstLayout  # noqa: E402
 from worker.store.tags import StoredTags  # noqa: E402
 
@@ -109,6 +111,49 @@ CANNOT_WRITE = {
 def _say(client: redis.Redis, commands: str) -> None:
     for command in commands.splitlines():
         client.execute_command(*command.split())
+
+
+class _TimeLimit(Exception):
+    """What Celery and RQ raise in whatever a job does, by a signal."""
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+@pytest.mark.parametrize("late_ms", [0, 300])
+@pytest.mark.parametrize("commands", [1, 2])
+def test_an_answer_that_nobody_read_is_never_the_next_ones(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, commands: int, late_ms: int
+) -> None:
+    client.mset({"theirs": "suppressed", "ours": "allowed"})
+    with server.connect(redis_url) as ours:
+        script.send(ours, [("GET", "ours")] * commands)
+        if late_ms:
+            client.client_pause(late_ms)  # redis-py finds what came before the next question, and no more
+        _interrupted(monkeypatch, lambda: script.send(ours, [("GET", "theirs")] * commands))
+        assert script.send(ours, [("GET", "ours")] * commands) == [b"allowed"] * commands
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+def test_a_connection_with_an_answer_in_it_is_given_to_nobody(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.mset({"theirs": "suppressed", "ours": "allowed"})
+    with server.connect(redis_url) as ours:
+        ours.ping()
+        _interrupted(monkeypatch, lambda: ours.get("theirs"))
+        time.sleep(0.1)
+        assert ours.get("ours") == b"allowed"
+
+
+def _interrupted(monkeypatch: pytest.MonkeyPatch, ask: Callable[[], object]) -> None:
+    """Have a signal's exception come when the question is sent and nothing read: within microseconds, anywhere else."""
+
+    def stopped(*_: object, **__: object) -> None:
+        raise _TimeLimit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AbstractConnection, "read_response", stopped)
+        with pytest.raises(_TimeLimit):
+            ask()
 
 
 @pytest.mark.parametrize("word", CANNOT_WRITE)
