@@ -106,15 +106,14 @@ def check(
              Rejected        a bypass that nobody knows.    permanent
              Unavailable     the store or the accounts cannot be asked.    temporary
     """
-    question = Question.of(installation.groups.group(sender, group), bypass)
-    exact = [one_address(each) for each in recipients]
+    question, exact = _read(installation, Check(sender, group, recipients, bypass))
     rows = installation.store.asked(sender, group, exact)
     return [question.answer(*each) for each in zip(exact, rows, strict=True)]
 
 
 def check_each(installation: Installation, checks: Sequence[Check]) -> list[list[Answer] | Exception]:
     """Return what `check` returns for each, or what it raises. One round trip for each sender and group among them."""
-    read = [_read(installation, each) for each in checks]
+    read = [_read_or_error(installation, each) for each in checks]
     wanted: dict[tuple[str, int], list[str]] = {}
     for each, found in zip(checks, read, strict=True):
         if not isinstance(found, Exception):
@@ -126,11 +125,15 @@ def check_each(installation: Installation, checks: Sequence[Check]) -> list[list
     ]
 
 
-def _read(installation: Installation, asked: Check) -> tuple[Question, list[str]] | Exception:
-    """The question and its exact recipients, or what is wrong with it."""
+def _read(installation: Installation, asked: Check) -> tuple[Question, list[str]]:
+    """The question and its exact recipients."""
+    question = Question.of(installation.groups.group(asked.sender, asked.group), asked.bypass)
+    return question, [one_address(recipient) for recipient in asked.recipients]
+
+
+def _read_or_error(installation: Installation, asked: Check) -> tuple[Question, list[str]] | Exception:
     try:
-        question = Question.of(installation.groups.group(asked.sender, asked.group), asked.bypass)
-        return question, [one_address(recipient) for recipient in asked.recipients]
+        return _read(installation, asked)
     except UnsubdError as error:
         return error
 

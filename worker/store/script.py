@@ -79,18 +79,23 @@ def _answer(client: Any, command: Command) -> Any:
             pool: Any = client.connection_pool
             connection = pool.get_connection()
             try:
-                connection.send_command(*command)
-                return client.parse_response(connection, command[0])  # type: ignore[no-untyped-call]
+                return _asked_on(connection, client, command)
             except redis.ConnectionError:
                 pass  # the long way tries again
-            except ResponseError:
-                raise
-            except BaseException:
-                # A caller's time limit or Ctrl-C, by a signal: who had this connection next would hear this answer as his.
-                connection.disconnect()
-                raise
             finally:
                 pool.release(connection)
         return client.execute_command(*command)
     except ResponseError as error:
         return error
+
+
+def _asked_on(connection: Any, client: redis.Redis, command: Command) -> Any:
+    try:
+        connection.send_command(*command)
+        return client.parse_response(connection, command[0])  # type: ignore[no-untyped-call]
+    except ResponseError:
+        raise  # an answer, and read
+    except BaseException:
+        # A caller's time limit or Ctrl-C, by a signal: who had this connection next would hear this answer as his.
+        connection.disconnect()
+        raise
