@@ -145,7 +145,7 @@ def _bare(installation: Installation, entry: Entry, traces: Traces) -> tuple[Ent
 
 def _forget_dropped(folder: Path | None, traces: Traces) -> int:
     """Delete the mails of our own drop folder that spell the address and were accepted already."""
-    mine = [path for path in (folder / "cur").glob("*") if traces.are_in_mail(path.read_bytes())] if folder else []
+    mine = [path for path in (folder / "cur").glob("*") if traces.are_in_mail(_octets(path))] if folder else []
     for path in mine:
         with point("forget.file"):
             path.unlink(missing_ok=True)
@@ -155,9 +155,17 @@ def _forget_dropped(folder: Path | None, traces: Traces) -> int:
 def _forget_rejected(data_dir: Path, traces: Traces) -> None:
     """Delete what posted lists left of rejected rows, where it spells the address; a list that waits is gone soon."""
     for path in (data_dir / "imports").glob("*.rejected.csv"):
-        if traces.are_in(path.read_bytes()):
+        if traces.are_in(_octets(path)):
             with point("forget.file"):
                 path.unlink(missing_ok=True)
+
+
+def _octets(path: Path) -> bytes:
+    """What a file holds: nothing, when somebody else took it away since it was listed."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _forget_on_servers(installation: Installation, traces: Traces) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import os
 import secrets
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -117,5 +118,6 @@ class PostedLists:
     def _sweep(self) -> None:
         for pattern, life_s in (("*.rejected.csv", _KEEP_REJECTED_S), ("*.draft", _KEEP_DRAFT_S)):
             for path in self._folder.glob(pattern):
-                if time.time() - path.stat().st_mtime > life_s:
-                    path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):  # a draft that the server took, or refused, just now
+                    if time.time() - path.stat().st_mtime > life_s:
+                        path.unlink()

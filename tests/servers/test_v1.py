@@ -263,11 +263,27 @@ def test_a_server_goes_on_with_what_another_left_and_waits_for_the_store(
     assert acme.stored() == ["jane@example.com"]
 
 
+def test_a_draft_that_goes_while_old_ones_are_swept_holds_up_no_list(acme: Account) -> None:
+    """The server takes or refuses lists while its thread sweeps: a name it has listed may be no file any more."""
+    folder = acme.web.installation.settings.data_dir / "imports"
+    acme.imported(b"email\njoe@example.org\n")
+    (gone := folder / "0.draft").symlink_to(folder / "renamed by now")
+
+    acme.imported(b"email\njane@example.com\n")
+
+    acme.imported(b"email\njim@example.com\n")  # 60 s later if the sweep gave up
+    assert acme.stored() == ["jane@example.com", "jim@example.com", "joe@example.org"]
+    gone.unlink()
+
+
 def test_rejected_rows_of_a_forgotten_person_go(acme: Account) -> None:
     done = acme.imported(b"email,note\nx,ask jane@example.com\n")
     folder = acme.web.installation.settings.data_dir / "imports"
 
+    (gone := folder / "0.rejected.csv").symlink_to(folder / "swept by now")
+
     forget(acme.web.installation, "other@example.com")
+    gone.unlink()
     assert (folder / f"{done['id']}.rejected.csv").exists()
     forget(acme.web.installation, "jane@example.com")
 
