@@ -1,7 +1,6 @@
 """The check: may this recipient be mailed? Asked before each send; it fails closed."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -11,7 +10,7 @@ from handlers.address import one_address
 from handlers.errors import Rejected, UnsubdError
 from worker.accounts import Group
 from worker.installation import Installation
-from worker.store import Rows
+from worker.store.reading import Rows
 from worker.store.row import Row
 
 EVERY_LIST = "bypass_list_management"
@@ -46,8 +45,7 @@ class Answer(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What is to be sent. Shape: bypass: names of the SendGrid contract, checked."""
 
     group: Group
@@ -86,8 +84,7 @@ def _version(everything: bytes, own: bytes, essential: bool, bypass: frozenset[s
     return sha256(b"".join(len(part).to_bytes(2) + part for part in parts)).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """What one call of `check` asks."""
 
     sender: str
@@ -99,16 +96,21 @@ class Check:
 def check(
     installation: Installation, sender: str, group: int, recipients: Sequence[str], bypass: Collection[str] = ()
 ) -> list[Answer]:
-    """Return one answer per recipient, in order, whatever the spelling of the address. One round trip.
+    """Return one answer per recipient, in order, whatever the spelling of the address. One round trip for each 2,000.
 
     Errors:  UnknownAccount  a sender or group that nobody registered: never "allowed".    permanent
              AddressError    not an address.    permanent
              Rejected        a bypass that nobody knows.    permanent
              Unavailable     the store or the accounts cannot be asked.    temporary
     """
-    question, exact = _read(installation, Check(sender, group, recipients, bypass))
-    rows = installation.store.asked(sender, group, exact)
-    return [question.answer(*each) for each in zip(exact, rows, strict=True)]
+    return [*checked(installation, Check(sender, group, recipients, bypass))]
+
+
+def checked(installation: Installation, asked: Check) -> Iterator[Answer]:
+    """Yield what `check` returns, for a list of any length: all is asked before the first. Errors: as `check`."""
+    question, exact = _read(installation, asked)
+    rows = installation.store.asked(asked.sender, asked.group, exact)
+    return (question.answer(*each) for each in zip(exact, rows, strict=True))
 
 
 def check_each(installation: Installation, checks: Sequence[Check]) -> list[list[Answer] | Exception]:

@@ -1,8 +1,11 @@
 """The store on redis-server and Valkey: the rules and histories of `unit/test_store_model.py` once more, and what only a
 real server does: stop, fill up, turn read-only, lack a replica."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 import redis
@@ -20,7 +23,10 @@ from tests.harness.names import NAMES, answers  # noqa: E402
 from tests.store_rules import JANE, LedgerRules, NeighbourRules, RegisterRules  # noqa: E402
 from worker import server  # noqa: E402
 from worker.store import Store, script  # noqa: E402
+from worker.store.buckets import Buckets  # noqa: E402
 from worker.store.first_layout import FirstLayout  # noqa: E402
+from worker.store.line import Line  # noqa: E402
+from worker.store.reading import Hints, Reading  # noqa: E402
 from worker.store.tags import StoredTags  # noqa: E402
 
 
@@ -117,19 +123,88 @@ class _TimeLimit(Exception):
     """What Celery and RQ raise in whatever a job does, by a signal."""
 
 
+def _by_line(client: redis.Redis) -> Callable[[list[Any]], list[Any]]:
+    return Line(client).ask
+
+
+def _by_script(client: redis.Redis) -> Callable[[list[Any]], list[Any]]:
+    return partial(script.send, client)
+
+
 @pytest.mark.parametrize("client", ["redis_url"], indirect=True)
 @pytest.mark.parametrize("late_ms", [0, 300])
 @pytest.mark.parametrize("commands", [1, 2])
+@pytest.mark.parametrize("way", [_by_line, _by_script])
 def test_an_answer_that_nobody_read_is_never_the_next_ones(
-    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, commands: int, late_ms: int
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, way: Any, commands: int, late_ms: int
 ) -> None:
     client.mset({"theirs": "suppressed", "ours": "allowed"})
     with server.connect(redis_url) as ours:
-        script.send(ours, [("GET", "ours")] * commands)
+        ask = way(ours)
+        ask([("GET", "ours")] * commands)
         if late_ms:
             client.client_pause(late_ms)  # redis-py finds what came before the next question, and no more
-        _interrupted(monkeypatch, lambda: script.send(ours, [("GET", "theirs")] * commands))
-        assert script.send(ours, [("GET", "ours")] * commands) == [b"allowed"] * commands
+        _interrupted(monkeypatch, lambda: ask([("GET", "theirs")] * commands))
+        assert ask([("GET", "ours")] * commands) == [b"allowed"] * commands
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+def test_a_question_whose_answer_nobody_takes_leaves_nothing_behind(redis_url: str, client: redis.Redis) -> None:
+    client.mset({"theirs": "suppressed", "ours": "allowed"})
+    with server.connect(redis_url) as ours:
+        line = Line(ours)
+        line.ask([("GET", "ours")])
+        first, second = line.begin([("GET", "theirs")] * 3), line.begin([("GET", "theirs")])
+        first.close()
+        second.close()
+        assert line.ask([("GET", "ours")]) == line.ask([("GET", "ours")]) == [b"allowed"]
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+def test_a_list_that_cannot_be_asked_to_its_end_leaves_nothing_behind(redis_url: str, client: redis.Redis) -> None:
+    client.mset({"theirs": "suppressed", "ours": "allowed"})
+
+    def reading(name: str) -> Reading[bytes]:
+        if name == "wrong":
+            raise _TimeLimit
+        return (yield [("GET", name)])[0]
+
+    with server.connect(redis_url) as ours:
+        buckets = Buckets(ours, Hints(), NAMES, min_replicas=0)
+        for asked_ in (["theirs", "wrong"], ["ours", "theirs", "wrong"]):
+            with pytest.raises(_TimeLimit):
+                list(buckets.ask_each(map(reading, asked_)))
+            assert list(buckets.ask_each(map(reading, ["ours"] * 3))) == [b"allowed"] * 3
+        assert next(buckets.ask_each(map(reading, ["ours", "theirs"]))) == b"allowed"
+        assert list(buckets.ask_each(map(reading, ["ours"] * 3))) == [b"allowed"] * 3
+        assert len(ours.connection_pool._get_in_use_connections()) == 1
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+def test_a_fork_has_a_line_of_its_own(redis_url: str, client: redis.Redis) -> None:
+    with server.connect(redis_url) as ours:
+        line = Line(ours)
+        [before] = line.ask([("CLIENT", "ID")])
+        hear, say = os.pipe()
+        if not (child := os.fork()):
+            os.write(say, b"%d" % line.ask([("CLIENT", "ID")])[0])
+            os._exit(0)
+        os.waitpid(child, 0)
+
+        assert int(os.read(hear, 99)) != before
+        assert line.ask([("CLIENT", "ID")]) == [before]
+        os.close(hear)
+        os.close(say)
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+def test_a_kept_connection_that_the_server_closed_is_opened_again(redis_url: str, client: redis.Redis) -> None:
+    with server.connect(redis_url) as ours:
+        line = Line(ours)
+        for commands in ([("PING",)], [("PING",)] * 3):
+            [number] = line.ask([("CLIENT", "ID")])
+            client.client_kill_filter(_id=str(number))
+            assert line.ask(commands) == [True] * len(commands)
 
 
 @pytest.mark.parametrize("client", ["redis_url"], indirect=True)

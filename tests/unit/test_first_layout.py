@@ -1,6 +1,6 @@
 """What an older version wrote, read and moved while everybody works; on fakeredis."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +16,9 @@ from tests.store_model import DAY, NOW, SECOND, Killed, asked
 from worker.store import Store, script
 from worker.store import __name__ as store_name
 from worker.store.format import enter
+from worker.store.line import Line
 from worker.store.row import Row
+from worker.store.script import Command
 
 JANE, JOE, BACK, LONG, GONE = (
     "jane@example.com", "joe@example.com", "back@example.com", "l" * 70 + "@example.com", "gone@example.com",
@@ -119,6 +121,9 @@ class Wire:
             raise Killed
         return script.send(*words)
 
+    def ask(self, line: Line, commands: Sequence[Command]) -> list[Any]:
+        return self.send(line.client, commands)
+
 
 def kills(store: Store) -> Iterator[int]:
     """Kill a migration before each of its round trips, until one comes through."""
@@ -128,6 +133,7 @@ def kills(store: Store) -> Iterator[int]:
             with (
                 patch(f"{store_name}.send", side_effect=wire.send),
                 patch(f"{store_name}.buckets.send", side_effect=wire.send),
+                patch.object(Line, "ask", autospec=True, side_effect=wire.ask),
             ):
                 list(store.migrate())
                 return

@@ -78,6 +78,23 @@ def test_rows_of_a_split_that_did_not_end_are_not_listed_twice(client: redis.Red
     assert store.counted("acme", [GROUP]) == [len(PEOPLE)]
 
 
+@pytest.mark.parametrize("asked_at_once", [1, 400])
+def test_rows_of_a_split_that_did_not_end_are_where_they_came_from(client: redis.Redis, asked_at_once: int) -> None:
+    store = Store(client, NAMES)
+    store.apply(stops(PEOPLE), now_ms=NOW)
+    buckets = int(client.hget("unsubd:buckets:{acme}", "buckets") or 0)
+    depth = layout.read_head(client.hgetall(layout.bucket_key("acme", layout.parent(buckets)))[b""]).depth
+    script.send(
+        client, [SPLIT(layout.bucket_key("acme", buckets), "fill", f"{depth + 1} 9999")]
+    )  # as before all of them
+    client.hset("unsubd:buckets:{acme}", "buckets", buckets + 1)  # as somebody knows who met it
+
+    other = Store(client, NAMES)
+    for _ in range(2):
+        for start in range(0, len(PEOPLE), asked_at_once):
+            assert all(own for _, own in other.asked("acme", GROUP, PEOPLE[start : start + asked_at_once]))
+
+
 def test_a_fill_of_whoever_was_overtaken_is_refused(client: redis.Redis) -> None:
     fill = lambda changes, *rows: script.send(client, [SPLIT("bucket", "fill", f"1 {changes}", *rows)])  # noqa: E731
 
@@ -162,8 +179,9 @@ def test_a_bucket_that_is_gone_is_said_and_nobody_waits_for_it(client: redis.Red
     client.delete(layout.bucket_key("acme", 1))
     fresh = Store(client, NAMES)
 
-    with pytest.raises(StoreUnavailable, match="bucket 1 of acme is gone"):
-        fresh.asked("acme", GROUP, [lost]) if ask == "check" else fresh.apply(stops([lost]), now_ms=NOW)
+    for some in ([lost], PEOPLE, PEOPLE):  # of a sender who is not known yet, and of one who is
+        with pytest.raises(StoreUnavailable, match="bucket 1 of acme is gone"):
+            fresh.asked("acme", GROUP, some) if ask == "check" else fresh.apply(stops(some), now_ms=NOW)
 
 
 def test_each_step_of_a_split_is_confirmed_before_the_next(client: redis.Redis) -> None:

@@ -81,3 +81,14 @@ def test_a_name_that_is_not_ours_has_a_place() -> None:
 def test_a_bucket_says_how_deep_it_is() -> None:
     assert layout.read_head(b"3 17") == layout.Head(3, 17, filled=False)
     assert layout.read_head(b"3 17 filled").filled
+
+
+@given(st.integers(1, 70), st.integers(0, 8), st.booleans(), st.data())
+def test_a_bucket_is_as_hinted_when_it_answers_for_all_whom_the_hint_leads_to_it(
+    buckets: int, depth: int, filled: bool, data: st.DataObject
+) -> None:
+    bucket = data.draw(st.integers(0, buckets - 1))
+    led = [hash_ for hash_ in range(512) if layout.bucket_of(hash_, buckets) == bucket]
+    for head in (b"", b"%d 17%s" % (depth, b" filled" * filled)):
+        every = all(layout.is_here(head, bucket, hash_) for hash_ in led)
+        assert layout.is_as_hinted(head, bucket, buckets) == every

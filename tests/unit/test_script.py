@@ -3,8 +3,6 @@
 from typing import Any
 
 import fakeredis
-import pytest
-import redis
 
 from worker.store import script
 from worker.store.script import Script
@@ -32,29 +30,3 @@ def test_what_the_first_try_left_unconfirmed_stays_so(monkeypatch: Any) -> None:
     monkeypatch.setattr(script, "_sent", answered)
 
     assert script.send(client, [_SET("a", "1"), ("SET", "b", "2")], [("WAIT", 1, 100)])[-1] == 0
-
-
-def test_one_command_whose_connection_is_gone_is_asked_again(monkeypatch: Any) -> None:
-    client = fakeredis.FakeRedis()
-    real, tried = client.parse_response, []
-
-    def gone_at_first(*words: Any, **named: Any) -> Any:
-        tried.append(words[1])
-        if len(tried) == 1:
-            raise redis.ConnectionError("Connection closed by server.")
-        return real(*words, **named)
-
-    client.set("a", "1")
-    monkeypatch.setattr(client, "parse_response", gone_at_first)
-
-    assert (script.send(client, [("GET", "a")]), tried) == ([b"1"], ["GET", "GET"])
-
-
-def test_the_answer_to_one_command_is_read_as_redis_py_reads_it() -> None:
-    client = fakeredis.FakeRedis()
-    client.hset("h", "field", "1")
-
-    assert script.send(client, [("HGETALL", "h")]) == [{b"field": b"1"}]
-    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        script.send(client, [("GET", "h")])
-    assert script.send(client, [("HGET", "h", "field")]) == [b"1"]

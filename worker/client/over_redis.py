@@ -9,13 +9,12 @@ from typing import Any
 
 from handlers.address import one_address
 from handlers.errors import ConfigError, StoreUnavailable, UnsubdError
-from worker.check import Answer, Question, check
+from worker.check import Answer, Check, Question, checked
 from worker.installation import Installation, open_installation, store_url, with_embedded_secrets
 from worker.minting import minting_at
 from worker.server import away_as, connect_async
 from worker.settings import load_settings
-from worker.store import Rows
-from worker.store.reading import Reading
+from worker.store.reading import Reading, Rows
 
 from . import Checked, CheckFailed, Headers, HeadersFailed
 
@@ -41,16 +40,12 @@ class RedisClient:
         Shape:   bypass: names of SendGrid's mail_settings, e.g. bypass_unsubscribe_management.
         Errors:  CheckFailed  the store is away, an unknown group, not an address: nobody was declared allowed.
         """
-        found: list[Checked] = []
         try:
-            for start in range(0, len(recipients), _AT_ONCE) or (0,):
-                some = recipients[start : start + _AT_ONCE]
-                with self._free:
-                    answers = check(self._installation, self._sender, group, some, bypass)
-                found += map(_checked, answers)
+            with self._free:
+                answers = checked(self._installation, Check(self._sender, group, recipients, bypass))
+            return [*map(_checked, answers)]
         except UnsubdError as error:
             raise CheckFailed(str(error)) from error
-        return found
 
     def headers(self, group: int, recipients: Sequence[str], *, mailto_only: bool = False) -> list[Headers]:
         """Return the headers of each recipient's mail, in order.

@@ -26,7 +26,7 @@ from worker.store import layout
 from worker.store.buckets import Buckets, Write
 from worker.store.first_layout import FirstLayout
 from worker.store.forgotten import ForgottenNames
-from worker.store.reading import Hints, Question, Reading, cells_of, either, question_of, read
+from worker.store.reading import Hints, Question, Reading, Rows, cells_of, either, question_of, read, read_many
 from worker.store.row import COMPLAINT, HELD, OTHER_TIME, SUPPRESSED, Row, holds, is_dated, pack, releases, unpack
 from worker.store.script import Script, send
 
@@ -36,10 +36,8 @@ _FORGET = Script(files("worker.store").joinpath("forget.lua").read_text())
 _EFFECTS = {each.value.encode(): each for each in Effect}
 _BATCH = 1000  # between two looks at how full the buckets are
 _COUNTED_AT_ONCE = 1000
+_READ_AT_ONCE = 2000
 _FORGOTTEN = "forgotten"  # the field of the directory that stands for a change in any group
-
-Rows = tuple[Row | None, Row | None]
-"""Of one recipient: the row of group 0, and that of the group (the same for group 0)."""
 
 
 class Store:
@@ -104,18 +102,18 @@ class Store:
 
     def asking(self, sender: str, group: int, recipients: Sequence[str]) -> Reading[list[Rows]]:
         """Return what `asked` does, for whoever brings a client of his own: a `Reading`."""
-        asked = [(sender, tuple(dict.fromkeys((0, group))), each) for each in recipients]
-        rows = yield from read(self._hints, self._names, asked)
-        return [(each[0], each[-1]) for each in rows]
+        return (yield from read_many(self._hints, self._names, sender, group, recipients))
 
     def asked(self, sender: str, group: int, recipients: Sequence[str]) -> list[Rows]:
-        """Return for each canonical recipient, in order, the rows of group 0 and of *group*. One round trip."""
+        """Return for each canonical recipient, in order, the rows of group 0 and of *group*. A round trip for each 2,000."""
         if not recipients:
             return []
         with away_as(StoreUnavailable, _SETTING):
             if len(recipients) == 1 and (rows := self._asked_one(sender, group, recipients[0])):
                 return [rows]
-            return self._buckets.ask(self.asking(sender, group, recipients))
+            parts = (recipients[start : start + _READ_AT_ONCE] for start in range(0, len(recipients), _READ_AT_ONCE))
+            found = self._buckets.ask_each(self.asking(sender, group, some) for some in parts)
+            return [rows for part in found for rows in part]
 
     def _asked_one(self, sender: str, group: int, recipient: str) -> Rows | None:
         """Return what `asking` finds if the bucket is where it is believed to be, for a third of the work: the hottest path."""
@@ -123,7 +121,8 @@ class Store:
             return None
         question = question_of(self._names, sender, (0, group), recipient)
         bucket = layout.bucket_of(question.hash, self._hints.buckets(sender))
-        [(head, *cells)] = send(self._redis, [("HMGET", layout.bucket_key(sender, bucket), b"", *question.fields)])
+        command = "HMGET", layout.bucket_key(sender, bucket), b"", *question.fields
+        [(head, *cells)] = self._buckets.line.ask([command])
         if not layout.is_here(head, bucket, question.hash):
             return None
         return either(*cells[:2]), either(*cells[2:])

@@ -11,6 +11,7 @@ from worker.server import check_confirmed, confirmation
 from worker.store import layout
 from worker.store.forgotten import ForgottenNames
 from worker.store.growth import AT_ONCE, Growth
+from worker.store.line import Asked, Line
 from worker.store.reading import Command, Found, Hints, Reading
 from worker.store.script import Script, send
 
@@ -41,6 +42,7 @@ class Buckets:
     def __init__(
         self, client: redis.Redis | redis.RedisCluster, hints: Hints, names: ForgottenNames, *, min_replicas: int
     ) -> None:
+        self.line = Line(client)
         self._redis = client
         self._hints = hints
         self._min_replicas = min_replicas
@@ -48,15 +50,28 @@ class Buckets:
         # A Cluster's nodes do what one pipeline says in no order.
         self._in_order = not isinstance(client, redis.RedisCluster)
 
-    def ask(self, reading: Reading[Found]) -> Found:
-        """Return what *reading* reads."""
+    def ask(self, reading: Reading[Found], replies: Any = None) -> Found:
+        """Return what *reading* reads. Shape: replies: to what it has yielded already, if it has."""
         try:
-            commands = next(reading)
             while True:
-                commands = reading.send(send(self._redis, commands))
+                replies = self.line.ask(reading.send(replies))
         except StopIteration as stop:
             found: Found = stop.value
             return found
+
+    def ask_each(self, readings: Iterable[Reading[Found]]) -> Iterator[Found]:
+        """Yield what each reads, in order: the server works on the next one while one is taken in. None reads nothing."""
+        last: tuple[Reading[Found], Asked] | None = None
+        try:
+            for reading in readings:
+                before, last = last, (reading, self.line.begin(next(reading)))
+                if before:
+                    yield self.ask(before[0], before[1].replies())
+            if last:
+                yield self.ask(last[0], last[1].replies())
+        finally:
+            if last:
+                last[1].close()
 
     def write(self, script: Script, writes: Sequence[Write], begin: Sequence[Any] = ()) -> list[Any]:
         """Run *script* for each, in order; return its answers. Durable when it returns. One round trip, while no bucket splits.

@@ -4,11 +4,14 @@ A row of a forgotten recipient lies under such a name; whoever mints or checks k
 """
 
 import binascii
+from functools import lru_cache
 from hashlib import sha256
+from typing import Any
 
 from handlers.tag import FORGOTTEN, is_forgotten
 
 _OCTETS = 12
+_SENDERS = 1024  # whose beginning is kept: a list is of one
 _BEGIN = FORGOTTEN.encode()
 _URL_SAFE, _PLAIN = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
@@ -25,6 +28,7 @@ class ForgottenNames:
         padded = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
         self._inner = sha256(bytes(octet ^ 0x36 for octet in padded))
         self._outer = sha256(bytes(octet ^ 0x5C for octet in padded))
+        self._begun = lru_cache(_SENDERS)(self._begin)
 
     def __call__(self, sender: str, recipient: str) -> str:
         """Return "~" and 16 characters for a canonical recipient; a name stays as it is."""
@@ -34,17 +38,27 @@ class ForgottenNames:
 
     def both(self, sender: str, recipient: bytes) -> tuple[bytes, bytes]:
         """Return the digest that a name spells, 12 octets, and the name, of a canonical recipient or of a name."""
-        digest = self.digest(sender, recipient)
-        return digest, recipient if _is_name(recipient) else _name(digest)
+        if _is_name(recipient):
+            return self.digest(sender, recipient), recipient
+        digest = self._keyed(sender, recipient)
+        return digest, _name(digest)
 
     def digest(self, sender: str, recipient: bytes) -> bytes:
         """Return the first that `both` does, for half the work: who splits a bucket asks for each of its fields."""
         if _is_name(recipient) and (digest := _digest(recipient)):
             return digest
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(b"%b\0%b" % (sender.encode("utf-8", "surrogateescape"), recipient))
+        return self._keyed(sender, recipient)
+
+    def _keyed(self, sender: str, recipient: bytes) -> bytes:
+        inner, outer = self._begun(sender).copy(), self._outer.copy()
+        inner.update(recipient)
         outer.update(inner.digest())
         return outer.digest()[:_OCTETS]
+
+    def _begin(self, sender: str) -> Any:
+        inner = self._inner.copy()
+        inner.update(sender.encode("utf-8", "surrogateescape") + b"\0")
+        return inner
 
 
 def _is_name(recipient: bytes) -> bool:

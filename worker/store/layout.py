@@ -65,21 +65,27 @@ def directory_key(sender: str) -> str:
     return f"unsubd:buckets:{{{sender}}}"
 
 
-def place(names: ForgottenNames, sender: str, recipient: str) -> Place:
-    """Return where *recipient*, an address or a name, lies.
+def begins(names: ForgottenNames, sender: str, recipient: str) -> tuple[int, bytes, bytes]:
+    """Return the hash, the address and the name of *recipient*'s `Place`.
 
     Why:     by the digest of the name, so that both forms lie in one bucket, the bucket tells nothing about a forgotten
              address, and nobody can choose addresses that crowd one.
     """
     address = recipient.encode()
     digest, name = names.both(sender, address)
-    if len(address) <= ADDRESS_OCTETS:
-        return Place(int.from_bytes(digest[:4]), address, name)
-    short = b"=" + name[1:]
+    return int.from_bytes(digest[:4]), address if len(address) <= ADDRESS_OCTETS else b"=" + name[1:], name
+
+
+def place(names: ForgottenNames, sender: str, recipient: str) -> Place:
+    """Return where *recipient*, an address or a name, lies."""
+    hash_, begin, name = begins(names, sender, recipient)
+    address = recipient.encode()
+    if begin == address:
+        return Place(hash_, begin, name)
     parts = [address[start : start + _PART] for start in range(0, len(address), _PART)]
     return Place(
-        int.from_bytes(digest[:4]), short, name,
-        tuple(each for number, part in enumerate(parts) for each in (b"%s.%d" % (short, number), part)),
+        hash_, begin, name,
+        tuple(each for number, part in enumerate(parts) for each in (b"%s.%d" % (begin, number), part)),
     )  # fmt: skip
 
 
@@ -149,6 +155,15 @@ def is_here(head: bytes | None, bucket: int, hash_: int) -> bool:
         return not bucket
     depth, _, filled = read_head(head)
     return not filled and not (bucket ^ hash_) & ((1 << depth) - 1)
+
+
+def is_as_hinted(head: bytes | None, bucket: int, buckets: int) -> bool:
+    """Say whether a bucket with this head answers for all whom `bucket_of` leads to it, of so many: it has not split since."""
+    if not head:
+        return not bucket
+    depth, _, filled = read_head(head)
+    level = buckets.bit_length() - 1
+    return not filled and depth <= level + (bucket | 1 << level < buckets)
 
 
 def counts(rows: Iterable[tuple[bytes, bytes]]) -> dict[bytes, int]:

@@ -8,7 +8,7 @@ from hashlib import sha1
 from typing import Any
 
 import redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 
 from worker.server import disconnect_idle
 
@@ -54,8 +54,8 @@ def send(client: Any, commands: Sequence[Command], last: Sequence[Command] = ())
 
 
 def _sent(client: Any, commands: Sequence[Command]) -> list[Any]:
-    if len(commands) < 2:
-        return [_answer(client, each) for each in commands]
+    if not commands:
+        return []
     try:
         with client.pipeline(transaction=False) as pipeline:
             for command in commands:
@@ -63,39 +63,8 @@ def _sent(client: Any, commands: Sequence[Command]) -> list[Any]:
             found: list[Any] = pipeline.execute(raise_on_error=False)
     except redis.RedisError:
         raise
-    except BaseException:  # of a signal, as in `_answer`
+    except BaseException:
+        # A caller's time limit or Ctrl-C, by a signal: who had this connection next would hear this answer as his.
         disconnect_idle(client)
         raise
     return found
-
-
-def _answer(client: Any, command: Command) -> Any:
-    """A pipeline of one: the check of one address is this.
-
-    Why:     what redis-py does beside sending and reading, retries and measurements, is a quarter of its time (49 and 37 us).
-    """
-    try:
-        if isinstance(client, redis.Redis):
-            pool: Any = client.connection_pool
-            connection = pool.get_connection()
-            try:
-                return _asked_on(connection, client, command)
-            except redis.ConnectionError:
-                pass  # the long way tries again
-            finally:
-                pool.release(connection)
-        return client.execute_command(*command)
-    except ResponseError as error:
-        return error
-
-
-def _asked_on(connection: Any, client: redis.Redis, command: Command) -> Any:
-    try:
-        connection.send_command(*command)
-        return client.parse_response(connection, command[0])  # type: ignore[no-untyped-call]
-    except ResponseError:
-        raise  # an answer, and read
-    except BaseException:
-        # A caller's time limit or Ctrl-C, by a signal: who had this connection next would hear this answer as his.
-        connection.disconnect()
-        raise

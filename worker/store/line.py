@@ -1,0 +1,99 @@
+"""The store's own line to its server, for questions: one connection is kept, and the server answers one while the next is made.
+
+Why:     what redis-py does around a command, its pool, retries and measurements, was a third of one address's check; and a
+         list of 100,000 had client and server wait for each other in turn. Only what reads goes this way: whatever a lost
+         connection took with it is asked once more, as redis-py does.
+"""
+
+import os
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from hiredis import pack_command
+from redis.exceptions import ResponseError
+
+from worker.store.script import Command, send
+
+
+class Line:
+    """Asks one server. Threads may share it. A Cluster is asked by redis-py alone, when the replies are taken."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._pool: Any = client.connection_pool if isinstance(client, redis.Redis) else None
+        # A Sentinel's pool looks whether a connection leads to the primary, each time.
+        self._keeps = type(self._pool) is redis.ConnectionPool
+        self._kept: list[Any] = []
+        weakref.finalize(self, _release, self._pool, self._kept).atexit = False
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies to *commands*. Errors: as `send`."""
+        return self.begin(commands).replies()
+
+    def begin(self, commands: Sequence[Command]) -> "Asked":
+        """Send *commands*, and return where to take the replies once, or to `close` it."""
+        return Asked(self, commands)
+
+    def take(self) -> Any:
+        """Return a connection, None of a Cluster's. Errors: redis.RedisError  it cannot be opened."""
+        try:
+            kept = self._kept.pop()
+        except IndexError:
+            return self._pool and self._pool.get_connection()
+        # After a fork it is the parent's, who hears what we ask.
+        return kept if kept.pid == os.getpid() else self.take()
+
+    def give_back(self, connection: Any, *, is_read: bool) -> None:
+        """Take *connection* back: closed when answers may be left in it, for who had it next would hear them."""
+        if not is_read:
+            connection.disconnect()
+        elif self._keeps and not self._kept:
+            self._kept.append(connection)
+            return
+        self._pool.release(connection)
+
+
+def _release(pool: Any, kept: list[Any]) -> None:
+    for connection in kept:
+        pool.release(connection)
+
+
+class Asked:
+    """Commands on their way."""
+
+    def __init__(self, line: Line, commands: Sequence[Command]) -> None:
+        self._line, self._commands = line, commands
+        self._connection: Any = None
+        try:
+            self._connection = line.take()
+            if self._connection:
+                self._connection.send_packed_command([b"".join(map(pack_command, commands))])
+        except redis.ConnectionError:
+            self.close()
+        except BaseException:
+            self.close()
+            raise
+
+    def replies(self) -> list[Any]:
+        """Return the replies. Errors: as `send`."""
+        if self._connection is None:
+            return send(self._line.client, self._commands)
+        try:
+            read = self._line.client.parse_response
+            found = [read(self._connection, each[0]) for each in self._commands]
+        except (redis.ConnectionError, ResponseError):
+            self.close()
+            return send(self._line.client, self._commands)  # tries again, or tells
+        except BaseException:  # a caller's time limit or Ctrl-C, by a signal
+            self.close()
+            raise
+        self.close(is_read=True)
+        return found
+
+    def close(self, *, is_read: bool = False) -> None:
+        """Let the connection go. Repeat: safe."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._line.give_back(connection, is_read=is_read)
