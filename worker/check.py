@@ -96,7 +96,7 @@ class Check(NamedTuple):
 def check(
     installation: Installation, sender: str, group: int, recipients: Sequence[str], bypass: Collection[str] = ()
 ) -> list[Answer]:
-    """Return one answer per recipient, in order, whatever the spelling of the address. One round trip for each 2,000.
+    """Return one answer per recipient, in order, whatever the spelling of the address. One round trip for each 500.
 
     Errors:  UnknownAccount  a sender or group that nobody registered: never "allowed".    permanent
              AddressError    not an address.    permanent

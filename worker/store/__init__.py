@@ -36,7 +36,7 @@ _FORGET = Script(files("worker.store").joinpath("forget.lua").read_text())
 _EFFECTS = {each.value.encode(): each for each in Effect}
 _BATCH = 1000  # between two looks at how full the buckets are
 _COUNTED_AT_ONCE = 1000
-_READ_AT_ONCE = 2000
+_READ_AT_ONCE = 500  # of one sender; while the server reads so many, the next are made
 _FORGOTTEN = "forgotten"  # the field of the directory that stands for a change in any group
 
 
@@ -105,7 +105,7 @@ class Store:
         return (yield from read_many(self._hints, self._names, sender, group, recipients))
 
     def asked(self, sender: str, group: int, recipients: Sequence[str]) -> list[Rows]:
-        """Return for each canonical recipient, in order, the rows of group 0 and of *group*. A round trip for each 2,000."""
+        """Return for each canonical recipient, in order, the rows of group 0 and of *group*. A round trip for each 500, which overlap."""
         if not recipients:
             return []
         with away_as(StoreUnavailable, _SETTING):

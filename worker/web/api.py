@@ -58,7 +58,7 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
 
 
 _BODY = {"required": True, "content": {"application/json": {"schema": CheckQuestion.model_json_schema()}}}
-_AT_ONCE = 2_000  # addresses that share a round trip: 20 ms of one core, which the others wait
+_AT_ONCE = 2_000  # addresses that are asked in one turn: 20 ms of one core, which the others wait
 _MAX_QUESTION_BYTES = 4 * 1024 * 1024  # 10,000 addresses of the greatest length
 
 
