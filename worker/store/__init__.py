@@ -105,7 +105,7 @@ class Store:
         return (yield from read_many(self._hints, self._names, sender, group, recipients))
 
     def asked(self, sender: str, group: int, recipients: Sequence[str]) -> list[Rows]:
-        """Return for each canonical recipient, in order, the rows of group 0 and of *group*. A round trip for each 500, which overlap."""
+        """Return for each canonical recipient, in order, the rows of group 0 and of *group*. One round trip for each 500."""
         if not recipients:
             return []
         with away_as(StoreUnavailable, _SETTING):
