@@ -1,9 +1,9 @@
 """The check beside the store: no web server between, one round trip. Needs the installation's own UNSUBD_ settings."""
 
 import asyncio
-import threading
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +22,21 @@ _AT_ONCE = 2000
 _CONNECTIONS = 50  # a pool that is used up raises, so the rest waits
 
 
+class _Turns:
+    """So many at a time. Why: `threading.Semaphore`, which is written in Python, took 5 of a check's 93 us."""
+
+    def __init__(self) -> None:
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(_CONNECTIONS):
+            self._free.put(None)
+
+    def __enter__(self) -> None:
+        self._free.get()
+
+    def __exit__(self, *_: object) -> None:
+        self._free.put(None)
+
+
 class RedisClient:
     """One sender's view of the store. Threads may share it; close it, or use it in a `with`.
 
@@ -30,7 +45,7 @@ class RedisClient:
 
     def __init__(self, sender: str) -> None:
         self._sender = sender
-        self._free = threading.Semaphore(_CONNECTIONS)
+        self._free = _Turns()
         self._opened = ExitStack()
         self._installation = _open(self._opened)
 
