@@ -114,7 +114,7 @@ def checked(installation: Installation, asked: Check) -> Iterator[Answer]:
 
 
 def check_each(installation: Installation, checks: Sequence[Check]) -> list[list[Answer] | Exception]:
-    """Return what `check` returns for each, or what it raises. One round trip for each sender and group among them."""
+    """Return what `check` returns for each, or what it raises. One round trip for each 500 of a sender and group."""
     read = [_read_or_error(installation, each) for each in checks]
     wanted: dict[tuple[str, int], list[str]] = {}
     for each, found in zip(checks, read, strict=True):

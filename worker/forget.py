@@ -8,6 +8,7 @@ wrote with our commands, and a request that is in hand at this very moment: it m
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,27 +146,29 @@ def _bare(installation: Installation, entry: Entry, traces: Traces) -> tuple[Ent
 
 def _forget_dropped(folder: Path | None, traces: Traces) -> int:
     """Delete the mails of our own drop folder that spell the address and were accepted already."""
-    mine = [path for path in (folder / "cur").glob("*") if traces.are_in_mail(_octets(path))] if folder else []
+    mine = _spelling(folder / "cur", traces) if folder else []
     for path in mine:
         with point("forget.file"):
             path.unlink(missing_ok=True)
     return len(mine)
 
 
+def _spelling(folder: Path, traces: Traces) -> list[Path]:
+    for _ in range(_MAX_AGAIN):
+        try:
+            return [path for path in folder.glob("*") if traces.are_in_mail(path.read_bytes())]
+        except FileNotFoundError:
+            pass  # a mail reader set a flag, which renames: the mail is still there
+    raise QueueUnavailable(f"{folder}: changes again and again, expected a moment of rest: repeat it")
+
+
 def _forget_rejected(data_dir: Path, traces: Traces) -> None:
     """Delete what posted lists left of rejected rows, where it spells the address; a list that waits is gone soon."""
     for path in (data_dir / "imports").glob("*.rejected.csv"):
-        if traces.are_in(_octets(path)):
-            with point("forget.file"):
-                path.unlink(missing_ok=True)
-
-
-def _octets(path: Path) -> bytes:
-    """What a file holds: nothing, when somebody else took it away since it was listed."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
+        with suppress(FileNotFoundError):  # swept since it was listed
+            if traces.are_in(path.read_bytes()):
+                with point("forget.file"):
+                    path.unlink()
 
 
 def _forget_on_servers(installation: Installation, traces: Traces) -> tuple[str, ...]:

@@ -156,7 +156,36 @@ def test_a_question_whose_answer_nobody_takes_leaves_nothing_behind(redis_url: s
         line.ask([("GET", "ours")])
         first, second = line.begin([("GET", "theirs")] * 3), line.begin([("GET", "theirs")])
         first.close()
-        second.close()
+        del second
+        assert line.ask([("GET", "ours")]) == line.ask([("GET", "ours")]) == [b"allowed"]
+        assert len(ours.connection_pool._get_in_use_connections()) == 1
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+@pytest.mark.parametrize("late_ms", [0, 300])
+def test_a_connection_that_is_half_open_is_not_asked(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, late_ms: int
+) -> None:
+    """It is in no database yet, or the answer to its greeting comes when the first question was sent."""
+    client.set("where", "0")
+    with server.connect(redis_url.removesuffix("/0") + "/1") as ours:
+        ours.set("where", "1")
+        ours.close()
+        line = Line(ours)
+        if late_ms:
+            client.client_pause(late_ms)
+        _interrupted(monkeypatch, lambda: line.ask([("GET", "where")]))
+        assert line.ask([("GET", "where")]) == line.ask([("GET", "where")]) == [b"1"]
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+def test_what_a_kept_connection_says_unasked_is_heard_by_nobody(redis_url: str, client: redis.Redis) -> None:
+    client.mset({"theirs": "suppressed", "ours": "allowed"})
+    with server.connect(redis_url) as ours:
+        line = Line(ours)
+        line.ask([("GET", "ours")])
+        line._kept[0].send_command("GET", "theirs")
+        time.sleep(0.1)
         assert line.ask([("GET", "ours")]) == line.ask([("GET", "ours")]) == [b"allowed"]
 
 

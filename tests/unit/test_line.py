@@ -64,3 +64,14 @@ def test_a_pool_that_looks_at_each_connection_gets_each_back() -> None:
 
     assert line.ask([("PING",)]) == [True]
     assert not pool._get_in_use_connections()
+
+
+def test_who_finds_no_connection_free_asks_when_one_is() -> None:
+    pool = redis.ConnectionPool(
+        connection_class=fakeredis.FakeRedisConnection, server=fakeredis.FakeServer(), max_connections=2
+    )
+    line = Line(redis.Redis(connection_pool=pool))
+
+    three = [line.begin([("ECHO", name), ("ECHO", name)]) for name in "abc"]
+
+    assert [each.replies() for each in three] == [[b"a"] * 2, [b"b"] * 2, [b"c"] * 2]

@@ -19,7 +19,7 @@ from worker.store.reading import Reading, Rows
 from . import Checked, CheckFailed, Headers, HeadersFailed
 
 _AT_ONCE = 2000
-_CONNECTIONS = 50  # a pool that is used up raises, so the rest waits
+_CONNECTIONS = 40  # callers at a time, of two each; redis-py's pool has 100 and raises when it is used up
 
 
 class _Turns:

@@ -11,7 +11,7 @@ from worker.server import check_confirmed, confirmation
 from worker.store import layout
 from worker.store.forgotten import ForgottenNames
 from worker.store.growth import AT_ONCE, Growth
-from worker.store.line import Asked, Line
+from worker.store.line import Line, Pending
 from worker.store.reading import Command, Found, Hints, Reading
 from worker.store.script import Script, send
 
@@ -61,7 +61,7 @@ class Buckets:
 
     def ask_each(self, readings: Iterable[Reading[Found]]) -> Iterator[Found]:
         """Yield what each reads, in order: the server works on the next one while one is taken in. None reads nothing."""
-        last: tuple[Reading[Found], Asked] | None = None
+        last: tuple[Reading[Found], Pending] | None = None
         try:
             for reading in readings:
                 before, last = last, (reading, self.line.begin(next(reading)))

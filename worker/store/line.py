@@ -12,8 +12,9 @@ from typing import Any
 
 import redis
 from hiredis import pack_command
-from redis.exceptions import ResponseError
+from redis.exceptions import MaxConnectionsError, ResponseError
 
+from worker.server import disconnect_idle
 from worker.store.script import Command, send
 
 
@@ -30,20 +31,37 @@ class Line:
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Return the replies to *commands*. Errors: as `send`."""
-        return self.begin(commands).replies()
+        return Pending(self, commands).replies()
 
-    def begin(self, commands: Sequence[Command]) -> "Asked":
+    def begin(self, commands: Sequence[Command]) -> "Pending":
         """Send *commands*, and return where to take the replies once, or to `close` it."""
-        return Asked(self, commands)
+        return Pending(self, commands)
 
     def take(self) -> Any:
-        """Return a connection, None of a Cluster's. Errors: redis.RedisError  it cannot be opened."""
+        """Return a connection in which nothing is left to read; None of a Cluster, and while the pool has no more.
+
+        Errors:  redis.RedisError  it cannot be opened.
+        """
         try:
             kept = self._kept.pop()
         except IndexError:
-            return self._pool and self._pool.get_connection()
-        # After a fork it is the parent's, who hears what we ask.
-        return kept if kept.pid == os.getpid() else self.take()
+            return self._pool and self._opened()
+        if kept.pid != os.getpid():  # after a fork it is the parent's, who would hear what we ask
+            return self.take()
+        if _speaks(kept):
+            kept.disconnect()  # whoever sends opens it again
+        return kept
+
+    def _opened(self) -> Any:
+        try:
+            return self._pool.get_connection()
+        except MaxConnectionsError:
+            return None
+        except redis.RedisError:
+            raise
+        except BaseException:  # of a signal: redis-py keeps what was half opened, in no database yet
+            disconnect_idle(self.client)
+            raise
 
     def give_back(self, connection: Any, *, is_read: bool) -> None:
         """Take *connection* back: closed when answers may be left in it, for who had it next would hear them."""
@@ -55,21 +73,30 @@ class Line:
         self._pool.release(connection)
 
 
+def _speaks(connection: Any) -> bool:
+    """Say whether there is something to read before anything is asked: an answer to somebody else, or the end."""
+    try:
+        return bool(connection.can_read())
+    except redis.RedisError:
+        return True
+
+
 def _release(pool: Any, kept: list[Any]) -> None:
     for connection in kept:
         pool.release(connection)
 
 
-class Asked:
+class Pending:
     """Commands on their way."""
 
     def __init__(self, line: Line, commands: Sequence[Command]) -> None:
         self._line, self._commands = line, commands
         self._connection: Any = None
+        self._connection = line.take()
+        if self._connection is None:
+            return
         try:
-            self._connection = line.take()
-            if self._connection:
-                self._connection.send_packed_command([b"".join(map(pack_command, commands))])
+            self._connection.send_packed_command([b"".join(map(pack_command, commands))])
         except redis.ConnectionError:
             self.close()
         except BaseException:
@@ -97,3 +124,6 @@ class Asked:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._line.give_back(connection, is_read=is_read)
+
+    def __del__(self) -> None:
+        self.close()  # forgotten between two lines, by a signal
