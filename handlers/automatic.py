@@ -18,6 +18,7 @@ _AUTO_VALUES = {
     "x-post-messageclass": "9; autoresponder", "delivered-to": "autoresponder",
 }  # fmt: skip
 _REPLY_HEADERS = ("in-reply-to", "references")  # people's replies have them too
+_SIGN_HEADERS = (*_AUTO_HEADERS, *_REPLY_HEADERS)
 _MAX_SUBJECT = 200  # no unsubscribe word is as long; the patterns are quadratic
 _MAX_MARK = 500  # octets of a header that a client's mark may fill
 _BODY_BYTES = 8192
@@ -92,7 +93,7 @@ def client(message: InboundMessage) -> str:
     if name := client_mark(message):
         return name
     for name, header, mark in _HEADER_MARKS:
-        if mark.search(message.value(header)[:_MAX_MARK]):
+        if (value := message.value(header)) and mark.search(value[:_MAX_MARK]):
             return name
     if _SIMPLELOGIN.match((message.envelope_from or "")[:_MAX_MARK]):
         return "simplelogin"
@@ -124,18 +125,19 @@ def second_auto_sign(message: InboundMessage) -> str:
     """Return the further sign of an automatic reply ("" when there is none): a vacation subject, a reply's headers."""
     if _AUTO_SUBJECT.match(message.text("subject")):
         return "subject"
-    for name, sign in _AUTO_VALUES.items():
-        if sign in (value.lower() for value in message.values(name)):
-            return name
-    return next((name for name in (*_AUTO_HEADERS, *_REPLY_HEADERS) if message.value(name)), "")
+    return next(iter(_auto_headers(message)), "")
 
 
 def auto_signs(message: InboundMessage) -> tuple[str, ...]:
     """Return every automatic sign, by header name: evidence for the ledger and for people, no values."""
     named = ["auto-submitted"] if auto_submitted(message) else []
-    named += [name for name, sign in _AUTO_VALUES.items() if sign in (each.lower() for each in message.values(name))]
-    named += [name for name in (*_AUTO_HEADERS, *_REPLY_HEADERS) if message.value(name)]
+    named += _auto_headers(message)
     return (*named, "subject") if _AUTO_SUBJECT.match(message.text("subject")) else tuple(named)
+
+
+def _auto_headers(message: InboundMessage) -> list[str]:
+    said = [name for name, sign in _AUTO_VALUES.items() for value in message.values(name) if sign == value.lower()]
+    return [*dict.fromkeys(said), *message.named(_SIGN_HEADERS)]
 
 
 def says_unsubscribe(message: InboundMessage) -> bool:
@@ -152,7 +154,7 @@ def is_challenge(message: InboundMessage) -> bool:
     """
     if message.value("x-boxtrapper"):
         return bool(message.value("x-autorespond")) or "auto_reply" in message.values("precedence")
-    if any(message.value(name) for name in _CHALLENGE_HEADERS):
+    if message.named(_CHALLENGE_HEADERS):
         return True
     if any(_TMDA_CONFIRM.search(message.value(name)[:_MAX_MARK]) for name in ("reply-to", "from", "message-id")):
         return auto_submitted(message) or "tmda" in message.value("x-delivery-agent").lower()
@@ -160,7 +162,6 @@ def is_challenge(message: InboundMessage) -> bool:
 
 
 def _by_a_challenger(message: InboundMessage) -> bool:
-    authors = addresses(message.value("from")[:_MAX_MARK])
-    return any(_CHALLENGERS.search(author) for author in authors) and bool(
-        _CHALLENGE_SUBJECT.search(message.text("subject")[:_MAX_SUBJECT])
-    )
+    if not _CHALLENGE_SUBJECT.search(message.text("subject")[:_MAX_SUBJECT]):
+        return False
+    return any(_CHALLENGERS.search(author) for author in addresses(message.value("from")[:_MAX_MARK]))

@@ -34,12 +34,14 @@ _WRITTEN_BY_AUTHOR = ("to", "cc", "resent-to", "apparently-to")
 _ENCODED_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bBqQ]\?[^?]*\?=(?:\s+(?==\?))?){1,64}")
 _SLOW_CHARSET = re.compile(r"=\?[^?]*(?:punycode|idna)", re.I)  # quadratic, and no mail is written in them
 _MAY_BE_TAGGED = re.compile(r"(?:[ab][a-z2-7]{13}(?:-|%2d)|h[a-z2-7]{26})", re.I)
+_ONE_PLAIN = re.compile(r"[a-z0-9_+=.-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*", re.I | re.A)
 _BRACKETED = re.compile(r"<([^<>]*)>")
 _BETWEEN_ADDRESSES = re.compile(r"[,;]")
 _BRACKETS = re.compile(r"[\[\]]")
 _BETWEEN_WORDS = re.compile(r"[\s<>,;\"()]+")
 _RECEIVED_FOR = re.compile(r"\bfor\s+<([^<>\s]+)>")
 _HTML_TAG = re.compile(r"<[^<>]*>")
+_ByName = dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class InboundMessage:
     body: bytes
 
     @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
+    def _by_name(self) -> _ByName:
         # Deciding asks for some fifty names; a hostile header has 80,000 fields.
         return _grouped(self.headers)
 
@@ -100,6 +102,11 @@ class InboundMessage:
         """Return the topmost value of the header *name*, "" when there is none."""
         found = self._by_name.get(name)
         return found[0] if found else ""
+
+    def named(self, names: Iterable[str]) -> list[str]:
+        """Return those of *names*, in their order, that `value` is not empty of."""
+        by_name = self._by_name
+        return [name for name in names if name in by_name and by_name[name][0]]
 
     def text(self, name: str) -> str:
         """Return the topmost value of *name* with its encoded words decoded."""
@@ -146,9 +153,10 @@ def read(
     raw = raw[:MAX_LOOK_BYTES]
     header_block, body, complete = mime.split_header(raw)
     headers = mime.read_fields(header_block)
-    candidates = distinct(_named_addresses(headers, envelope_to))
+    by_name = _grouped(headers)
+    candidates = distinct(_named_addresses(by_name, envelope_to))
     return InboundMessage(
-        key=_message_key(headers, candidates, body),
+        key=_message_key(by_name, candidates, body),
         source=source,
         raw=raw,
         size_bytes=size,
@@ -164,7 +172,7 @@ def read(
 
 def decoded(value: str) -> str:
     """Return a header's *value* with RFC 2047 encoded words decoded; what cannot be decoded stays as it came."""
-    return _ENCODED_WORDS.sub(_decoded_words, _utf8(value))
+    return value if _is_plain(value) else _ENCODED_WORDS.sub(_decoded_words, _utf8(value))
 
 
 def _decoded_words(words: re.Match[str]) -> str:
@@ -203,17 +211,16 @@ def distinct(named: Iterable[tuple[str, str]]) -> tuple[Candidate, ...]:
     return tuple(found.values())
 
 
-def _grouped(headers: mime.Fields) -> dict[str, list[str]]:
-    by_name: dict[str, list[str]] = {}
+def _grouped(headers: mime.Fields) -> _ByName:
+    by_name: _ByName = {}
     for name, value in headers:
         by_name.setdefault(name, []).append(value)
     return by_name
 
 
-def _named_addresses(headers: mime.Fields, envelope_to: str | None) -> Iterator[tuple[str, str]]:
+def _named_addresses(by_name: _ByName, envelope_to: str | None) -> Iterator[tuple[str, str]]:
     if envelope_to:
         yield "envelope", envelope_to.strip("<> ")
-    by_name = _grouped(headers)
     for name in _BEFORE_TO:
         yield from ((name, address) for value in by_name.get(name, []) for address in addresses(value))
     for value in by_name.get("received", [])[:1]:
@@ -227,6 +234,9 @@ def addresses(value: str) -> Iterator[str]:
 
     Why:     the standard parsers lose `<mailto:x@d>`, encoded words and local parts with a space; the MAC decides later.
     """
+    if _ONE_PLAIN.fullmatch(value):
+        yield value
+        return
     for text in (value,) if _is_plain(value) else dict.fromkeys((_utf8(value), decoded(value))):
         for piece in _BETWEEN_ADDRESSES.split(text):
             if "@" in piece:
@@ -240,19 +250,17 @@ def _is_plain(value: str) -> bool:
 
 def _loose_addresses(text: str) -> Iterator[str]:
     for word in _BETWEEN_WORDS.split(text):
-        local_part, _, domain = word.rpartition("@")
-        local_part = _BRACKETS.split(local_part)[-1]
-        if local_part and domain:
-            yield f"{local_part}@{domain.rstrip('.')}"
+        local_part, at, domain = word.rpartition("@")
+        if at and domain and (bare := _BRACKETS.split(local_part)[-1]):
+            yield f"{bare}@{domain.rstrip('.')}"
 
 
-def _message_key(headers: mime.Fields, candidates: tuple[Candidate, ...], body: bytes) -> str:
-    first = dict(reversed(headers))
-    parts = [first.get(name, "") for name in ("message-id", "date", "from", "subject")]
+def _message_key(by_name: _ByName, candidates: tuple[Candidate, ...], body: bytes) -> str:
+    parts = [by_name.get(name, ("",))[0] for name in ("message-id", "date", "from", "subject")]
     parts += [candidate.address.lower() for candidate in candidates]
     # A provider's JSON and odd charsets yield lone surrogates of every kind: "surrogateescape" would raise.
     digest = sha256("\0".join(parts).encode("utf-8", "surrogatepass"))
-    if not first.get("message-id"):
+    if not parts[0]:
         digest.update(b"\0" + _with_lf(body)[:_KEY_BODY_BYTES])
     return digest.hexdigest()
 

@@ -21,7 +21,7 @@ _LINE_END = re.compile(rb"\r\r?\n|\r")  # "\r\r\n": a file that was converted tw
 _FIRST_LINE_END = re.compile(rb"\r\r?\n|\n|\r")
 _HEADER_END = re.compile(rb"(?:\A|\n)\r?\r?\n")
 _CR_HEADER_END = re.compile(rb"(?:\A|\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
-_FIELD = re.compile(r"([!-9;-~]+)[ \t]*:(.*)", re.S)
+_FIELD = re.compile(r"^([!-9;-~]+)[ \t]*:(.*(?:\n++[ \t].*)*)", re.M)
 _PART_HEADER_END = re.compile(rb"\n(?=\r?\n|--)")
 _LINE = re.compile(rb"\r?\n")
 _DASHES = re.compile(rb"^--([^\n]+)", re.M)
@@ -97,18 +97,8 @@ def read_fields(block: bytes) -> Fields:
     Why:     garbage lines (and what is folded below them) are left out, the fields after them are not: a tag may be
              there. An mbox line is such garbage. Octets above 127 come as surrogates.
     """
-    found: list[tuple[str, list[str]]] = []
-    folding = False
-    for line in _with_lf(block).decode("ascii", "surrogateescape").split("\n"):
-        if line[:1] in (" ", "\t"):
-            if folding:
-                found[-1][1].append(line)
-        elif match := _FIELD.fullmatch(line):
-            found.append((match[1].lower(), [match[2]]))
-            folding = True
-        elif line:
-            folding = False
-    return tuple((name, "".join(lines).strip()) for name, lines in found)
+    text = _with_lf(block).decode("ascii", "surrogateescape")
+    return tuple((name.lower(), value.replace("\n", "").strip()) for name, value in _FIELD.findall(text))
 
 
 def _with_lf(raw: bytes) -> bytes:
@@ -117,7 +107,10 @@ def _with_lf(raw: bytes) -> bytes:
 
 def field(fields: Fields, name: str) -> str:
     """Return the topmost value of *name* (lower case), "" when there is none."""
-    return next((value for each, value in fields if each == name), "")
+    for each, value in fields:
+        if each == name:
+            return value
+    return ""
 
 
 def content_type(fields: Fields) -> ContentType:

@@ -60,8 +60,7 @@ def _is_report(message: InboundMessage) -> bool:
 
 def is_list_mail(message: InboundMessage) -> bool:
     """Say whether a mailing list or a bulk sender wrote it."""
-    marked = any(message.value(name) for name in _LIST_HEADERS)
-    return marked or message.value("precedence").lower() in ("list", "bulk", "junk")
+    return bool(message.named(_LIST_HEADERS)) or message.value("precedence").lower() in ("list", "bulk", "junk")
 
 
 def _request_in_text(text: str, subject: str) -> str:

@@ -95,7 +95,6 @@ EXCEPTIONS = {
     ("sources/lmtp/conversation.py", "smtp_LHLO"): SAYS,
     ("sources/progress.py", "_write"): "the commands of `add` and `save`, which have their points",
     ("sources/survey.py", "messages"): READS,
-    ("store/__init__.py", "_asked_one"): READS,
     ("store/__init__.py", "_taken"): READS,
     ("store/__init__.py", "changes"): READS,
     ("store/__init__.py", "groups"): READS,
