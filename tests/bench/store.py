@@ -192,9 +192,9 @@ def checked(count: int = 100_000) -> Iterator[Row]:
             lambda: 1e6 / per_second(_SINGLES, lambda: [client.execute_command(*bare) for _ in range(_SINGLES)]),
         )
         yield Row("the same", "us", ours, "HMGET of the same fields", limit, higher_is_better=False)
-        people = [person(number) for number in range(count // 2, count * 3 // 2)]  # every second one is suppressed
+        people = [person(number) for number in range(count // 2, count * 3 // 2)]
         rates = [per_second(count, lambda: store.asked("acme", GROUP, people)) for _ in range(RUNS)]
-        yield Row(f"check of {count:,} addresses, store", "/s", rates, target=100_000)
+        yield Row(f"check of {count:,} addresses, store, half of them suppressed", "/s", rates)
 
 
 def main() -> None:
