@@ -131,13 +131,13 @@ def _read_as_hinted(
     """Put what is found into *found*; return who lies elsewhere, by number."""
     commands: dict[int, list[Any]] = {}
     numbers: dict[int, list[int]] = {}
-    everything, own = _ends((0, group))
+    ends = ends_of((0, group))
     for number, recipient in enumerate(recipients):
-        hash_, address, name = layout.begins(names, sender, recipient)
+        hash_, fields = fields_of(names, sender, ends, recipient)
         bucket = layout.bucket_of(hash_, buckets)
         if bucket not in commands:
             commands[bucket], numbers[bucket] = ["HMGET", layout.bucket_key(sender, bucket), b""], []
-        commands[bucket] += (name + everything, address + everything, name + own, address + own)
+        commands[bucket] += fields
         numbers[bucket].append(number)
     replies = yield [tuple(each) for each in commands.values()]
     elsewhere: list[int] = []
@@ -160,12 +160,22 @@ def _rows(cells: Sequence[bytes | None]) -> list[Row | None]:
 def question_of(names: ForgottenNames, sender: str, groups: Sequence[int], recipient: str) -> Question:
     """Return what is wanted of one recipient: of each group the row under his name, and that under his address."""
     hash_, address, name = layout.begins(names, sender, recipient)
-    return Question(sender, hash_, [begin + end for end in _ends(tuple(groups)) for begin in (name, address)])
+    return Question(sender, hash_, [begin + end for end in ends_of(tuple(groups)) for begin in (name, address)])
+
+
+def fields_of(
+    names: ForgottenNames, sender: str, ends: tuple[bytes, ...], recipient: str
+) -> tuple[int, tuple[bytes, bytes, bytes, bytes]]:
+    """Return what `question_of` does for two groups, by their `ends_of`: hash and fields, without an object around them."""
+    hash_, address, name = layout.begins(names, sender, recipient)
+    first, second = ends
+    return hash_, (name + first, address + first, name + second, address + second)
 
 
 @lru_cache(1024)
-def _ends(groups: tuple[int, ...]) -> list[bytes]:
-    return [layout.field(b"", group) for group in groups]
+def ends_of(groups: tuple[int, ...]) -> tuple[bytes, ...]:
+    """Return how the fields of these groups' rows end."""
+    return tuple(layout.field(b"", group) for group in groups)
 
 
 def _in_first_layout(
