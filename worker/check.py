@@ -10,7 +10,7 @@ from handlers.address import one_address
 from handlers.errors import Rejected, UnsubdError
 from worker.accounts import Group
 from worker.installation import Installation
-from worker.store.reading import Rows
+from worker.store.asking import Rows
 from worker.store.row import Row
 
 EVERY_LIST = "bypass_list_management"

@@ -14,7 +14,8 @@ from worker.installation import Installation, open_installation, store_url, with
 from worker.minting import minting_at
 from worker.server import away_as, connect_async
 from worker.settings import load_settings
-from worker.store.reading import Reading, Rows
+from worker.store.asking import Rows
+from worker.store.reading import Reading
 
 from . import Checked, CheckFailed, Headers, HeadersFailed
 

@@ -23,10 +23,11 @@ from handlers.tag import is_forgotten
 from worker.points import point
 from worker.server import away_as
 from worker.store import layout
+from worker.store.asking import Rows, fields_of, read_many
 from worker.store.buckets import Buckets, Write
 from worker.store.first_layout import FirstLayout
 from worker.store.forgotten import ForgottenNames
-from worker.store.reading import Hints, Question, Reading, Rows, cells_of, either, ends_of, fields_of, read, read_many
+from worker.store.reading import Hints, Question, Reading, cells_of, either, read
 from worker.store.row import COMPLAINT, HELD, OTHER_TIME, SUPPRESSED, Row, holds, is_dated, pack, releases, unpack
 from worker.store.script import Script, send
 
@@ -119,7 +120,7 @@ class Store:
         """Return what `asking` finds if the bucket is where it is believed to be, for a third of the work: the hottest path."""
         if not self._hints.are_known(sender):
             return None
-        hash_, fields = fields_of(self._names, sender, ends_of((0, group)), recipient)
+        hash_, fields = fields_of(self._names, sender, layout.ends((0, group)), recipient)
         bucket = layout.bucket_of(hash_, self._hints.buckets(sender))
         command = "HMGET", layout.bucket_key(sender, bucket), b"", *fields
         [(head, *cells)] = self._buckets.line.ask([command])

@@ -12,8 +12,8 @@ from worker.store import layout
 from worker.store.forgotten import ForgottenNames
 from worker.store.growth import AT_ONCE, Growth
 from worker.store.line import Line, Pending
-from worker.store.reading import Command, Found, Hints, Reading
-from worker.store.script import Script, send
+from worker.store.reading import Found, Hints, Reading
+from worker.store.script import Command, Script, send
 
 _ROWS_A_CALL = 64  # half a millisecond, in which the server does nothing else
 

@@ -18,6 +18,7 @@ A bucket is one hash, small enough to stay a listpack (`hash-max-listpack-value`
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from worker.store.forgotten import ForgottenNames
@@ -92,6 +93,12 @@ def place(names: ForgottenNames, sender: str, recipient: str) -> Place:
 def field(begin: bytes, group: int) -> bytes:
     """Return the field of a row; with an empty beginning, that of the group's count."""
     return b"%s\0%d" % (begin, group) if group else begin + b"\0"
+
+
+@lru_cache(1024)
+def ends(groups: tuple[int, ...]) -> tuple[bytes, ...]:
+    """Return how the fields of these groups' rows end."""
+    return tuple(field(b"", group) for group in groups)
 
 
 def group_of(field_: bytes) -> tuple[bytes, int] | None:

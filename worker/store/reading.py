@@ -3,8 +3,7 @@
 Why:     a check is asked by the store, by a client with threads and by one with asyncio; there is one way to read.
 """
 
-from collections.abc import Generator, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from handlers.errors import StoreUnavailable
@@ -12,17 +11,13 @@ from worker.store import layout
 from worker.store.first_layout import FirstLayout
 from worker.store.forgotten import ForgottenNames
 from worker.store.row import Row, unpack
+from worker.store.script import Command
 
-Command = tuple[Any, ...]
 Found = TypeVar("Found")
 Reading = Generator[list[Command], list[Any], Found]
 """Yields commands, is sent their replies, returns what it read."""
 Asked = tuple[str, tuple[int, ...], str]
 """A sender, groups, and a canonical recipient."""
-Rows = tuple[Row | None, Row | None]
-"""Of one recipient: the row of group 0, and that of the group (the same for group 0)."""
-_NO_ROWS: Rows = None, None
-_NOTHING = None, None, None, None  # under the name and the address, of both groups
 
 
 class Hints:
@@ -107,50 +102,6 @@ def read(hints: Hints, names: ForgottenNames, asked: Sequence[Asked]) -> Reading
     return found
 
 
-def read_many(
-    hints: Hints, names: ForgottenNames, sender: str, group: int, recipients: Sequence[str]
-) -> Reading[list[Rows]]:
-    """Return of each recipient the rows of group 0 and of *group*. One round trip, while no bucket splits.
-
-    Why:     a list of 100,000 is asked so: a third of what `read` takes, which it asks for whoever is not where the hint says.
-    """
-    found = [_NO_ROWS] * len(recipients)
-    elsewhere: Iterable[int] = range(len(recipients))
-    if hints.are_known(sender):
-        elsewhere = yield from _read_as_hinted(hints.buckets(sender), names, sender, group, recipients, found)
-    if rest := [(sender, (0, group), recipients[number]) for number in elsewhere]:
-        rows = yield from read(hints, names, rest)
-        for number, (everything, own) in zip(elsewhere, rows, strict=True):
-            found[number] = everything, own
-    return found
-
-
-def _read_as_hinted(
-    buckets: int, names: ForgottenNames, sender: str, group: int, recipients: Sequence[str], found: list[Rows]
-) -> Reading[list[int]]:
-    """Put what is found into *found*; return who lies elsewhere, by number."""
-    commands: dict[int, list[Any]] = {}
-    numbers: dict[int, list[int]] = {}
-    ends = ends_of((0, group))
-    for number, recipient in enumerate(recipients):
-        hash_, fields = fields_of(names, sender, ends, recipient)
-        bucket = layout.bucket_of(hash_, buckets)
-        if bucket not in commands:
-            commands[bucket], numbers[bucket] = ["HMGET", layout.bucket_key(sender, bucket), b""], []
-        commands[bucket] += fields
-        numbers[bucket].append(number)
-    replies = yield [tuple(each) for each in commands.values()]
-    elsewhere: list[int] = []
-    for (bucket, here), (head, *cells) in zip(numbers.items(), replies, strict=True):
-        if not layout.is_as_hinted(head, bucket, buckets):
-            elsewhere += here
-            continue
-        for number, four in zip(here, zip(*[iter(cells)] * 4, strict=True), strict=True):
-            if four != _NOTHING:
-                found[number] = either(*four[:2]), either(*four[2:])
-    return elsewhere
-
-
 def _rows(cells: Sequence[bytes | None]) -> list[Row | None]:
     if not any(cells):  # most people have none
         return [None] * (len(cells) // 2)
@@ -160,22 +111,7 @@ def _rows(cells: Sequence[bytes | None]) -> list[Row | None]:
 def question_of(names: ForgottenNames, sender: str, groups: Sequence[int], recipient: str) -> Question:
     """Return what is wanted of one recipient: of each group the row under his name, and that under his address."""
     hash_, address, name = layout.begins(names, sender, recipient)
-    return Question(sender, hash_, [begin + end for end in ends_of(tuple(groups)) for begin in (name, address)])
-
-
-def fields_of(
-    names: ForgottenNames, sender: str, ends: tuple[bytes, ...], recipient: str
-) -> tuple[int, tuple[bytes, bytes, bytes, bytes]]:
-    """Return what `question_of` does for two groups, by their `ends_of`: hash and fields, without an object around them."""
-    hash_, address, name = layout.begins(names, sender, recipient)
-    first, second = ends
-    return hash_, (name + first, address + first, name + second, address + second)
-
-
-@lru_cache(1024)
-def ends_of(groups: tuple[int, ...]) -> tuple[bytes, ...]:
-    """Return how the fields of these groups' rows end."""
-    return tuple(layout.field(b"", group) for group in groups)
+    return Question(sender, hash_, [begin + end for end in layout.ends(tuple(groups)) for begin in (name, address)])
 
 
 def _in_first_layout(
