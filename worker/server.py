@@ -95,11 +95,11 @@ class away_as:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, redis.RedisError) and (told := _told(error, self._error_type, self._setting)):
+        if isinstance(error, Exception) and (told := _told(error, self._error_type, self._setting)):
             raise told from error
 
 
-def _told(error: redis.RedisError, error_type: type[Unavailable], setting: str) -> Exception | None:
+def _told(error: Exception, error_type: type[Unavailable], setting: str) -> Exception | None:
     """What is said instead of *error*, None when it is a bug."""
     if isinstance(error, MasterNotFoundError):
         return error_type(

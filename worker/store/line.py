@@ -48,8 +48,12 @@ class Line:
             return self._pool and self._opened()
         if kept.pid != os.getpid():  # after a fork it is the parent's, who would hear what we ask
             return self.take()
-        if _speaks(kept):
-            kept.disconnect()  # whoever sends opens it again
+        try:
+            if _speaks(kept):
+                kept.disconnect()  # whoever sends opens it again
+        except BaseException:
+            self.give_back(kept, is_read=False)
+            raise
         return kept
 
     def _opened(self) -> Any:
