@@ -93,7 +93,8 @@ def attach(data_dir: Path) -> Embedded:
     """Use the server of *data_dir*, starting it when none answers.
 
     Errors:  ConfigError       the folder cannot be used, or the server does not start.
-             StoreUnavailable  it still loads its data after 20 s, or hangs, which is said after 10 s.    temporary
+             StoreUnavailable  it still loads its data after 20 s, hangs, which is said after 10 s, or does not start
+                               again under those who use it.    temporary
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,6 +110,14 @@ def attach(data_dir: Path) -> Embedded:
     fcntl.flock(users, fcntl.LOCK_SH)  # waits while the last user of before is stopping the server
     try:
         _require(data_dir, path)
+    except ConfigError as error:
+        # It did start for whoever uses it now: what is in its way, a full disk, passes. A part of a service that says
+        # "configuration" ends the whole service.
+        others_use_it = not _locked(users)
+        os.close(users)
+        if others_use_it:
+            raise StoreUnavailable(f"{error}: try again") from error
+        raise
     except BaseException:
         os.close(users)
         raise

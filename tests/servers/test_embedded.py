@@ -121,3 +121,19 @@ def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"^UNSUBD_DATA_DIR: the embedded Valkey does not start in .*: .+"):
         attach(tmp_path)
+
+
+def test_one_that_cannot_start_under_its_users_is_an_outage(tmp_path: Path) -> None:
+    with attached(tmp_path) as server:
+        pid = pid_of(server)
+        (manifest,) = (tmp_path / "appendonlydir").glob("*.manifest")
+        whole = manifest.read_text()
+        manifest.write_text("nonsense\n")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: ends(pid), what="it ended")
+        with pytest.raises(StoreUnavailable, match=r"does not start in .*: .+"):
+            attach(tmp_path)
+        manifest.write_text(whole)
+
+        with attached(tmp_path) as again, Redis.from_url(again.url) as client:
+            assert client.ping()

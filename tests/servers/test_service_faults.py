@@ -17,7 +17,7 @@ from tests.harness.figures import figure
 from tests.harness.mails import address, mail
 from tests.harness.processes import unavailable
 from tests.harness.redis_server import RedisServer
-from tests.harness.service import MASTERS, UNSUBD, Service, until
+from tests.harness.service import MASTERS, UNSUBD, Service, parts, until
 from tests.harness.trial import Trial, settings
 from tests.servers.test_mailbox import _outcomes, _service, _suppressed
 
@@ -61,6 +61,30 @@ def test_a_full_disk_takes_nothing_that_it_cannot_keep(tmp_path: Path, small_dis
         trial.verdict(url, "accept, then acknowledge", "disk full under the embedded store", "test_service_faults")
 
 
+def test_a_part_that_starts_anew_while_the_store_cannot_ends_nobody(tmp_path: Path) -> None:
+    given = {name: value for name, value in settings("").items() if name != "redis_url"}
+    service = Service(tmp_path, **given)
+    trial = Trial(service)
+    trial.register()
+    data = tmp_path / "data"
+    with service.running("run") as process:
+        with Redis(unix_socket_path=str(data / "valkey.sock")) as client:
+            server = int(client.info("server")["process_id"])
+        (manifest,) = (data / "appendonlydir").glob("*.manifest")
+        whole = manifest.read_text()
+        manifest.write_text("nonsense\n")
+        os.kill(server, signal.SIGKILL)
+        trial.send(range(30))
+        for pid in parts(process.pid, "worker"):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: service.log.read_text().count("part worker ended with 75") > 2, 30, "parts that cannot start")
+        manifest.write_text(whole)
+
+        trial.verdict(
+            f"unix://{data}/valkey.sock", "accept, then acknowledge", "store that cannot start", "test_service_faults"
+        )
+
+
 def test_sigterm_in_the_middle_of_everything_hands_back(
     tmp_path: Path, own_redis: Callable[..., RedisServer], dovecot: Mailbox
 ) -> None:
@@ -73,7 +97,7 @@ def test_sigterm_in_the_middle_of_everything_hands_back(
             os.kill(store.pid, signal.SIGSTOP)
             dovecot.append_many(mails)
             until(lambda: client.zcard("rq:wip:unsubd"), 30, "a job in hand")
-            parts = below(process.pid)
+            processes = below(process.pid)
             begun = time.monotonic()
             process.send_signal(signal.SIGTERM)
             try:
@@ -82,7 +106,7 @@ def test_sigterm_in_the_middle_of_everything_hands_back(
             finally:
                 os.kill(store.pid, signal.SIGCONT)
         assert code == 0
-        assert [pid for pid in parts if Path(f"/proc/{pid}").exists()] == []
+        assert [pid for pid in processes if Path(f"/proc/{pid}").exists()] == []
         assert (client.zcard("rq:wip:unsubd"), client.llen("rq:queue:unsubd:intermediate")) == (0, 0)
         assert client.llen("rq:queue:unsubd") >= 1, "handed back"
         with service.running("run"):

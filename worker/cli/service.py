@@ -5,15 +5,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from handlers.errors import EX_UNAVAILABLE, Unavailable
+from handlers.errors import EX_UNAVAILABLE, QueueUnavailable, Unavailable
 from worker import service, supervisor
 from worker.cli.output import Json, own_settings, say, say_json
 from worker.installation import Installation, open_installation
 from worker.reconcile.pulse import ended_well
+from worker.server import away_as
 from worker.settings import Settings, load_settings, setting_name, shown, unknown_names
 from worker.status import status as state_of
 from worker.web.ops.session import new_login_link
@@ -73,8 +75,9 @@ class _Welcome:
         if not self.said and time.monotonic() - self._asked_at > _ASK_EVERY_S:
             self._asked_at = time.monotonic()
             if self._answers():
-                self.said = True
-                self._say()
+                with suppress(Unavailable):  # it answered and went away: the next look will tell
+                    self._say()
+                    self.said = True
 
     def _answers(self) -> bool:
         try:
@@ -85,6 +88,7 @@ class _Welcome:
 
     def _say(self) -> None:
         settings = self._installation.settings
+        login = self._login()
         if (path := service.maildir_path(settings)) is not None:
             say(f"drop folder   {path}/new")
         for url in settings.imap_url.split():
@@ -93,14 +97,16 @@ class _Welcome:
             say(f"SES queue     {settings.ses_queue_url}")
         for part, address in settings.listens.items():
             say(f"{part:13} {address}")
-        if settings.embedded:
-            link = new_login_link(self._installation.redis)
-            say(f"console       {self._ops}{link}  (once, within 15 minutes)")
-        else:
-            say(f"console       {self._ops}/ops  (log in with UNSUBD_ADMIN_TOKEN)")
+        say(f"console       {self._ops}{login}")
         say(f"landing page  {self._base}/u/{self._landing or 'TAG'}")
         say(f"API           {self._ops}/docs")
         sys.stdout.flush()
+
+    def _login(self) -> str:
+        if not self._installation.settings.embedded:
+            return "/ops  (log in with UNSUBD_ADMIN_TOKEN)"
+        with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+            return f"{new_login_link(self._installation.redis)}  (once, within 15 minutes)"
 
 
 def _service_settings() -> Settings:
