@@ -7,8 +7,8 @@
 import asyncio
 import gc
 import os
-import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -29,6 +29,7 @@ from worker.settings import Settings, setting_name
 from worker.sources.maildir import Maildir
 from worker.sources.polling import mailbox_addresses, poll
 from worker.sources.sqs import SqsQueue
+from worker.stopping import on_stop, on_stop_of_loop
 from worker.store.format import require_known
 from worker.systemd import watched
 
@@ -53,9 +54,9 @@ def run_web(settings: Settings) -> None:
     from worker.web.doors import listeners
 
     sockets = listeners(settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal once more when it has stopped: what is still to be closed must survive that.
-        signal.signal(number, lambda *_: None)
+    on_stop(
+        lambda: None
+    )  # uvicorn raises the signal once more when it has stopped: what is still to be closed survives that
     with _opened(settings) as installation:
         serve(installation, sockets)
 
@@ -100,8 +101,7 @@ async def _poll_all(installation: Installation, path: Path | None, *, once: bool
     loop.set_exception_handler(
         lambda _, facts: installation.journal.failed("poll", type(facts.get("exception")).__name__)
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: [task.cancel() for task in tasks])
+    on_stop_of_loop(lambda: [task.cancel() for task in tasks])
     try:
         async with watched():
             await asyncio.gather(*tasks)
@@ -188,9 +188,8 @@ def run_events(settings: Settings) -> None:
 
 def run_reaper(settings: Settings) -> None:
     """Give due retries and the jobs of killed workers back to the queue, and failed jobs' requests to the quarantine."""
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: stopped.append(number))
+    stopped = threading.Event()
+    on_stop(stopped.set)
     seen: dict[str, float] = {}
     seen_events: dict[str, float] = {}
     kept: set[str] = set()
@@ -198,7 +197,7 @@ def run_reaper(settings: Settings) -> None:
     excused_until = 0.0
     with _opened(settings) as installation, watching(installation):
         moves: Iterator[int] | None = installation.store.migrate()
-        while not stopped:
+        while not stopped.is_set():
             try:
                 for reaper, memory in ((installation.queue.reaper, seen), (installation.events.reaper, seen_events)):
                     reaper.enqueue_due()

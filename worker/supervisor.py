@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ from worker.cli.failure import explained
 from worker.journal import configure_logging
 from worker.service import PARTS
 from worker.settings import Settings
+from worker.stopping import on_stop
 from worker.systemd import Systemd
 
 _REVIVE_EVERY_S = 1.0
@@ -178,9 +180,8 @@ def supervise(
 
     Shape:   tend: see `Supervisor.watch`; is_ready: whether all that was asked for is there, as systemd wants to know.
     """
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: stopped.append(number))
+    stopped = threading.Event()
+    on_stop(stopped.set)
     systemd = Systemd(os.environ)  # before the parts, which inherit the environment
 
     def tend_and_tell() -> None:
@@ -190,7 +191,7 @@ def supervise(
 
     supervisor = Supervisor(settings, names)
     try:
-        return supervisor.watch(lambda: bool(stopped), tend_and_tell)
+        return supervisor.watch(stopped.is_set, tend_and_tell)
     finally:
         supervisor.stop()
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,8 +101,9 @@ def manager() -> Iterator[Manager]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("part", ["run", *_SINGLE])
-def test_a_service_says_that_it_is_ready_and_lives(tmp_path: Path, manager: Manager, redis_url: str, part: str) -> None:
+@pytest.fixture
+def service(tmp_path: Path, manager: Manager, redis_url: str) -> Service:
+    """What can run as each part, and tells the manager."""
     (tmp_path / "mail/new").mkdir(parents=True)
     (tmp_path / "mail/tmp").mkdir()
     (tmp_path / "mail/cur").mkdir()
@@ -116,6 +118,11 @@ def test_a_service_says_that_it_is_ready_and_lives(tmp_path: Path, manager: Mana
         **settings,
     )
     service.env |= manager.env
+    return service
+
+
+@pytest.mark.parametrize("part", ["run", *_SINGLE])
+def test_a_service_says_that_it_is_ready_and_lives(service: Service, manager: Manager, part: str) -> None:
     with service.running(part, ready=False) as process:
         assert manager.next() == "READY=1", service.log.read_text()
         assert part not in ("run", "web") or service.is_ready()
@@ -127,6 +134,20 @@ def test_a_service_says_that_it_is_ready_and_lives(tmp_path: Path, manager: Mana
         process.send_signal(signal.SIGCONT)
         assert manager.next() == "WATCHDOG=1"
         process.send_signal(signal.SIGTERM)
+
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("part", ["run", *_SINGLE])
+def test_a_service_that_is_told_to_stop_again_and_again_ends_well(
+    service: Service, manager: Manager, part: str
+) -> None:
+    with service.running(part, ready=False) as process:
+        assert manager.next() == "READY=1", service.log.read_text()
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.0005)
 
     assert process.returncode == 0
 

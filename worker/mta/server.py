@@ -4,7 +4,6 @@ A stop hangs up at once: an answer promises nothing, and whoever hears none asks
 """
 
 import asyncio
-import signal
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ from handlers.errors import Rejected
 from worker.listening import BACKLOG
 from worker.mta.asking import Asking
 from worker.sources import SourceReport
+from worker.stopping import on_stop_of_loop
 from worker.systemd import watched
 
 _CONNECTIONS = 500
@@ -119,8 +119,7 @@ def serve(name: str, asking: Asking, converse: Converse, listener: socket.socket
 
 async def _serve(server: Server, listener: socket.socket) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_stop_of_loop(stop.set)
     with suppress(asyncio.CancelledError):
         async with watched():
             await server.run(listener, stop)

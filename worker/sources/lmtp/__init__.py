@@ -8,7 +8,6 @@ LMTP knows no password: the unix socket's folder, or loopback, is who may delive
 """
 
 import asyncio
-import signal
 import socket
 import weakref
 from typing import Any
@@ -18,6 +17,7 @@ from worker.listening import BACKLOG
 from worker.sources import SourceReport
 from worker.sources.lmtp.conversation import Conversation, Limits
 from worker.sources.lmtp.taking import SOURCE, Taking
+from worker.stopping import on_stop_of_loop
 from worker.systemd import watched
 
 __all__ = ["Limits", "serve"]
@@ -35,9 +35,7 @@ def serve(installation: Installation, listener: socket.socket) -> None:
 
 async def _serve(installation: Installation, listener: socket.socket) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    on_stop_of_loop(stop.set)
     async with watched():
         await Server(installation).run(listener, stop)
 
