@@ -74,9 +74,13 @@ class UnsubdWorker(Worker):
                 time.sleep(1.0)
 
     def work(self, *arguments: Any, **named: Any) -> bool:
-        """Work until stopped; the second SIGTERM kills the job's process and gives the job back, which counts nothing."""
+        """Work until stopped; the second SIGTERM kills the job's process and gives the job back, which counts nothing.
+
+        Errors:  QueueUnavailable  the server is away as the worker comes or goes; in between, it waits.    temporary
+        """
         try:
-            return super().work(*arguments, **named)
+            with away_as(QueueUnavailable, "UNSUBD_REDIS_URL"):
+                return super().work(*arguments, **named)
         except SystemExit:
             with suppress(RedisError):  # the reaper finds it as well, later
                 self._give_back()

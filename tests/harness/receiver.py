@@ -27,9 +27,10 @@ class _Handler(Quiet):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.server.status  # as it was told when the post came: who sees the post may tell it otherwise at once
         self.server.got.append((dict(self.headers), body))
         time.sleep(self.server.wait_s)
-        self.send_response(self.server.status)
+        self.send_response(status)
         self.send_header("Location", self.server.url)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -712,6 +712,21 @@ def test_a_worker_outlives_a_server_that_becomes_a_replica(
     assert worker.dequeue_job_and_maintain_ttl(None)[0].func_name == RECORD
 
 
+def test_a_worker_that_stops_while_the_server_is_away_says_so_in_one_line(
+    queue: RequestQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ takes its name off the list at the end."""
+    worker = queue.worker(WORKER)
+
+    def away() -> None:
+        raise redis.ConnectionError("Connection refused")
+
+    monkeypatch.setattr(worker, "register_death", away)
+
+    with pytest.raises(QueueUnavailable, match=r"^UNSUBD_REDIS_URL: the server does not answer"):
+        worker.work(burst=True)
+
+
 def test_a_worker_ends_for_an_answer_that_is_a_bug(queue: RequestQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = queue.worker(WORKER)
     monkeypatch.setattr(worker, "heartbeat", lambda: queue.rq.connection.execute_command("NOSUCH"))
