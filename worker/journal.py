@@ -16,7 +16,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import redis
 import structlog
@@ -41,6 +42,23 @@ METRICS = {
 }
 
 
+class Stderr:
+    """Standard error, as it was. Why: a log on a full disk must not end what it tells of; its lines are lost, no more."""
+
+    def __init__(self) -> None:
+        self._file = sys.stderr
+
+    def write(self, text: str) -> None:
+        """Write *text* if it can be written."""
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        """Send on what was written, if it can be sent."""
+        with suppress(OSError):
+            self._file.flush()
+
+
 def configure_logging(*, quiet: bool = False) -> None:
     """Send structlog to stderr as one line an event, and hold the libraries that would log mail or credentials."""
     # From the environment: a setting that is wrong must be told, too, and in some form. `load_settings` refuses it.
@@ -51,7 +69,7 @@ def configure_logging(*, quiet: bool = False) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *_renderers(form),
         ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, Stderr())),
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")

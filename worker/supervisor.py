@@ -25,7 +25,7 @@ from setproctitle import setproctitle
 from handlers.errors import EX_CONFIG, ConfigError, Unavailable
 from worker import embedded
 from worker.cli.failure import explained
-from worker.journal import configure_logging
+from worker.journal import Stderr, configure_logging
 from worker.service import PARTS
 from worker.settings import Settings
 from worker.stopping import on_stop
@@ -110,7 +110,7 @@ class Supervisor:
             child.failures = child.failures + 1 if quick else 0
             child.restart_at = now + min(30.0, 0.5 * 2**child.failures)
             note = f"unsubd: part {child.name} ended with {child.process.exitcode}, starting it again\n"
-            sys.stderr.write(note)
+            Stderr().write(note)
         elif now >= child.restart_at:
             self._children[self._children.index(child)] = self._spawn(child.name, child.failures)
 
@@ -209,7 +209,7 @@ def reviver(settings: Settings) -> Callable[[], None]:
             said = ""
         except (Unavailable, ConfigError) as error:  # a disk that is full has room again: what runs waits, and stays
             if str(error)[:_SAME] != said[:_SAME]:
-                sys.stderr.write(f"unsubd: {error}\n")
+                Stderr().write(f"unsubd: {error}\n")
             said = str(error)
         looked_at = time.monotonic()
 

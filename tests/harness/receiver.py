@@ -27,7 +27,8 @@ class _Handler(Quiet):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        status = self.server.status  # as it was told when the post came: who sees the post may tell it otherwise at once
+        # As it was told when the post came: who sees the post may tell it otherwise at once.
+        status = self.server.status
         self.server.got.append((dict(self.headers), body))
         time.sleep(self.server.wait_s)
         self.send_response(status)

@@ -46,16 +46,20 @@ def _fill(folder: Path) -> Path:
 
 def test_a_full_disk_takes_nothing_that_it_cannot_keep(tmp_path: Path, small_disk: Path) -> None:
     given = {name: value for name, value in settings("").items() if name != "redis_url"}
-    service = Service(tmp_path, **given, data_dir=str(small_disk / "data"))
+    service = Service(small_disk, **given)  # with its log
     trial = Trial(service)
     trial.register()
     url = f"unix://{small_disk}/data/valkey.sock"
-    with service.running("run"):
+    with service.running("run") as process:
         trial.send(range(30))
         trial.settled(url)
         filler = _fill(small_disk)
         trial.send(range(30, 90))
         until(lambda: trial.answers[503] + trial.answers[500] + trial.answers[0] > 30, 60, "refusals")
+        killed = parts(process.pid, "worker")
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: set(parts(process.pid, "worker")) - set(killed), 30, "a new worker, though nobody can write that")
         filler.unlink()
 
         trial.verdict(url, "accept, then acknowledge", "disk full under the embedded store", "test_service_faults")

@@ -1,5 +1,6 @@
 """The journal: one line per event, one counter, and nobody's address."""
 
+import errno
 import io
 import json
 import logging
@@ -165,6 +166,19 @@ def test_redis_away_undoes_nothing(server: fakeredis.FakeServer, journal: Journa
     journal.recorded([(decided(), [result()])])
 
     assert "event=journal-unwritten error=ConnectionError lines=1" in stderr.getvalue()
+
+
+def test_a_log_that_cannot_be_written_undoes_nothing(
+    client: redis.Redis, journal: Journal, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stderr, "write", full)
+
+    journal.recorded([(decided(), [])])
+
+    assert client.llen("unsubd:journal") == 1
 
 
 def test_the_imap_library_is_held_at_warning(stderr: io.StringIO) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from handlers.errors import ConfigError, UnsubdError, exit_code
+from worker.journal import Stderr
 
 
 @contextmanager
@@ -14,7 +15,7 @@ def explained() -> Iterator[None]:
         yield
     except (UnsubdError, ConfigError) as error:
         for line in str(error).splitlines():
-            sys.stderr.write(f"unsubd: {line}\n")
+            Stderr().write(f"unsubd: {line}\n")
         raise SystemExit(exit_code(error)) from None
     except BrokenPipeError:
         sys.stderr.close()
