@@ -204,9 +204,10 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back_at_once(house: House) 
     until(lambda: house.job(job_id).get("excused") == "outage")
 
     worker.send_signal(signal.SIGTERM)
+    until(lambda: any(house.client.hget(key, "shutdown_requested_date") for key in house.client.smembers("rq:workers")))
     time.sleep(1.2)  # RQ takes a second signal within one second for the same
     worker.send_signal(signal.SIGTERM)
-    worker.wait(10)
+    worker.wait(30)
 
     assert house.queue.rq.get_job_ids() == [job_id]
     assert house.client.zcard(house.queue.rq.started_job_registry.key) == 0

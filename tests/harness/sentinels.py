@@ -58,7 +58,7 @@ class Watched:
 
     def settle(self) -> None:
         """Wait until every server that runs but the primary follows it, and every Sentinel knows that."""
-        until(lambda: all(self._sees_all(each) for each in self.sentinels), what="what the Sentinels know")
+        until(lambda: all(self._sees_all(each) for each in self.sentinels), 120, "what the Sentinels know")
 
     def _sees_all(self, sentinel: SentinelServer) -> bool:
         with Redis(port=sentinel.port) as client:

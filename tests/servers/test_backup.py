@@ -39,13 +39,13 @@ def test_a_backup_of_what_runs_holds_all_that_was_there_before(
     for each in (old, new):
         each.folder.mkdir()
     _filled(old, tmp_path)
-    growing = _list(tmp_path / "growing.csv", range(3000, 40_000))
+    growing = _list(tmp_path / "growing.csv", range(3000, 160_000))
     busy = subprocess.Popen([UNSUBD, "import", "acme", "1", str(growing)], env=old.env, stdout=subprocess.DEVNULL)
     try:
         told = old.rows("backup", str(tmp_path / "b"))
         assert busy.poll() is None, "nothing was written meanwhile"
     finally:
-        busy.wait(60)
+        busy.wait(100)
 
     assert new.rows("restore", str(tmp_path / "b")) == [{"keys": told[0]["keys"]}]
 

@@ -391,7 +391,7 @@ def test_deliver_without_a_worker_says_queued_and_runs_no_job(service: Service, 
     (row,) = service.rows("deliver", path)
 
     assert [request["effect"] for request in row["requests"]] == ["queued"]
-    assert 10 <= time.monotonic() - begun < 15
+    assert 10 <= time.monotonic() - begun < 40
     with Redis.from_url(redis_url) as client:
         assert client.llen("rq:queue:unsubd") == 1
         assert Store(client, NAMES).row("acme", 1, recipient(1)) is None

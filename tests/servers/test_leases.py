@@ -132,7 +132,7 @@ def test_the_active_one_frozen_and_awake_again_has_no_double_effect(
         for delay_s in (0.05, 0.4):
             deliver(40)
             time.sleep(delay_s)  # it is somewhere between finding and moving them
-            pause(frozen := pollers.active())
+            pause(frozen := until(pollers.active))
             deliver(20)
             waits.append(pollers.another_than(frozen))
             resume(frozen)
@@ -156,7 +156,7 @@ def test_one_frozen_at_the_very_effect_does_nothing_twice(
             (folder / "sitecustomize.py").write_text(FREEZER.format(plan=str(plan)))
         pollers.start()
         plan.write_text(point)
-        frozen = pollers.active()
+        frozen = until(pollers.active)
         dovecot.append_many([mail(address(number), f"m-{number}") for number in range(mails)])
         until(lambda: not plan.exists(), 30, "the freeze")
         in_hand = _messages_queued(url)
@@ -188,10 +188,10 @@ def test_a_stop_hands_over_at_once_and_a_kill_within_30_s(
     with worker.running("work", ready=False), _pollers(tmp_path, url, dovecot) as pollers:
         pollers.start()
         dovecot.append_many([mail(address(number), f"m-{number}") for number in range(20)])
-        os.kill(stopped := pollers.active(), signal.SIGTERM)
+        os.kill(stopped := until(pollers.active), signal.SIGTERM)
         stop_s = pollers.another_than(stopped)
         dovecot.append_many([mail(address(number), f"m-{number}") for number in range(20, 40)])
-        os.kill(killed := pollers.active(), signal.SIGKILL)
+        os.kill(killed := until(pollers.active), signal.SIGKILL)
         kill_s = pollers.another_than(killed)
         dovecot.append_many([mail(address(number), f"m-{number}") for number in range(40, 60)])
         _once(

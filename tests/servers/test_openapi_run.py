@@ -14,7 +14,7 @@ from tests.harness.service import MASTERS, Service
 from tests.servers.test_openapi import API, MAIL
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES, WITHIN_S = 10, 118
+EXAMPLES, WITHIN_S = 10, 400
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,13 @@
 """What any user of the machine sees of a running installation: names and arguments of its processes, and limits."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.crash.processes import below
-from tests.harness.service import MASTERS, Service, parts
+from tests.harness.service import MASTERS, Service, parts, until
 
 pytestmark = pytest.mark.fault
 
@@ -34,15 +35,13 @@ def test_no_secret_is_an_argument_of_any_process(tmp_path: Path) -> None:
 def test_a_part_has_its_name_its_own_files_and_the_memory_of_all(tmp_path: Path) -> None:
     service = Service(tmp_path, secret_keys=MASTERS[0], address="u+{tag}@unsub.example.com", workers="2")
     with service.running("run") as process:
-        named = {name: parts(process.pid, name) for name in ("web", "poll", "worker", "events", "reaper")}
+        names = {"web": 1, "poll": 1, "worker": 2, "events": 1, "reaper": 1}
+        named = until(lambda: _opened(process.pid, names), what="every part uses the store")
         pids = [pid for found in named.values() for pid in found]
         held = {pid: _open_files(pid) for pid in (process.pid, *pids)}
         private = {pid: _kilobytes(pid, "Private_Dirty") / _kilobytes(pid, "Rss") for pid in pids}
 
     supervisors = {each for each in held.pop(process.pid) if each.startswith("socket:")}
-    assert {name: len(found) for name, found in named.items()} == {
-        "web": 1, "poll": 1, "worker": 2, "events": 1, "reaper": 1,
-    }  # fmt: skip
     assert supervisors, "its connection to the store"
     assert [pid for pid, files in held.items() if supervisors & set(files)] == []
     # One of the supervisor's beside its own would keep the embedded store from ever being stopped.
@@ -50,8 +49,21 @@ def test_a_part_has_its_name_its_own_files_and_the_memory_of_all(tmp_path: Path)
     assert [pid for pid, share in private.items() if share > 0.4] == [], "what all load is there once"
 
 
+def _opened(supervisor: int, names: dict[str, int]) -> dict[str, list[int]]:
+    """The process ids of each part, {} until there are as many as *names* says, and all have found the store."""
+    named = {name: parts(supervisor, name) for name in names}
+    if {name: len(found) for name, found in named.items()} != names:
+        return {}
+    files = [_open_files(pid) for found in named.values() for pid in found]
+    return named if all(any(each.endswith("/valkey.users") for each in own) for own in files) else {}
+
+
 def _open_files(pid: int) -> list[str]:
-    return [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    found = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(each))
+    return found
 
 
 def _kilobytes(pid: int, name: str) -> int:

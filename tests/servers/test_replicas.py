@@ -28,7 +28,7 @@ from worker.settings import load_settings
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 JANE = "jane@example.com"
-PROMISE, EACH, RECOVERS_S = "accept, then acknowledge", 30, 30
+PROMISE, EACH, RECOVERS_S = "accept, then acknowledge", 30, 120
 
 
 @contextmanager
@@ -44,18 +44,19 @@ def _frozen(server: RedisServer) -> Iterator[None]:
 def test_a_job_counts_when_a_replica_has_it_and_not_before(
     own_redis: Callable[..., RedisServer], monkeypatch: pytest.MonkeyPatch, *, valkey: bool
 ) -> None:
-    monkeypatch.setattr(server, "_WAIT_MS", 3000)
     primary = own_redis(valkey=valkey, repl_diskless_sync_delay="0")
     replica = own_redis(valkey=valkey, replicaof=f"127.0.0.1 {primary.port}")
     client = primary.client()
-    client.wait(1, 4000)
+    until(lambda: client.wait(1, 1000) == 1, what="the replica follows")
     queue = RequestQueue(client, limit=1000, min_replicas=1)
 
     for number in range(50):
         queue.enqueue([decided(f"k{number}")])
     time.sleep(1.2)  # the replica has told that it has all of it: what a WAIT within MULTI would count
-    with _frozen(replica), pytest.raises(QueueUnavailable, match="0 of 1 replicas confirmed"):
-        queue.enqueue([decided("unconfirmed")])
+    with monkeypatch.context() as hurried, _frozen(replica):
+        hurried.setattr(server, "_WAIT_MS", 500)
+        with pytest.raises(QueueUnavailable, match="0 of 1 replicas confirmed"):
+            queue.enqueue([decided("unconfirmed")])
 
     assert len(queue.enqueue([decided("again")])) == 1
     assert int(redis.Redis.from_url(replica.url).llen("rq:queue:unsubd")) == 52
@@ -75,7 +76,7 @@ def test_what_people_are_told_is_kept_a_replica_has(
     queue, store = own_redis(repl_diskless_sync_delay="0"), own_redis(repl_diskless_sync_delay="0")
     queue_replica, store_replica = (own_redis(replicaof=f"127.0.0.1 {each.port}") for each in (queue, store))
     for each in (queue, store):
-        assert each.client().wait(1, 4000) == 1
+        until(lambda each=each: each.client().wait(1, 1000) == 1, what="its replica follows")
     with _installed(tmp_path, queue, store, min_replicas="1") as house:
         house.accounts.add_sender("acme")
         key = house.accounts.new_api_key("acme")
@@ -270,10 +271,11 @@ def test_a_late_answer_reaches_no_other_command(
     own_redis: Callable[..., RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """redis-py's own connection for Sentinel stays open after a time-out, and the next command hears the answer."""
-    monkeypatch.setitem(server._WITHIN, "socket_timeout", 0.2)
+    monkeypatch.setitem(server._WITHIN, "socket_timeout", 1.5)
     primary = own_redis()
+    patient = f"sentinel down-after-milliseconds {NAME} 60000"
     with (
-        SentinelServer(tmp_path / "sentinel", primary.port) as watch,
+        SentinelServer(tmp_path / "sentinel", primary.port, after=patient) as watch,
         server.connect(f"redis+sentinel://{watch.place}/{NAME}") as client,
     ):
         client.set("late", "the late answer")

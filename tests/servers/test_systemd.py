@@ -125,7 +125,7 @@ def service(tmp_path: Path, manager: Manager, redis_url: str) -> Service:
 def test_a_service_says_that_it_is_ready_and_lives(service: Service, manager: Manager, part: str) -> None:
     with service.running(part, ready=False) as process:
         assert manager.next() == "READY=1", service.log.read_text()
-        assert part not in ("run", "web") or service.is_ready()
+        assert part not in ("run", "web") or until(service.is_ready)
         assert [manager.next(), manager.next()] == ["WATCHDOG=1"] * 2
         process.send_signal(signal.SIGSTOP)  # what systemd's watchdog is for
         until(lambda: "\nState:\tT" in Path(f"/proc/{process.pid}/status").read_text(), 5, "the stop")
