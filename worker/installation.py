@@ -35,7 +35,7 @@ from worker.policy import Policies
 from worker.quarantine import Quarantine
 from worker.queue import RequestQueue
 from worker.sender_sources import SenderSources
-from worker.server import away_as, connect, require_durable, weakness
+from worker.server import away_as, connect, require_durable, weakness, word_of
 from worker.settings import Settings
 from worker.store import Store
 from worker.store import format as store_format
@@ -241,6 +241,8 @@ def _greet(client: Redis) -> None:
     except AuthenticationError:
         raise ConfigError("UNSUBD_REDIS_URL: the server refuses our user or password: check both") from None
     except ResponseError as error:
+        if word_of(error):  # it cannot write, or is busy, now: it says so to a PING, too
+            raise
         raise ConfigError(f"UNSUBD_REDIS_URL: the server refuses the connection ({error}): check the URL") from None
 
 

@@ -9,6 +9,7 @@ wrote them. A line may repeat after a crash, with the same message digest. Never
 | `unsubd:counters` | HASH | metric and label -> count               | for good |
 """
 
+import io
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 import redis
 import structlog
@@ -57,6 +58,13 @@ class Stderr:
         """Send on what was written, if it can be sent."""
         with suppress(OSError):
             self._file.flush()
+
+
+def write_through() -> None:
+    """Let stdout and stderr keep no line that cannot be written: each fork of ours would try it again, and fail of it."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        raw = io.FileIO(number, "w", closefd=False)
+        setattr(sys, name, io.TextIOWrapper(cast(IO[bytes], raw), errors="backslashreplace", write_through=True))
 
 
 def configure_logging(*, quiet: bool = False) -> None:

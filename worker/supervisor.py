@@ -25,13 +25,14 @@ from setproctitle import setproctitle
 from handlers.errors import EX_CONFIG, ConfigError, Unavailable
 from worker import embedded
 from worker.cli.failure import explained
-from worker.journal import Stderr, configure_logging
+from worker.journal import Stderr, configure_logging, write_through
 from worker.service import PARTS
 from worker.settings import Settings
 from worker.stopping import on_stop
 from worker.systemd import Systemd
 
 _REVIVE_EVERY_S = 1.0
+_NO_FORK_S = 10.0  # CPython leaks four files at each fork that fails
 _SAME = 60  # of what a server said, before its process id and time
 _GRACE_S = 7.0
 _KILL_S = 2.0
@@ -112,7 +113,11 @@ class Supervisor:
             note = f"unsubd: part {child.name} ended with {child.process.exitcode}, starting it again\n"
             Stderr().write(note)
         elif now >= child.restart_at:
-            self._children[self._children.index(child)] = self._spawn(child.name, child.failures)
+            try:
+                self._children[self._children.index(child)] = self._spawn(child.name, child.failures)
+            except OSError as error:  # no process, no file to be had: the others go on, and this one is tried later
+                child.restart_at = now + _NO_FORK_S
+                Stderr().write(f"unsubd: part {child.name} cannot be started ({error.strerror}), trying again\n")
 
     def stop(self) -> None:
         """Stop every part: politely, then firmly, then by force. Repeat: safe."""
@@ -180,6 +185,7 @@ def supervise(
 
     Shape:   tend: see `Supervisor.watch`; is_ready: whether all that was asked for is there, as systemd wants to know.
     """
+    write_through()
     stopped = threading.Event()
     on_stop(stopped.set)
     systemd = Systemd(os.environ)  # before the parts, which inherit the environment
@@ -207,7 +213,11 @@ def reviver(settings: Settings) -> Callable[[], None]:
         try:
             embedded.revive(settings.data_dir)
             said = ""
-        except (Unavailable, ConfigError) as error:  # a disk that is full has room again: what runs waits, and stays
+        except (
+            Unavailable,
+            ConfigError,
+            OSError,
+        ) as error:  # a disk that is full has room again: what runs waits, and stays
             if str(error)[:_SAME] != said[:_SAME]:
                 Stderr().write(f"unsubd: {error}\n")
             said = str(error)

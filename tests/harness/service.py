@@ -52,7 +52,12 @@ class Service:
         self.folder = folder
         self.log = folder / "service.log"
         self.port = free_port()
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("UNSUBD_")}
+        # PYTHONUNBUFFERED: a user's shell has none, and what it keeps in its buffers is part of the truth.
+        plain = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("UNSUBD_") and name != "PYTHONUNBUFFERED"
+        }
         own = {"UNSUBD_DATA_DIR": str(folder / "data"), "UNSUBD_HTTP": f"127.0.0.1:{self.port}"}
         given = {f"UNSUBD_{name.upper()}": value for name, value in settings.items()}
         self.env = plain | {"HOME": str(folder)} | own | given

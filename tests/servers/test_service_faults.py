@@ -154,6 +154,36 @@ def test_a_supervisor_that_cannot_start_all_parts_leaves_none(tmp_path: Path, re
             os.killpg(process.pid, 0)
 
 
+NO_FORK = """
+from multiprocessing.context import ForkProcess
+from worker import supervisor
+supervisor._NO_FORK_S = 0.5
+real, tries = ForkProcess.start, []
+def start(self):
+    if self.name == "worker":
+        tries.append(self)
+        if len(tries) in (2, 3):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+    real(self)
+ForkProcess.start = start
+"""
+
+
+def test_a_part_that_cannot_be_forked_again_is_tried_later(tmp_path: Path, redis_url: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_FORK)
+    service = Service(tmp_path, redis_url=redis_url, secret_keys=MASTERS[0], workers="1")
+    service.env["PYTHONPATH"] = str(tmp_path)
+    with service.running("run") as process:
+        (killed,) = parts(process.pid, "worker")
+        os.kill(killed, signal.SIGKILL)
+        until(
+            lambda: service.log.read_text().count("part worker cannot be started (Resource temp") == 2, 30, "two tries"
+        )
+        until(lambda: set(parts(process.pid, "worker")) - {killed}, 30, "the third")
+
+    assert process.returncode == 0
+
+
 POISON = """
 import os, signal
 from handlers import decision

@@ -4,6 +4,8 @@ import errno
 import io
 import json
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -223,3 +225,23 @@ def test_json_is_one_object_a_line(stderr: io.StringIO, monkeypatch: pytest.Monk
 
     line = json.loads(stderr.getvalue())
     assert (line["event"], line["level"], line["detail"]) == ("source", "info", "no")
+
+
+def test_what_a_full_disk_did_not_take_is_not_tried_again_by_a_fork() -> None:
+    """In a process of its own: it changes what stdout and stderr are."""
+    program = (
+        "import os, sys\n"
+        "from worker.journal import Stderr, write_through\n"
+        "write_through()\n"
+        "Stderr().write('lost')\n"
+        "print('here', flush=True)\n"
+        "os._exit(7) if os.fork() == 0 else None\n"
+        "sys.stderr.flush()\n"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, env=plain, timeout=60
+        )
+
+    assert (done.returncode, done.stdout) == (0, b"here\n")

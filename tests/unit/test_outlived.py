@@ -1,0 +1,65 @@
+"""What a service outlives: trouble that passes, at a start of a part or in the supervisor's own look, ends nothing."""
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import fakeredis
+import pytest
+import redis
+
+from handlers.errors import ConfigError, QueueUnavailable
+from worker import embedded, installation, supervisor
+from worker.cli import service as cli_service
+from worker.settings import Settings
+
+
+def test_a_store_that_goes_away_before_the_links_are_printed_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = redis.Redis(unix_socket_path=str(tmp_path / "nobody"))
+    house = SimpleNamespace(settings=Settings(data_dir=tmp_path), redis=away)
+    welcome = cli_service._Welcome(house, "")  # type: ignore[arg-type]
+    monkeypatch.setattr(welcome, "_answers", lambda: True)
+    monkeypatch.setattr(cli_service, "_ASK_EVERY_S", -1.0)
+
+    welcome.when_ready()
+    assert (welcome.said, capsys.readouterr().out) == (False, "")
+
+    house.redis = fakeredis.FakeRedis()
+    welcome.when_ready()
+    welcome.when_ready()
+    assert welcome.said
+    assert capsys.readouterr().out.count("login?once=") == 1
+
+
+def test_a_disk_that_refuses_the_look_at_the_store_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(embedded, "revive", refuse)
+    monkeypatch.setattr(supervisor, "_REVIVE_EVERY_S", -1.0)
+    look = supervisor.reviver(Settings(data_dir=tmp_path))
+
+    look()
+    look()
+
+    assert capsys.readouterr().err == "unsubd: [Errno 30] Read-only file system\n"
+
+
+@pytest.mark.parametrize("answer", ["MISCONF Redis is configured to save RDB snapshots", "BUSY Redis is busy running"])
+def test_a_ping_that_is_refused_for_now_is_an_outage(answer: str) -> None:
+    client = Mock(ping=Mock(side_effect=redis.ResponseError(answer)))
+
+    with pytest.raises(QueueUnavailable, match=f"cannot write now .{answer.split()[0]}"):
+        installation._require_durable(Settings(), client, client)
+
+
+def test_a_ping_that_is_refused_for_good_is_configuration() -> None:
+    client = Mock(ping=Mock(side_effect=redis.ResponseError("unknown command 'PING'")))
+
+    with pytest.raises(ConfigError, match="refuses the connection"):
+        installation._require_durable(Settings(), client, client)
