@@ -54,9 +54,8 @@ def run_web(settings: Settings) -> None:
     from worker.web.doors import listeners
 
     sockets = listeners(settings)
-    on_stop(
-        lambda: None
-    )  # uvicorn raises the signal once more when it has stopped: what is still to be closed survives that
+    # uvicorn raises the signal once more when it has stopped: what is still to be closed must survive that.
+    on_stop(lambda: None)
     with _opened(settings) as installation:
         serve(installation, sockets)
 

@@ -213,11 +213,8 @@ def reviver(settings: Settings) -> Callable[[], None]:
         try:
             embedded.revive(settings.data_dir)
             said = ""
-        except (
-            Unavailable,
-            ConfigError,
-            OSError,
-        ) as error:  # a disk that is full has room again: what runs waits, and stays
+        # A disk that is full has room again: what runs waits, and stays.
+        except (Unavailable, ConfigError, OSError) as error:
             if str(error)[:_SAME] != said[:_SAME]:
                 Stderr().write(f"unsubd: {error}\n")
             said = str(error)

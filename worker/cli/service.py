@@ -75,9 +75,8 @@ class _Welcome:
         if not self.said and time.monotonic() - self._asked_at > _ASK_EVERY_S:
             self._asked_at = time.monotonic()
             if self._answers():
-                with suppress(
-                    Unavailable, OSError
-                ):  # it answered and went away, or stdout is full: the next look will tell
+                # It answered and went away, or stdout is full: the next look will tell.
+                with suppress(Unavailable, OSError):
                     self._say()
                     self.said = True
 
