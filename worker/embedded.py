@@ -94,7 +94,7 @@ def attach(data_dir: Path) -> Embedded:
 
     Errors:  ConfigError       the folder cannot be used, or the server does not start.
              StoreUnavailable  it still loads its data after 20 s, hangs, which is said after 10 s, or does not start
-                               again under those who use it.    temporary
+                               again.    temporary
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,11 +111,10 @@ def attach(data_dir: Path) -> Embedded:
     try:
         _require(data_dir, path)
     except ConfigError as error:
-        # It did start for whoever uses it now: what is in its way, a full disk, passes. A part of a service that says
-        # "configuration" ends the whole service.
-        others_use_it = not _locked(users)
+        # It did start before: what is in its way, a full disk, passes, and nobody starts again what said "configuration".
+        did_start = exists(data_dir) or not _locked(users)
         os.close(users)
-        if others_use_it:
+        if did_start:
             raise StoreUnavailable(f"{error}: try again") from error
         raise
     except BaseException:

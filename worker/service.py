@@ -55,9 +55,11 @@ def run_web(settings: Settings) -> None:
 
     sockets = listeners(settings)
     # uvicorn raises the signal once more when it has stopped: what is still to be closed must survive that.
-    on_stop(lambda: None)
+    stopped = threading.Event()
+    on_stop(stopped.set)
     with _opened(settings) as installation:
-        serve(installation, sockets)
+        if not stopped.is_set():
+            serve(installation, sockets)
 
 
 def run_poll(settings: Settings, *, once: bool = False, strict: bool = False) -> None:

@@ -1,8 +1,8 @@
 """`unsubd run`: every part in one process group under one supervisor.
 
 A part is a fork of the supervisor: what all of them load is loaded once, and its memory is shared (measured: 154 MB for seven
-processes, 385 when each loads its own). One that dies is started again, later each time; one that says "configuration" (78) stops
-all. SIGTERM or Ctrl-C stops all within 10 s: work in progress ends or is handed back.
+processes, 385 when each loads its own). One that dies is started again, later each time; one that says "configuration" (78) while
+the service starts stops all. SIGTERM or Ctrl-C stops all within 10 s: work in progress ends or is handed back.
 """
 
 import ctypes
@@ -29,10 +29,13 @@ from worker.journal import Stderr, configure_logging, write_through
 from worker.service import PARTS
 from worker.settings import Settings
 from worker.stopping import on_stop
+from worker.store.format import NewerStore
 from worker.systemd import Systemd
 
 _REVIVE_EVERY_S = 1.0
 _NO_FORK_S = 10.0  # CPython leaks four files at each fork that fails
+_STARTING_S = 60.0
+_EX_NEWER_STORE = 76  # EX_PROTOCOL of sysexits; only the supervisor hears it
 _SAME = 60  # of what a server said, before its process id and time
 _GRACE_S = 7.0
 _KILL_S = 2.0
@@ -52,6 +55,12 @@ class _Child:
     started_at: float
     failures: int = 0
     restart_at: float = 0.0
+    is_first: bool = True
+
+    def ends_all(self) -> bool:
+        """Say whether only a person can help. What once worked is tried again: full disks and rights at Redis come and go."""
+        is_start = self.is_first and not self.restart_at and time.monotonic() - self.started_at < _STARTING_S
+        return self.process.exitcode == _EX_NEWER_STORE or (self.process.exitcode == EX_CONFIG and is_start)
 
 
 class Supervisor:
@@ -75,7 +84,7 @@ class Supervisor:
             self.stop()
             raise
 
-    def _spawn(self, name: str, failures: int = 0) -> _Child:
+    def _spawn(self, name: str, failures: int = 0, *, is_first: bool = True) -> _Child:
         words = (name, self._settings, os.getpid(), self._log)
         # daemon: should the supervisor itself fail, Python ends it and waits for it.
         process = get_context("fork").Process(target=_run_part, args=words, name=name, daemon=True)
@@ -86,10 +95,11 @@ class Supervisor:
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return _Child(name, process, time.monotonic(), failures)
+        return _Child(name, process, time.monotonic(), failures, is_first=is_first)
 
     def watch(self, until: Callable[[], bool], tend: Callable[[], None]) -> int:
-        """Keep the parts running until *until* says so; return the exit code: 78 when a part could not be configured.
+        """Keep the parts running until *until* says so; return the exit code: 78 when a part could not be configured at
+        the start, or a newer unsubd works on the store.
 
         Shape:   tend: called between two looks, ten times a second.
         """
@@ -98,7 +108,7 @@ class Supervisor:
             for child in self._children:
                 if child.process.exitcode is None:
                     continue
-                if child.process.exitcode == EX_CONFIG:
+                if child.ends_all():
                     return EX_CONFIG
                 self._restart(child)
             time.sleep(0.1)
@@ -114,7 +124,7 @@ class Supervisor:
             Stderr().write(note)
         elif now >= child.restart_at:
             try:
-                self._children[self._children.index(child)] = self._spawn(child.name, child.failures)
+                self._children[self._children.index(child)] = self._spawn(child.name, child.failures, is_first=False)
             except OSError as error:  # no process, no file to be had: the others go on, and this one is tried later
                 child.restart_at = now + _NO_FORK_S
                 Stderr().write(f"unsubd: part {child.name} cannot be started ({error.strerror}), trying again\n")
@@ -153,7 +163,11 @@ def _run_part(name: str, settings: Settings, parent: int, log: Path | None) -> N
     setproctitle(f"unsubd: {name}")  # `ps` and `top` name the part, as they name a program
     configure_logging()
     with explained():
-        PARTS[name](settings)
+        try:
+            PARTS[name](settings)
+        except NewerStore as error:
+            Stderr().write(f"unsubd: {error}\n")
+            raise SystemExit(_EX_NEWER_STORE) from None
 
 
 def end_with_parent(parent: int) -> None:

@@ -38,6 +38,14 @@ def parts(pid: int, name: str) -> list[int]:
     return [each for each in children(pid) if _title(each) == f"unsubd: {name}"]
 
 
+def kill_and_await(pid: int, name: str) -> None:
+    """Kill the parts *name* of the supervisor *pid*, and wait until it has started another."""
+    killed = parts(pid, name)
+    for each in killed:
+        os.kill(each, signal.SIGKILL)
+    until(lambda: set(parts(pid, name)) - set(killed), 30, f"a new {name}")
+
+
 def _title(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0")

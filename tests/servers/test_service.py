@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 from tests.harness.first_layout import packed, write
 from tests.harness.mails import address, mail
 from tests.harness.redis_server import RedisServer
-from tests.harness.service import MASTERS, Service, until
+from tests.harness.service import MASTERS, Service, kill_and_await, until
 
 KEYS = {"secret_keys": ",".join(MASTERS), "address": "u+{tag}@unsub.example.com"}
 
@@ -198,9 +198,14 @@ def test_no_key_and_a_lost_key_refuse_to_start(tmp_path: Path, redis_url: str) -
 
 
 @pytest.mark.fault
-def test_a_newer_store_refuses_to_start_and_ends_who_runs(tmp_path: Path, redis_url: str) -> None:
+@pytest.mark.parametrize("killed", [(), ("reaper", "worker", "web")])
+def test_a_newer_store_refuses_to_start_and_ends_who_runs(
+    tmp_path: Path, redis_url: str, killed: tuple[str, ...]
+) -> None:
     service = Service(tmp_path, redis_url=redis_url, secret_keys=MASTERS[0])
     with service.running("run") as process, Redis.from_url(redis_url) as client:
+        for name in killed:
+            kill_and_await(process.pid, name)
         client.set("unsubd:store:format", 3)
 
         refused = service.command("check", "acme", "1", "jane@example.com")

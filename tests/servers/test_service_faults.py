@@ -17,7 +17,7 @@ from tests.harness.figures import figure
 from tests.harness.mails import address, mail
 from tests.harness.processes import unavailable
 from tests.harness.redis_server import RedisServer
-from tests.harness.service import MASTERS, UNSUBD, Service, parts, until
+from tests.harness.service import MASTERS, UNSUBD, Service, kill_and_await, parts, until
 from tests.harness.trial import Trial, settings
 from tests.servers.test_mailbox import _outcomes, _service, _suppressed
 
@@ -56,10 +56,7 @@ def test_a_full_disk_takes_nothing_that_it_cannot_keep(tmp_path: Path, small_dis
         filler = _fill(small_disk)
         trial.send(range(30, 90))
         until(lambda: trial.answers[503] + trial.answers[500] + trial.answers[0] > 30, 60, "refusals")
-        killed = parts(process.pid, "worker")
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
-        until(lambda: set(parts(process.pid, "worker")) - set(killed), 30, "a new worker, though nobody can write that")
+        kill_and_await(process.pid, "worker")  # though nobody can write that it ended
         filler.unlink()
 
         trial.verdict(url, "accept, then acknowledge", "disk full under the embedded store", "test_service_faults")
@@ -86,6 +83,26 @@ def test_a_part_that_starts_anew_while_the_store_cannot_ends_nobody(tmp_path: Pa
 
         trial.verdict(
             f"unix://{data}/valkey.sock", "accept, then acknowledge", "store that cannot start", "test_service_faults"
+        )
+
+
+def test_a_password_that_is_wrong_for_a_while_ends_nobody_who_works(
+    tmp_path: Path, own_redis: Callable[..., RedisServer]
+) -> None:
+    redis = own_redis()
+    service = Service(tmp_path, **settings(redis.url))
+    trial = Trial(service)
+    trial.register()
+    with service.running("run") as process, Redis.from_url(redis.url) as client:
+        client.config_set("requirepass", "another")
+        for pid in parts(process.pid, "worker"):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: service.log.read_text().count("part worker ended with 78") > 2, 30, "parts that are refused")
+        trial.send(range(30))
+        client.config_set("requirepass", "")
+
+        trial.verdict(
+            redis.url, "accept, then acknowledge", "password at Redis wrong for a while", "test_service_faults"
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.errors import ConfigError
+from handlers.errors import ConfigError, StoreUnavailable
 from worker import embedded, supervisor
 from worker.settings import load_settings
 
@@ -60,6 +60,19 @@ def test_a_data_folder_that_cannot_be_one_is_a_wrong_setting(tmp_path: Path, nam
 
     with pytest.raises(ConfigError, match=r"^UNSUBD_DATA_DIR: .*expected a folder we may write"):
         embedded.attach(tmp_path / name)
+
+
+def test_a_store_that_once_was_and_does_not_start_is_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Path) -> None:
+        raise ConfigError("UNSUBD_DATA_DIR: the embedded Valkey does not start: No space left on device")
+
+    monkeypatch.setattr(embedded, "_require", full)
+
+    with pytest.raises(ConfigError, match="No space left"):
+        embedded.attach(tmp_path)
+    (tmp_path / "appendonlydir").mkdir()
+    with pytest.raises(StoreUnavailable, match="No space left on device: try again"):
+        embedded.attach(tmp_path)
 
 
 def test_a_server_that_cannot_be_started_again_is_tried_until_it_can(

@@ -1,6 +1,7 @@
 """What a service outlives: trouble that passes, at a start of a part or in the supervisor's own look, ends nothing."""
 
 import errno
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -48,6 +49,24 @@ def test_a_disk_that_refuses_the_look_at_the_store_ends_nothing(
     look()
 
     assert capsys.readouterr().err == "unsubd: [Errno 30] Read-only file system\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "age_s", "is_first", "ends_all"),
+    [
+        (78, 1, True, True), (78, 59, True, True), (78, 61, True, False), (78, 1, False, False), (76, 1, True, True),
+        (76, 9999, True, True), (76, 1, False, True), (75, 1, True, False), (1, 1, True, False), (0, 1, True, False),
+    ],
+)  # fmt: skip
+def test_configuration_ends_a_service_that_starts_and_none_that_works(
+    code: int, age_s: int, is_first: bool, ends_all: bool
+) -> None:
+    process = SimpleNamespace(exitcode=code)
+    child = supervisor._Child("web", process, time.monotonic() - age_s, is_first=is_first)  # type: ignore[arg-type]
+
+    assert child.ends_all() is ends_all
+    child.restart_at = 1.0
+    assert child.ends_all() is (code == 76)  # it waits to be started again, and grows older
 
 
 @pytest.mark.parametrize("answer", ["MISCONF Redis is configured to save RDB snapshots", "BUSY Redis is busy running"])

@@ -35,6 +35,10 @@ return known
 """)
 
 
+class NewerStore(ConfigError):
+    """A newer unsubd works on this store: this one must end, whatever it does just now."""
+
+
 class State(NamedTuple):
     """Shape:   format: the store's. waiting: sender -> rows of an older format, which `Store.migrate` moves."""
 
@@ -45,7 +49,7 @@ class State(NamedTuple):
 def require_known(client: redis.Redis) -> int:
     """Return the store's format.
 
-    Errors:  ConfigError       it is newer than this program.
+    Errors:  NewerStore        it is newer than this program.
              StoreUnavailable  the server is away.    temporary
     """
     with away_as(StoreUnavailable, _SETTING):
@@ -80,7 +84,7 @@ def enter(client: redis.Redis, senders: Callable[[], Iterable[str]], *, min_repl
 
 def _refuse_newer(found: int) -> None:
     if found > FORMAT:
-        raise ConfigError(
+        raise NewerStore(
             f"{_SETTING}: the store has format {found}, and this unsubd knows {FORMAT} and older: a newer unsubd works here,"
             " expected this one to be as new: upgrade it, or restore a backup from before"
         )
