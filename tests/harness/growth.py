@@ -13,4 +13,4 @@ def grow(
 ) -> int:
     """Split until there are so many, and return how many there are."""
     with patch.object(growth, "_are_full", return_value=True):
-        return growth.Growth(send, names).grow(sender, buckets)
+        return growth.Growth(send, names, lambda commands: send(list(commands))).grow(sender, buckets)

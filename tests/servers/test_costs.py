@@ -6,6 +6,7 @@ Bounds are what was measured, so that a change which adds a round trip, or a com
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.connection import AbstractConnection
@@ -28,7 +29,7 @@ from worker.store.script import send
 
 @dataclass(frozen=True)
 class Cost:
-    """Shape: trips: times that something was sent. commands: that the server ran, those inside scripts among them."""
+    """Shape: trips: times that an answer was waited for. commands: that the server ran, those inside scripts among them."""
 
     trips: int
     commands: int
@@ -50,17 +51,25 @@ def cost(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
     def measured(work: Callable[[], object]) -> Cost:
         work()
-        sent, send = [], AbstractConnection.send_packed_command
+        send, read = AbstractConnection.send_packed_command, AbstractConnection.read_response
+        asked, trips = set[AbstractConnection](), []
         before = _commands(installation)
 
-        def counted(self: AbstractConnection, command: object, check_health: bool = True) -> None:
-            sent.append(command)
+        def sent(self: AbstractConnection, command: object, check_health: bool = True) -> None:
+            asked.add(self)
             send(self, command, check_health)
 
+        def answered(self: AbstractConnection, *words: Any, **more: Any) -> object:
+            if self in asked:  # the first answer since it was asked; a pipeline's others come along
+                asked.remove(self)
+                trips.append(self)
+            return read(self, *words, **more)
+
         with monkeypatch.context() as patch:
-            patch.setattr(AbstractConnection, "send_packed_command", counted)
+            patch.setattr(AbstractConnection, "send_packed_command", sent)
+            patch.setattr(AbstractConnection, "read_response", answered)
             work()
-        return Cost(len(sent), _commands(installation) - before)
+        return Cost(len(trips), _commands(installation) - before)
 
     return measured
 

@@ -16,6 +16,7 @@ from handlers.request import Action, Effect, Request
 from handlers.tag import Minted, StoredTag, Tag
 from tests import store_model
 from tests.harness.redis_server import RedisServer
+from tests.harness.service import until
 from tests.store_model import NOW, asked
 
 pytest.register_assert_rewrite("tests.store_rules")
@@ -127,6 +128,11 @@ def _by_line(client: redis.Redis) -> Callable[[list[Any]], list[Any]]:
     return Line(client).ask
 
 
+def _by_stream(client: redis.Redis) -> Callable[[list[Any]], list[Any]]:
+    line = Line(client)
+    return lambda commands: line.stream(commands[:-1], lambda: commands[-1:])
+
+
 def _by_script(client: redis.Redis) -> Callable[[list[Any]], list[Any]]:
     return partial(script.send, client)
 
@@ -134,7 +140,7 @@ def _by_script(client: redis.Redis) -> Callable[[list[Any]], list[Any]]:
 @pytest.mark.parametrize("client", ["redis_url"], indirect=True)
 @pytest.mark.parametrize("late_ms", [0, 300])
 @pytest.mark.parametrize("commands", [1, 2])
-@pytest.mark.parametrize("way", [_by_line, _by_script])
+@pytest.mark.parametrize("way", [_by_line, _by_stream, _by_script])
 def test_an_answer_that_nobody_read_is_never_the_next_ones(
     redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, way: Any, commands: int, late_ms: int
 ) -> None:
@@ -206,6 +212,57 @@ def test_a_list_that_cannot_be_asked_to_its_end_leaves_nothing_behind(redis_url:
             assert list(buckets.ask_each(map(reading, ["ours"] * 3))) == [b"allowed"] * 3
         assert next(buckets.ask_each(map(reading, ["ours", "theirs"]))) == b"allowed"
         assert list(buckets.ask_each(map(reading, ["ours"] * 3))) == [b"allowed"] * 3
+        assert len(ours.connection_pool._get_in_use_connections()) == 1
+
+
+def test_a_command_is_worked_on_while_the_next_is_made(client: redis.Redis) -> None:
+    line = Line(client)
+
+    def has_done(number: int) -> bool:
+        return client.llen("done") == number
+
+    def commands() -> Iterator[script.Command]:
+        for number in range(3):
+            until(partial(has_done, number), what=f"{number} commands done")
+            yield "RPUSH", "done", number
+
+    assert line.stream(commands(), lambda: [("LLEN", "done")]) == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+@pytest.mark.parametrize("when", [0, 1, 2])
+def test_what_a_connection_took_with_it_is_written_once_more(redis_url: str, client: redis.Redis, when: int) -> None:
+    with server.connect(redis_url) as ours:
+        line = Line(ours)
+        [number] = line.ask([("CLIENT", "ID")])
+
+        def commands(of: str) -> Iterator[script.Command]:
+            for each in range(3):
+                if of == "killed" and each == when:
+                    client.client_kill_filter(_id=str(number))
+                yield "HSET", of, each, each
+
+        last = [("HLEN", "killed"), ("HLEN", "whole")]
+        assert len(line.stream(commands("killed"), lambda: last)) == 5
+        assert client.hlen("killed") == 3
+        assert line.stream(commands("whole"), lambda: last) == [1, 1, 1, 3, 3]
+        assert len(ours.connection_pool._get_in_use_connections()) == 1
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+def test_a_stream_that_is_not_made_to_its_end_leaves_nothing_behind(redis_url: str, client: redis.Redis) -> None:
+    client.mset({"theirs": "suppressed", "ours": "allowed"})
+
+    def commands() -> Iterator[script.Command]:
+        yield "GET", "theirs"
+        raise _TimeLimit
+
+    with server.connect(redis_url) as ours:
+        line = Line(ours)
+        for _ in range(3):
+            with pytest.raises(_TimeLimit):
+                line.stream(commands(), list)
+            assert line.ask([("GET", "ours")]) == [b"allowed"]
         assert len(ours.connection_pool._get_in_use_connections()) == 1
 
 

@@ -1,6 +1,6 @@
 """What an older version wrote, read and moved while everybody works; on fakeredis."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
 from unittest.mock import patch
@@ -124,6 +124,9 @@ class Wire:
     def ask(self, line: Line, commands: Sequence[Command]) -> list[Any]:
         return self.send(line.client, commands)
 
+    def stream(self, line: Line, commands: Iterable[Command], last: Callable[[], Sequence[Command]]) -> list[Any]:
+        return self.send(line.client, list(commands), last())
+
 
 def kills(store: Store) -> Iterator[int]:
     """Kill a migration before each of its round trips, until one comes through."""
@@ -134,6 +137,7 @@ def kills(store: Store) -> Iterator[int]:
                 patch(f"{store_name}.send", side_effect=wire.send),
                 patch(f"{store_name}.buckets.send", side_effect=wire.send),
                 patch.object(Line, "ask", autospec=True, side_effect=wire.ask),
+                patch.object(Line, "stream", autospec=True, side_effect=wire.stream),
             ):
                 list(store.migrate())
                 return

@@ -188,7 +188,8 @@ def test_each_step_of_a_split_is_confirmed_before_the_next(client: redis.Redis) 
     """The halves lie on different nodes of a Cluster: who takes over for one must know what the other rests on."""
     sent: list[str] = []
 
-    def write(commands: Any) -> list[Any]:
+    def write(some: Any) -> list[Any]:
+        commands = list(some)
         sent.append(commands[0][4] if commands[0][1] == SPLIT("k")[1] else "count")
         return script.send(client, commands)
 

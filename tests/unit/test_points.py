@@ -24,8 +24,8 @@ COMMANDS = {
 OTHERS = {
     "bgrewriteaof", "called", "client.post", "connection.move", "delete_all", "draft.rename", "enqueue_job", "execute", "fsync",
     "mark_done", "os.rename", "os.replace", "push", "requeue", "save_meta", "self._buckets.write", "self._client.delete",
-    "self._client.receive", "self._confirmed", "self._file.flush", "self._look.messages", "self._send", "self._send_kept", "send",
-    "slowlog_reset", "unlink", "volume.write", "write_bytes", "write_text",
+    "self._client.receive", "self._confirmed", "self._file.flush", "self._look.messages", "self._send", "self._send_kept",
+    "self.line.stream", "send", "slowlog_reset", "unlink", "volume.write", "write_bytes", "write_text",
 }  # fmt: skip
 CLIENTS = (
     "self._redis",
@@ -99,7 +99,6 @@ EXCEPTIONS = {
     ("store/__init__.py", "_taken"): READS,
     ("store/__init__.py", "changes"): READS,
     ("store/__init__.py", "groups"): READS,
-    ("store/buckets.py", "__init__"): "how growth sends",
     ("store/buckets.py", "ask"): READS,
     ("store/buckets.py", "walk"): READS,
     ("store/buckets.py", "_confirmed"): "what `apply`, `forget` and growth, which have their points, write",

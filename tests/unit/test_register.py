@@ -17,6 +17,7 @@ from tests.store_model import NOW, asked
 from worker.store import _FORGET, Store, buckets, layout, script
 from worker.store.buckets import Write
 from worker.store.growth import SPLIT
+from worker.store.line import Pending
 from worker.store.row import COMPLAINT, HELD, SUPPRESSED, pack, unpack
 
 GROUP = 12
@@ -29,13 +30,17 @@ ADDED, PRESENT, LIFTED = Effect.ADDED, Effect.ALREADY_PRESENT, Effect.LIFTED
 def calls() -> Iterator[list[Any]]:
     """Every command that a test sends from here on."""
     sent: list[Any] = []
-    real = script._sent
+    by_redis_py, by_line = script._sent, Pending._send
 
     def kept(client: Any, commands: Any) -> list[Any]:
         sent.extend(commands)
-        return real(client, commands)
+        return by_redis_py(client, commands)
 
-    with patch.object(script, "_sent", kept):
+    def kept_too(pending: Pending, commands: Any) -> None:
+        sent.extend(commands)
+        by_line(pending, commands)
+
+    with patch.object(script, "_sent", kept), patch.object(Pending, "_send", kept_too):
         yield sent
 
 
@@ -211,7 +216,7 @@ def test_a_server_that_forgot_the_script_is_given_it_once_for_all_calls(
     calls.clear()
 
     assert store.apply([stop(each) for each in PEOPLE], now_ms=NOW) == [ADDED] * 200
-    assert [len(each) for each in keys_of(calls)] == [64, 64, 64, 8] * 2
+    assert [len(each) for each in keys_of(calls)] == [64, 64, 64, 8] * 3
     assert store.counted("acme", [GROUP]) == [200]
 
 

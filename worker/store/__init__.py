@@ -69,7 +69,7 @@ class Store:
                 some = requests[start : start + _BATCH]
                 self._buckets.ask(self._hints.asking([each.sender for each in some]))
                 taken = self._taken([(each.sender, each.group, each.recipient) for each in some])
-                writes = [self._write(each, old) for each, old in zip(some, taken, strict=True)]
+                writes = (self._write(each, old) for each, old in zip(some, taken, strict=True))
                 with point("store.apply"):
                     replies = self._buckets.write(_REGISTER, writes, ["" if now_ms is None else now_ms])
                 effects += [_EFFECTS[reply] for reply in replies]

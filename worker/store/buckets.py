@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import redis
@@ -46,7 +47,7 @@ class Buckets:
         self._redis = client
         self._hints = hints
         self._min_replicas = min_replicas
-        self._growth = Growth(lambda commands: send(client, commands), names, self._confirmed)
+        self._growth = Growth(self.line.ask, names, self._confirmed)
         # A Cluster's nodes do what one pipeline says in no order.
         self._in_order = not isinstance(client, redis.RedisCluster)
 
@@ -73,43 +74,54 @@ class Buckets:
             if last:
                 last[1].close()
 
-    def write(self, script: Script, writes: Sequence[Write], begin: Sequence[Any] = ()) -> list[Any]:
+    def write(self, script: Script, writes: Iterable[Write], begin: Sequence[Any] = ()) -> list[Any]:
         """Run *script* for each, in order; return its answers. Durable when it returns. One round trip, while no bucket splits.
 
         Shape:   begin: the script's arguments for all of them. An answer ["added", size, depth] becomes "added".
         """
-        replies: list[Any] = [None] * len(writes)
-        waiting = [
-            (number, layout.bucket_of(each.place.hash, self._hints.buckets(each.sender)), False)
-            for number, each in enumerate(writes)
-        ]
+        replies: dict[int, Any] = {}
         sizes: dict[tuple[str, int], int] = {}
-        while waiting:
-            answers = self._written(script, begin, [(writes[number], bucket, sure) for number, bucket, sure in waiting])
-            later = []
-            for (number, bucket, sure), answer in zip(waiting, answers, strict=True):
-                each = writes[number]
+        numbers: Iterable[int] = count()
+        visits: Iterable[Visit] = (
+            (each, layout.bucket_of(each.place.hash, self._hints.buckets(each.sender)), False) for each in writes
+        )
+        while True:
+            made, answers = self._written(script, begin, visits)
+            later: dict[int, Visit] = {}
+            for number, (each, bucket, sure), answer in zip(numbers, made, answers, strict=False):
                 if isinstance(answer, int):
                     depth = None if answer < 0 else answer
                     on = self._hints.step(each.sender, bucket, each.place.hash, depth, sure=sure)
-                    later.append((number, *(on or (0, False))))
+                    later[number] = (each, *(on or (0, False)))
                     continue
                 if isinstance(answer, list) and answer[:1] == [b"added"]:
                     sizes[each.sender, bucket] = answer[1] << answer[2]
                     answer = answer[0]
                 replies[number] = answer
-            waiting = later
+            if not later:
+                break
+            numbers, visits = later, later.values()
         self._grow(sizes)
-        return replies
+        return [replies[number] for number in range(len(replies))]
 
-    def _written(self, script: Script, begin: Sequence[Any], visits: Sequence[Visit]) -> list[Any]:
-        calls = self._calls(visits)
-        commands = [_command(script, begin, [visits[number] for number in numbers]) for numbers in calls]
-        sure_to_change = _told(each for each, _, _ in visits if not each.may_do_nothing) if self._in_order else []
-        # After the rows: who sees the old number may have seen the old rows, never the other way round.
-        replies = self._confirmed(commands, sure_to_change)[: len(commands)]
+    def _written(self, script: Script, begin: Sequence[Any], wanted: Iterable[Visit]) -> tuple[list[Visit], list[Any]]:
+        """Pay these visits; return them, and the answers."""
+        visits: list[Visit] = []
+        calls: list[Sequence[int]] = []
+
+        def commands() -> Iterator[Command]:
+            for numbers in self._calls(wanted, visits):
+                calls.append(numbers)
+                yield _command(script, begin, [visits[number] for number in numbers])
+
+        def last() -> list[Command]:
+            # After the rows: who sees the old number may have seen the old rows, never the other way round.
+            sure_to_change = (each for each, _, _ in visits if not each.may_do_nothing)
+            return [*(_told(sure_to_change) if self._in_order else ()), *confirmation(self._min_replicas)]
+
+        replies = check_confirmed(self.line.stream(commands(), last), self._min_replicas, StoreUnavailable)
         answers: list[Any] = [None] * len(visits)
-        for numbers, reply in zip(calls, replies, strict=True):
+        for numbers, reply in zip(calls, replies, strict=False):
             for number, answer in zip(numbers, reply, strict=True):
                 answers[number] = answer
         rest = (
@@ -119,20 +131,28 @@ class Buckets:
         )
         if told := _told(rest):
             self._confirmed(told)
-        return answers
+        return visits, answers
 
-    def _calls(self, visits: Sequence[Visit]) -> list[Sequence[int]]:
-        """Return which visits go into which call of a script, by number: those of one bucket on a Cluster, or who comes next."""
-        groups: Iterable[Sequence[int]] = [range(len(visits))]
-        if not self._in_order:
-            buckets = defaultdict[tuple[str, int], list[int]](list)
-            for number, (each, bucket, _) in enumerate(visits):
-                buckets[each.sender, bucket].append(number)
-            groups = buckets.values()
-        return [some[start : start + _ROWS_A_CALL] for some in groups for start in range(0, len(some), _ROWS_A_CALL)]
+    def _calls(self, wanted: Iterable[Visit], visits: list[Visit]) -> Iterator[Sequence[int]]:
+        """Put what is wanted into *visits*; yield which go into one call of a script, by number.
 
-    def _confirmed(self, commands: Sequence[Command], last: Sequence[Command] = ()) -> list[Any]:
-        replies = send(self._redis, commands, [*last, *confirmation(self._min_replicas)])
+        Shape:   who comes next, as soon as there are enough; on a Cluster those of one bucket.
+        """
+        if self._in_order:
+            rest = iter(wanted)
+            while some := list(islice(rest, _ROWS_A_CALL)):
+                visits += some
+                yield range(len(visits) - len(some), len(visits))
+            return
+        visits += wanted
+        buckets = defaultdict[tuple[str, int], list[int]](list)
+        for number, (each, bucket, _) in enumerate(visits):
+            buckets[each.sender, bucket].append(number)
+        for numbers in buckets.values():
+            yield from (numbers[start : start + _ROWS_A_CALL] for start in range(0, len(numbers), _ROWS_A_CALL))
+
+    def _confirmed(self, commands: Iterable[Command]) -> list[Any]:
+        replies = self.line.stream(commands, lambda: confirmation(self._min_replicas))
         return check_confirmed(replies, self._min_replicas, StoreUnavailable)
 
     def _grow(self, sizes: dict[tuple[str, int], int]) -> None:

@@ -8,7 +8,7 @@ of buckets, a hint, is raised.
 A fill that comes late, of who was overtaken, is older than what t has, and is refused.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from worker.points import point
 from worker.store import layout
 from worker.store.forgotten import ForgottenNames
-from worker.store.script import Script
+from worker.store.script import Command, Script
 
 SPLIT = Script(files("worker.store").joinpath("split.lua").read_text())
 # Several processes may count at the same time: the number only grows.
@@ -28,8 +28,10 @@ return 1
 AT_ONCE = 64  # and so many beyond the known number may be there
 _PASSES = 5  # for buckets in which others write at the same time
 _ALONE_MS = 2000
-Send = Callable[[Sequence[tuple[Any, ...]]], list[Any]]
+Send = Callable[[Sequence[Command]], list[Any]]
 """Sends commands, `Script` calls among them, in one round trip, and returns their replies."""
+Stream = Callable[[Iterable[Command]], list[Any]]
+"""As `Send`, each while the next is made; durable when it returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,12 @@ class Halves:
 class Growth:
     """The splits of one server's buckets.
 
-    Shape:   write: sends what must not be taken back: each step rests on the one before, in another slot.
+    Shape:   write: for what must not be taken back: each step rests on the one before, in another slot.
     """
 
-    def __init__(self, send: Send, names: ForgottenNames, write: Send | None = None) -> None:
+    def __init__(self, send: Send, names: ForgottenNames, write: Stream) -> None:
         self._send = send
-        self._send_kept = write or send
+        self._send_kept = write
         self._names = names
 
     def grow(self, sender: str, wanted: int) -> int:
@@ -89,33 +91,37 @@ class Growth:
     def _tried(self, sender: str, waiting: Sequence[int]) -> list[int]:
         read = self._send([("HGETALL", layout.bucket_key(sender, layout.parent(each))) for each in waiting])
         is_worth_it = _are_full(read)
-        fills, leaves, tried, left = [], [], [], []
+        full: list[tuple[int, dict[bytes, bytes]]] = []
+        left: list[int] = []
         for each, bucket in zip(waiting, read, strict=True):
             if not bucket:
                 continue  # its rows are gone: nothing to split
-            head = layout.read_head(bucket[b""])
-            if head.depth >= each.bit_length():
+            if layout.read_head(bucket[b""]).depth >= each.bit_length():
                 left.append(each)  # who began this was killed before he opened it
-                continue
-            if not is_worth_it:
-                continue
-            deeper = f"{each.bit_length()} {head.changes + 1}"
-            halves = self._halves(sender, bucket, each)
-            fills.append(SPLIT(layout.bucket_key(sender, each), "fill", deeper, *halves.goes))
-            leaves.append(
-                SPLIT(layout.bucket_key(sender, layout.parent(each)), "leave", bucket[b""], deeper, *halves.stays)
-            )
-            tried.append(each)
+            elif is_worth_it:
+                full.append((each, bucket))
+        leaves: list[Command] = []
         with point("store.fill"):
-            filled = self._send_kept(fills) if fills else []
+            filled = self._send_kept(self._fills(sender, full, leaves)) if full else []
         sure = [number for number, answer in enumerate(filled) if answer]
         with point("store.leave"):
             answers = self._send_kept([leaves[number] for number in sure]) if sure else []
-        left += [tried[number] for number, answer in zip(sure, answers, strict=True) if answer]
+        left += [full[number][0] for number, answer in zip(sure, answers, strict=True) if answer]
         with point("store.open"):
             if left:
                 self._send_kept([SPLIT(layout.bucket_key(sender, each), "open") for each in left])
         return left
+
+    def _fills(
+        self, sender: str, full: Sequence[tuple[int, dict[bytes, bytes]]], leaves: list[Command]
+    ) -> Iterator[Command]:
+        """Yield what fills each new bucket from its parent, as that was read; put what leaves it there into *leaves*."""
+        for each, bucket in full:
+            deeper = f"{each.bit_length()} {layout.read_head(bucket[b'']).changes + 1}"
+            halves = self._halves(sender, bucket, each)
+            parent = layout.bucket_key(sender, layout.parent(each))
+            leaves.append(SPLIT(parent, "leave", bucket[b""], deeper, *halves.stays))
+            yield SPLIT(layout.bucket_key(sender, each), "fill", deeper, *halves.goes)
 
     def _halves(self, sender: str, bucket: dict[bytes, bytes], new: int) -> Halves:
         mask = (1 << new.bit_length()) - 1

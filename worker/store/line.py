@@ -1,13 +1,13 @@
-"""The store's own line to its server, for questions: one connection is kept, and the server answers one while the next is made.
+"""The store's own line to its server: one connection is kept, and the server works on one command while the next is made.
 
 Why:     what redis-py does around a command, its pool, retries and measurements, was a third of one address's check; and a
-         list of 100,000 had client and server wait for each other in turn. Only what reads goes this way: whatever a lost
-         connection took with it is asked once more, as redis-py does.
+         list of 100,000, asked or written, had client and server wait for each other in turn. Only what may be repeated goes
+         this way: whatever a lost connection took with it is sent once more, as redis-py does.
 """
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import redis
@@ -36,6 +36,19 @@ class Line:
     def begin(self, commands: Sequence[Command]) -> "Pending":
         """Send *commands*, and return where to take the replies once, or to `close` it."""
         return Pending(self, commands)
+
+    def stream(self, commands: Iterable[Command], last: Callable[[], Sequence[Command]]) -> list[Any]:
+        """Send each command while the next is made, and then what *last* returns; return the replies to all.
+
+        Errors:  as `send`, and whatever *commands* raises: what it yielded before may be done.
+        """
+        pending = Pending(self)
+        try:
+            for command in commands:
+                pending.add([command])
+            return pending.replies(last())
+        finally:
+            pending.close()
 
     def take(self) -> Any:
         """Return a connection in which nothing is left to read; None of a Cluster, and while the pool has no more.
@@ -93,12 +106,21 @@ def _release(pool: Any, kept: list[Any]) -> None:
 class Pending:
     """Commands on their way."""
 
-    def __init__(self, line: Line, commands: Sequence[Command]) -> None:
-        self._line, self._commands = line, commands
+    def __init__(self, line: Line, commands: Sequence[Command] = ()) -> None:
+        self._line = line
+        self._commands: list[Command] = []
         self._connection: Any = None
         self._connection = line.take()
-        if self._connection is None:
-            return
+        if commands:
+            self.add(commands)
+
+    def add(self, commands: Sequence[Command]) -> None:
+        """Send these, too."""
+        self._commands += commands
+        if self._connection is not None:
+            self._send(commands)
+
+    def _send(self, commands: Sequence[Command]) -> None:
         try:
             self._connection.send_packed_command([b"".join(map(pack_command, commands))])
         except redis.ConnectionError:
@@ -107,16 +129,18 @@ class Pending:
             self.close()
             raise
 
-    def replies(self) -> list[Any]:
-        """Return the replies. Errors: as `send`."""
+    def replies(self, last: Sequence[Command] = ()) -> list[Any]:
+        """Send *last*, and return the replies to all. Errors: as `send`."""
+        if last and self._connection is not None:
+            self._send(last)
         if self._connection is None:
-            return send(self._line.client, self._commands)
+            return send(self._line.client, self._commands, last)
         try:
             read = self._line.client.parse_response
-            found = [read(self._connection, each[0]) for each in self._commands]
+            found = [read(self._connection, each[0]) for each in (*self._commands, *last)]
         except (redis.ConnectionError, ResponseError):
             self.close()
-            return send(self._line.client, self._commands)  # tries again, or tells
+            return send(self._line.client, self._commands, last)  # tries again, or tells
         except BaseException:  # a caller's time limit or Ctrl-C, by a signal
             self.close()
             raise
