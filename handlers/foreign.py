@@ -92,6 +92,8 @@ def token_digest(token: str) -> str:
 
 def matches(message: InboundMessage, sources: Sequence[SenderSource]) -> Iterator[Match]:
     """Yield each source that the message's recipients or subject match, once per value, the least repair first."""
+    if not sources:
+        return  # as nearly everywhere, and each message is asked three times
     seen: set[tuple[SenderSource, tuple[str, ...]]] = set()
     for match in (*_in_addresses(message, sources), *_in_subject(message, sources)):
         value = match.source, tuple(match.fields.values())

@@ -155,7 +155,7 @@ def read(
     headers = mime.read_fields(header_block)
     by_name = _grouped(headers)
     candidates = distinct(_named_addresses(by_name, envelope_to))
-    return InboundMessage(
+    message = InboundMessage(
         key=_message_key(by_name, candidates, body),
         source=source,
         raw=raw,
@@ -168,6 +168,8 @@ def read(
         header_complete=complete or len(raw) >= size,
         body=body,
     )
+    message.__dict__["_by_name"] = by_name  # where a cached_property keeps what it found
+    return message
 
 
 def decoded(value: str) -> str:
@@ -221,12 +223,17 @@ def _grouped(headers: mime.Fields) -> _ByName:
 def _named_addresses(by_name: _ByName, envelope_to: str | None) -> Iterator[tuple[str, str]]:
     if envelope_to:
         yield "envelope", envelope_to.strip("<> ")
-    for name in _BEFORE_TO:
-        yield from ((name, address) for value in by_name.get(name, []) for address in addresses(value))
+    yield from _addresses_of(by_name, _BEFORE_TO)
     for value in by_name.get("received", [])[:1]:
         yield from (("received", address) for address in _RECEIVED_FOR.findall(value) if "@" in address)
-    for name in _WRITTEN_BY_AUTHOR:
-        yield from ((name, address) for value in by_name.get(name, []) for address in addresses(value))
+    yield from _addresses_of(by_name, _WRITTEN_BY_AUTHOR)
+
+
+def _addresses_of(by_name: _ByName, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        for value in by_name.get(name, ()):
+            for address in addresses(value):
+                yield name, address
 
 
 def addresses(value: str) -> Iterator[str]:

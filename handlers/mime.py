@@ -19,7 +19,8 @@ MAX_PARTS = 1000
 _MAX_CONTENT_TYPE = 2000
 _LINE_END = re.compile(rb"\r\r?\n|\r")  # "\r\r\n": a file that was converted twice
 _FIRST_LINE_END = re.compile(rb"\r\r?\n|\n|\r")
-_HEADER_END = re.compile(rb"(?:\A|\n)\r?\r?\n")
+_NO_HEADER = re.compile(rb"\r?\r?\n")
+_HEADER_END = re.compile(rb"\n\r?\r?\n")  # begins with an octet, so that the engine skips to the next of it
 _CR_HEADER_END = re.compile(rb"(?:\A|\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _FIELD = re.compile(r"^([!-9;-~]+)[ \t]*:(.*(?:\n++[ \t].*)*)", re.M)
 _PART_HEADER_END = re.compile(rb"\n(?=\r?\n|--)")
@@ -87,7 +88,8 @@ def split_header(raw: bytes) -> tuple[bytes, bytes, bool]:
     Why:     an empty line ends a header. Where the first line ends in a bare CR, a bare CR ends every line.
     """
     first = _FIRST_LINE_END.search(raw)
-    end = (_CR_HEADER_END if first and first[0] == b"\r" else _HEADER_END).search(raw)
+    ends_in_cr = first is not None and first[0] == b"\r"
+    end = _CR_HEADER_END.search(raw) if ends_in_cr else _NO_HEADER.match(raw) or _HEADER_END.search(raw)
     return (raw[: end.start()], raw[end.end() :], True) if end else (raw, b"", False)
 
 
@@ -102,7 +104,9 @@ def read_fields(block: bytes) -> Fields:
 
 
 def _with_lf(raw: bytes) -> bytes:
-    return _LINE_END.sub(b"\n", raw) if b"\r" in raw else raw
+    if b"\r\r" in raw:
+        return _LINE_END.sub(b"\n", raw)
+    return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # the same, for nearly every mail, in a third of the time
 
 
 def field(fields: Fields, name: str) -> str:

@@ -75,6 +75,8 @@ def folded(text: str) -> str:
 
 def unaccented(text: str) -> str:
     """Return *text* in lower case without accents, punctuation kept."""
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text.casefold().replace("ł", "l"))
     return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 

@@ -133,6 +133,10 @@ def _quoted_tags(message: InboundMessage, keys: Keyring, rows: Mapping[StoredTag
 @once
 def _tag_texts(message: InboundMessage) -> list[str]:
     """What in the body has a tag's shape, each once, at most 50; a full stop behind a link is no part of it."""
-    contents = (text.content.replace("%2b", "+").replace("%2B", "+") for text in texts(message))
+    contents = (_with_plus(text.content) for text in texts(message))
     found = (match[0].rstrip(".-_").lower() for content in contents for match in _TAG.finditer(content))
     return list(dict.fromkeys(found))[:_MAX_TAGS]
+
+
+def _with_plus(text: str) -> str:
+    return text.replace("%2b", "+").replace("%2B", "+") if "%2" in text else text
