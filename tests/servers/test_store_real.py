@@ -250,6 +250,21 @@ def test_what_a_connection_took_with_it_is_written_once_more(redis_url: str, cli
 
 
 @pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+def test_a_connection_is_not_looked_after_in_the_middle_of_a_stream(redis_url: str, client: redis.Redis) -> None:
+    with server.connect(redis_url) as ours:
+        line = Line(ours)
+        [number] = line.ask([("CLIENT", "ID")])
+        [connection] = line._kept
+
+        def commands() -> Iterator[script.Command]:
+            for each in range(3):
+                yield "RPUSH", "rows", each
+                connection.next_health_check = 0  # it has been idle for 30 s by now
+
+        assert line.stream(commands(), lambda: [("CLIENT", "ID")]) == [1, 2, 3, number]
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
 def test_a_stream_that_is_not_made_to_its_end_leaves_nothing_behind(redis_url: str, client: redis.Redis) -> None:
     client.mset({"theirs": "suppressed", "ours": "allowed"})
 

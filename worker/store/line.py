@@ -109,6 +109,7 @@ class Pending:
     def __init__(self, line: Line, commands: Sequence[Command] = ()) -> None:
         self._line = line
         self._commands: list[Command] = []
+        self._is_asked = False
         self._connection: Any = None
         self._connection = line.take()
         if commands:
@@ -121,8 +122,11 @@ class Pending:
             self._send(commands)
 
     def _send(self, commands: Sequence[Command]) -> None:
+        packed = b"".join(map(pack_command, commands))
         try:
-            self._connection.send_packed_command([b"".join(map(pack_command, commands))])
+            # Once: redis-py looks after a connection that was idle by a PING, and would take our first reply for the answer.
+            self._connection.send_packed_command([packed], check_health=not self._is_asked)
+            self._is_asked = True
         except redis.ConnectionError:
             self.close()
         except BaseException:
