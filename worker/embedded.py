@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from handlers.errors import ConfigError, StoreUnavailable
 _MAX_SOCKET_PATH = 107  # sun_path, unix(7)
 _PLAIN_PATH = re.compile(rb"[A-Za-z0-9._/+-]+")
 _START_S = 20
+_ROOM = 1 << 20  # octets free, below which a disk counts as full
 _ANSWER_S, _SILENCES = 5, 2
 
 
@@ -94,7 +96,7 @@ def attach(data_dir: Path) -> Embedded:
 
     Errors:  ConfigError       the folder cannot be used, or the server does not start.
              StoreUnavailable  it still loads its data after 20 s, hangs, which is said after 10 s, or does not start
-                               again.    temporary
+                               on a full disk, or again under those who use it.    temporary
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,10 +113,11 @@ def attach(data_dir: Path) -> Embedded:
     try:
         _require(data_dir, path)
     except ConfigError as error:
-        # It did start before: what is in its way, a full disk, passes, and nobody starts again what said "configuration".
-        did_start = exists(data_dir) or not _locked(users)
+        # A full disk passes, and so does what is in the way of a server that has users: it did start for them. Nobody starts
+        # again a service that said "configuration".
+        passes = not _locked(users) or shutil.disk_usage(data_dir).free < _ROOM
         os.close(users)
-        if did_start:
+        if passes:
             raise StoreUnavailable(f"{error}: try again") from error
         raise
     except BaseException:
@@ -126,7 +129,8 @@ def attach(data_dir: Path) -> Embedded:
 def revive(data_dir: Path) -> None:
     """Start the server of *data_dir* again when it died under its users. Repeat: safe, cheap while it lives.
 
-    Errors:  ConfigError, StoreUnavailable  as `attach`.
+    Errors:  ConfigError       it does not start, for whatever reason.
+             StoreUnavailable  as `attach`.
     """
     _require(data_dir, socket_path(data_dir))
 

@@ -59,7 +59,7 @@ class _Child:
 
     def ends_all(self) -> bool:
         """Say whether only a person can help. What once worked is tried again: full disks and rights at Redis come and go."""
-        is_start = self.is_first and not self.restart_at and time.monotonic() - self.started_at < _STARTING_S
+        is_start = self.is_first and time.monotonic() - self.started_at < _STARTING_S
         return self.process.exitcode == _EX_NEWER_STORE or (self.process.exitcode == EX_CONFIG and is_start)
 
 

@@ -250,6 +250,32 @@ def test_what_a_connection_took_with_it_is_written_once_more(redis_url: str, cli
 
 
 @pytest.mark.parametrize("client", ["redis_url"], indirect=True)
+def test_what_was_written_before_a_signal_is_told_of(
+    client: redis.Redis, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [f"p{number}@example.com" for number in range(100)]
+    requests = [asked(Action.UNSUBSCRIBE, ("acme", 12, each), NOW, "page", each) for each in people]
+    made, real = [0], store._write
+
+    def until_the_signal(*words: Any) -> Any:
+        made[0] += 1
+        if made[0] > 80:
+            raise _TimeLimit
+        return real(*words)
+
+    store.apply(requests[:1])  # the server knows the script
+    before = store.changes("acme", 12)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_write", until_the_signal)
+        with pytest.raises(_TimeLimit):
+            store.apply(requests)
+
+    until(lambda: store.counted("acme", [12]) == [64], what="the call that was sent")
+    assert store.changes("acme", 12) > before
+    assert store.apply(requests)[99] == Effect.ADDED
+
+
+@pytest.mark.parametrize("client", ["redis_url"], indirect=True)
 def test_a_connection_is_not_looked_after_in_the_middle_of_a_stream(redis_url: str, client: redis.Redis) -> None:
     with server.connect(redis_url) as ours:
         line = Line(ours)

@@ -110,6 +110,19 @@ def test_moving_changes_no_answer(store: Store, client: redis.Redis) -> None:
     assert list(store.migrate()) == []
 
 
+def test_whoever_has_no_rows_is_forgotten_beside_names_that_are_left(client: redis.Redis) -> None:
+    """Of a sender of whom nothing else is left: there is nothing to move, and nobody to wait for."""
+    client.sadd("unsubd:first:{cora}:forgotten", NAMES("cora", GONE))
+    store = Store(client, NAMES)
+
+    with patch.object(Line, "stream", autospec=True, side_effect=Line.stream) as stream:
+        assert store.forget(JANE, ["cora"]) == 0
+
+    assert stream.call_count == 1  # the mark
+    assert store.is_forgotten("cora", JANE)
+    assert store.is_forgotten("cora", GONE)
+
+
 class Wire:
     """Sends until it is cut; says what is asked between two round trips."""
 

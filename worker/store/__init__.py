@@ -260,6 +260,8 @@ class Store:
 
     def _move(self, sender: str, rows: Sequence[tuple[int, str]], *, raises: str = "") -> int:
         """Copy rows and marks of (group, recipient or name) to their buckets, then delete them; return how many rows."""
+        if not rows:
+            return 0
         taken = self._taken([(sender, group, recipient) for group, recipient in rows])
         writes = []
         for (group, recipient), (packed, forgotten) in zip(rows, taken, strict=True):

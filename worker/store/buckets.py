@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -114,12 +115,18 @@ class Buckets:
                 calls.append(numbers)
                 yield _command(script, begin, [visits[number] for number in numbers])
 
-        def last() -> list[Command]:
+        def sure_to_change() -> list[Command]:
             # After the rows: who sees the old number may have seen the old rows, never the other way round.
-            sure_to_change = (each for each, _, _ in visits if not each.may_do_nothing)
-            return [*(_told(sure_to_change) if self._in_order else ()), *confirmation(self._min_replicas)]
+            return _told(each for each, _, _ in visits if not each.may_do_nothing) if self._in_order else []
 
-        replies = check_confirmed(self.line.stream(commands(), last), self._min_replicas, StoreUnavailable)
+        try:
+            replies = self._confirmed(commands(), sure_to_change)
+        except (redis.RedisError, StoreUnavailable):
+            raise
+        except BaseException:  # Ctrl-C, a job's time limit: what is written is told of all the same
+            with suppress(redis.RedisError):
+                send(self._redis, sure_to_change())
+            raise
         answers: list[Any] = [None] * len(visits)
         for numbers, reply in zip(calls, replies, strict=False):
             for number, answer in zip(numbers, reply, strict=True):
@@ -151,9 +158,10 @@ class Buckets:
         for numbers in buckets.values():
             yield from (numbers[start : start + _ROWS_A_CALL] for start in range(0, len(numbers), _ROWS_A_CALL))
 
-    def _confirmed(self, commands: Iterable[Command]) -> list[Any]:
-        replies = self.line.stream(commands, lambda: confirmation(self._min_replicas))
-        return check_confirmed(replies, self._min_replicas, StoreUnavailable)
+    def _confirmed(self, commands: Iterable[Command], last: Callable[[], Sequence[Command]] = tuple) -> list[Any]:
+        """Stream commands, and what *last* returns when they are made; return the replies when the replicas have all."""
+        found = self.line.stream(commands, lambda: [*last(), *confirmation(self._min_replicas)])
+        return check_confirmed(found, self._min_replicas, StoreUnavailable)
 
     def _grow(self, sizes: dict[tuple[str, int], int]) -> None:
         """Let buckets split where what new rows came to is too full; each of these says how large all must be."""
