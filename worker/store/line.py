@@ -106,22 +106,23 @@ def _release(pool: Any, kept: list[Any]) -> None:
 class Pending:
     """Commands on their way."""
 
+    _is_asked = False
+
     def __init__(self, line: Line, commands: Sequence[Command] = ()) -> None:
-        self._line = line
-        self._commands: list[Command] = []
-        self._is_asked = False
+        self._line, self._commands = line, commands
         self._connection: Any = None
         self._connection = line.take()
         if commands:
-            self.add(commands)
+            self._send(commands)
 
     def add(self, commands: Sequence[Command]) -> None:
         """Send these, too."""
-        self._commands += commands
-        if self._connection is not None:
-            self._send(commands)
+        self._commands = (*self._commands, *commands)
+        self._send(commands)
 
     def _send(self, commands: Sequence[Command]) -> None:
+        if self._connection is None:
+            return
         packed = b"".join(map(pack_command, commands))
         try:
             # Once: redis-py looks after a connection that was idle by a PING, and would take our first reply for the answer.
@@ -135,13 +136,14 @@ class Pending:
 
     def replies(self, last: Sequence[Command] = ()) -> list[Any]:
         """Send *last*, and return the replies to all. Errors: as `send`."""
-        if last and self._connection is not None:
+        if last:
             self._send(last)
         if self._connection is None:
             return send(self._line.client, self._commands, last)
         try:
             read = self._line.client.parse_response
-            found = [read(self._connection, each[0]) for each in (*self._commands, *last)]
+            sent = (*self._commands, *last) if last else self._commands
+            found = [read(self._connection, each[0]) for each in sent]
         except (redis.ConnectionError, ResponseError):
             self.close()
             return send(self._line.client, self._commands, last)  # tries again, or tells
@@ -158,4 +160,5 @@ class Pending:
             self._line.give_back(connection, is_read=is_read)
 
     def __del__(self) -> None:
-        self.close()  # forgotten between two lines, by a signal
+        if self._connection is not None:
+            self.close()  # forgotten between two lines, by a signal
