@@ -1,7 +1,11 @@
 """What a service outlives: trouble that passes, at a start of a part or in the supervisor's own look, ends nothing."""
 
 import errno
+import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -11,7 +15,7 @@ import pytest
 import redis
 
 from handlers.errors import ConfigError, QueueUnavailable
-from worker import embedded, installation, supervisor
+from worker import embedded, installation, service, supervisor
 from worker.cli import service as cli_service
 from worker.settings import Settings
 
@@ -80,3 +84,28 @@ def test_a_ping_that_is_refused_for_good_is_configuration() -> None:
 
     with pytest.raises(ConfigError, match="refuses the connection"):
         installation._require_durable(Settings(), client, client)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_web_server_that_is_told_to_stop_while_it_opens_does_not_serve(
+    monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    serve = Mock()
+
+    @contextmanager
+    def opened(_: Settings) -> Iterator[None]:
+        if is_told:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield
+
+    monkeypatch.setattr(service, "_opened", opened)
+    monkeypatch.setattr("worker.web.doors.listeners", Mock())
+    monkeypatch.setattr("worker.web.app.serve", serve)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        service.run_web(Settings())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    assert serve.called is not is_told
